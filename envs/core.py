@@ -1,0 +1,125 @@
+"""What every environment is: spaces, the time step, and the protocol.
+
+A task is data: a pytree of arrays that is passed to `reset` and `step`, never held by the environment
+and never copied into its state. A batch of tasks is the same pytree with a leading axis N.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol, TypeVar, dataclass_transform, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["Box", "Discrete", "Environment", "Space", "TimeStep", "pytree_dataclass"]
+
+Array = jax.Array
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def pytree_dataclass(cls: type[T]) -> type[T]:
+    """A frozen dataclass whose fields are all pytree children: the form of every task and state."""
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    return jax.tree_util.register_dataclass(cls, data_fields=names, meta_fields=[])
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """The integers 0..n-1, int32, shape ()."""
+
+    n: int
+    shape: tuple[int, ...] = ()
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.int32)
+
+    def sample(self, key: Array) -> Array:
+        return jax.random.randint(key, self.shape, 0, self.n, self.dtype)
+
+    def contains(self, value: Array) -> Array:
+        """Whether `value` is in the space, () bool; false where shape or dtype differ."""
+        if value.shape != self.shape or value.dtype != self.dtype:
+            return jnp.asarray(False)
+        return jnp.all((value >= 0) & (value < self.n))
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """Arrays of one shape and dtype with every element in [low, high]."""
+
+    low: float
+    high: float
+    shape: tuple[int, ...]
+    dtype: np.dtype = dataclasses.field(default_factory=lambda: np.dtype(np.float32))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", np.dtype(self.dtype))
+
+    def sample(self, key: Array) -> Array:
+        """Uniform in the box; standard normal along an unbounded one."""
+        if np.issubdtype(self.dtype, np.integer):
+            return jax.random.randint(key, self.shape, int(self.low), int(self.high) + 1, self.dtype)
+        if not np.isfinite([self.low, self.high]).all():
+            return jax.random.normal(key, self.shape, self.dtype)
+        return jax.random.uniform(key, self.shape, self.dtype, self.low, self.high)
+
+    def contains(self, value: Array) -> Array:
+        """Whether `value` is in the space, () bool; false where shape or dtype differ."""
+        if value.shape != self.shape or value.dtype != self.dtype:
+            return jnp.asarray(False)
+        as_float = value.astype(jnp.float32)
+        return jnp.all((as_float >= self.low) & (as_float <= self.high))
+
+
+Space = Discrete | Box
+
+
+@pytree_dataclass
+class TimeStep:
+    """What an agent receives: after `reset`, reward is 0 and neither end flag is set."""
+
+    observation: Any  # as the environment's observation_space
+    reward: Array  # () float32, the reward of the step that led here
+    terminated: Array  # () bool, the task's own end: the value after it is 0
+    truncated: Array  # () bool, the horizon's end: the value after it is not 0
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """The shape of an environment: a frozen, hashable dataclass of static fields and pure functions.
+
+    There is no auto-reset: whoever steps past an end decides what happens. A step from a state whose
+    episode has ended is allowed, and its result is not specified beyond shapes and dtypes.
+    """
+
+    @property
+    def observation_space(self) -> Space: ...
+
+    @property
+    def action_space(self) -> Space: ...
+
+    @property
+    def max_horizon(self) -> int:
+        """No episode of any task has more steps than this."""
+        ...
+
+    def sample_task(self, key: Array) -> Any:
+        """A task from p(T)."""
+        ...
+
+    def reset(self, key: Array, task: Any) -> tuple[Any, TimeStep]: ...
+
+    def step(self, key: Array, state: Any, action: Array, task: Any) -> tuple[Any, TimeStep]: ...
+
+    def optimal_return(self, task: Any) -> Array:
+        """() float32, the greatest expected undiscounted return of one episode, the task known."""
+        ...
+
+    def optimal_action(self, state: Any, task: Any) -> Array:
+        """An action, in the action space, of a policy that attains `optimal_return`."""
+        ...

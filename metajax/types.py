@@ -1,0 +1,84 @@
+"""The vocabulary of the engine: what is learned over, what learns, and the axis legend.
+
+Axis legend, used in every docstring and comment of the package:
+    N tasks, K inner steps, B episodes or parallel environments per task, T time, A actions,
+    O observation features. Functions are written for ONE task; `mapping.py` alone adds N.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
+
+import jax
+
+__all__ = ["MetaLearner", "MetaState", "Problem", "Trace", "pytree_dataclass"]
+
+Array = jax.Array
+Params = Any  # a pytree of float arrays
+Batch = Any  # what `Problem.collect` returns
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def pytree_dataclass(cls: type[T]) -> type[T]:
+    """A frozen dataclass whose fields are all pytree children."""
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    return jax.tree_util.register_dataclass(cls, data_fields=names, meta_fields=[])
+
+
+class Problem(NamedTuple):
+    """What a meta-learner learns over. No meta-learner knows which kind of problem it has.
+
+    Every function is pure and written for one task.
+    """
+
+    sample_task: Callable[[Array], Any]  # key -> task
+    init: Callable[[Array], Params]  # key -> params
+    collect: Callable[[Params, Any, Array], Batch]  # params, task, key -> batch; no gradient flows
+    inner_loss: Callable[[Params, Batch], tuple[Array, Any]]  # its gradient adapts -> (), aux
+    outer_loss: Callable[[Params, Batch], tuple[Array, Any]]  # judges the adaptation -> (), aux
+    score: Callable[[Batch], Array]  # -> (), higher is better: what people read
+    query: Callable[[Params, Any, Array], Batch] | None = None  # held-out data of a supervised task
+    samples: Callable[[Batch], Array] = lambda batch: jax.numpy.int32(0)  # environment steps or examples
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether each inner step collects its own batch.
+
+        Where a task has a `query` it is supervised: the support batch is drawn once, every inner step
+        descends on it, and the query batch judges. Otherwise the batch collected after the last
+        inner step judges.
+        """
+        return self.query is None
+
+
+@pytree_dataclass
+class MetaState:
+    """All that a meta-learner carries from one update to the next, and all that a checkpoint keeps."""
+
+    params: Params  # meta-parameters
+    opt_state: Any  # of the outer optimiser
+    step: Array  # () int32, updates done
+    key: Array  # () typed key, constant over a run: update i draws from fold_in(key, i)
+
+
+@pytree_dataclass
+class Trace:
+    """What one task's adaptation went through."""
+
+    score: Array  # (K+1,) float32, before the first inner step, ..., after the last
+    samples: Array  # () int32, environment steps or examples used, the judging batch included
+
+
+class MetaLearner(NamedTuple):
+    """An algorithm: a factory's three pure functions.
+
+    `update` is the whole inner-plus-outer step; jit it, scan it, donate its state.
+    """
+
+    init: Callable[[Array], MetaState]  # key -> state
+    update: Callable[[MetaState], tuple[MetaState, dict[str, Array]]]  # state -> state, metrics
+    adapt: Callable[[Params, Any, Array], tuple[Params, Trace]]  # params, task, key -> adapted, trace
