@@ -1,0 +1,1 @@
+"""Environments as pure JAX functions: tasks are data, episodes are arrays."""
