@@ -1,1 +1,66 @@
-"""Environments as pure JAX functions: tasks are data, episodes are arrays."""
+"""Environments as pure JAX functions: tasks are data, and nothing is random that a task can fix.
+
+`make("maze", size=13)` builds one, `registered()` says what there is; `core` has the protocol.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+from .bandit import BernoulliBandit
+from .core import Box, Discrete, Environment, Space, TimeStep
+from .gridworld import Gridworld
+from .maze import Maze
+from .point import PointNavigation
+
+__all__ = [
+    "BernoulliBandit",
+    "Box",
+    "Discrete",
+    "Environment",
+    "Gridworld",
+    "Maze",
+    "PointNavigation",
+    "Space",
+    "TimeStep",
+    "make",
+    "registered",
+]
+
+_CLASSES: dict[str, type] = {
+    "maze": Maze,
+    "gridworld": Gridworld,
+    "point": PointNavigation,
+    "bandit": BernoulliBandit,
+}
+
+
+def registered() -> dict[str, str]:
+    """The id of every environment, and what it is in one line."""
+    return {id: (cls.__doc__ or "").partition("\n")[0] for id, cls in _CLASSES.items()}
+
+
+def make(id: str, **fields: Any) -> Environment:
+    """The environment `id` with the given fields of its class; the rest keep their defaults.
+
+    Raises:
+      ValueError: an unknown id (the nearest ones are named), an unknown field (the fields are
+        named), or a field that the class refuses.
+    """
+    if id not in _CLASSES:
+        near = difflib.get_close_matches(id, _CLASSES) or list(_CLASSES)
+        raise ValueError(f"environment: got {id!r}, expected {_either(near)}")
+    cls = _CLASSES[id]
+    names = [field.name for field in dataclasses.fields(cls)]
+    for name in fields:
+        if name not in names:
+            raise ValueError(f"{id}: got field {name!r}, expected {_either(names)}")
+    return cls(**fields)
+
+
+def _either(names: list[str]) -> str:
+    """'a', 'a or b', 'a, b or c', each in quotes."""
+    quoted = [repr(name) for name in names]
+    return " or ".join([", ".join(quoted[:-1])] * (len(quoted) > 1) + quoted[-1:])

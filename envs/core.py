@@ -1,7 +1,8 @@
 """What every environment is: spaces, the time step, and the protocol.
 
-A task is data: a pytree of arrays that is passed to `reset` and `step`, never held by the environment
-and never copied into its state. A batch of tasks is the same pytree with a leading axis N.
+A task is data: a pytree of arrays that is passed to `reset` and `step`, never held by the
+environment and never copied into its state. A batch of tasks is the same pytree with a leading
+axis N.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Box", "Discrete", "Environment", "Space", "TimeStep", "pytree_dataclass"]
+__all__ = [
+    "Box",
+    "Discrete",
+    "Environment",
+    "Space",
+    "TimeStep",
+    "first_timestep",
+    "pytree_dataclass",
+    "require",
+    "require_integer",
+]
 
 Array = jax.Array
 T = TypeVar("T")
@@ -63,7 +74,9 @@ class Box:
     def sample(self, key: Array) -> Array:
         """Uniform in the box; standard normal along an unbounded one."""
         if np.issubdtype(self.dtype, np.integer):
-            return jax.random.randint(key, self.shape, int(self.low), int(self.high) + 1, self.dtype)
+            return jax.random.randint(
+                key, self.shape, int(self.low), int(self.high) + 1, self.dtype
+            )
         if not np.isfinite([self.low, self.high]).all():
             return jax.random.normal(key, self.shape, self.dtype)
         return jax.random.uniform(key, self.shape, self.dtype, self.low, self.high)
@@ -89,12 +102,32 @@ class TimeStep:
     truncated: Array  # () bool, the horizon's end: the value after it is not 0
 
 
+def first_timestep(observation: Any) -> TimeStep:
+    """What `reset` returns beside the state: an observation, no reward, no end."""
+    no = jnp.array(False)
+    return TimeStep(observation, jnp.array(0.0, jnp.float32), terminated=no, truncated=no)
+
+
+def require(name: str, value: Any, holds: bool, expected: str) -> None:
+    """Refuses a field of an environment in one line: ValueError unless `holds`."""
+    if not holds:
+        raise ValueError(f"{name}: got {value!r}, expected {expected}")
+
+
+def require_integer(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Refuses anything but an integer in low..high: ValueError."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    within = bool(whole and value >= low and (high is None or value <= high))
+    bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
+    require(name, value, within, f"an integer {bounds}")
+
+
 @runtime_checkable
 class Environment(Protocol):
-    """The shape of an environment: a frozen, hashable dataclass of static fields and pure functions.
+    """The shape of an environment: a frozen, hashable dataclass of static fields, pure functions.
 
-    There is no auto-reset: whoever steps past an end decides what happens. A step from a state whose
-    episode has ended is allowed, and its result is not specified beyond shapes and dtypes.
+    There is no auto-reset: whoever steps past an end decides what happens. A step from a state
+    whose episode has ended is allowed, and its result is not specified beyond shapes and dtypes.
     """
 
     @property

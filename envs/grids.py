@@ -1,8 +1,8 @@
 """Grids of walls packed into machine words, and what an agent reads of them.
 
-A grid of H rows and W columns is `walls`, uint32 [H, ceil(W / 32)]: bit c % 32 of word c // 32 of a
-row is set where column c is a wall. Bits beyond the last column are set, so nothing leaks out of the
-grid. Squares are (row, column), row 0 at the top; directions are 0 up, 1 right, 2 down, 3 left.
+A grid of H rows and W columns is `walls`, uint32 [H, ceil(W / 32)]: bit c % 32 of word c // 32 of
+a row is set where column c is a wall. Bits beyond the last column are set, so nothing leaks out of
+the grid. Squares are (row, column), row 0 at the top; directions are 0 up, 1 right, 2 down, 3 left.
 """
 
 from __future__ import annotations
@@ -10,7 +10,19 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-__all__ = ["DOWN", "LEFT", "RIGHT", "UP", "is_wall", "moved", "pack", "spread", "unpack", "window"]
+__all__ = [
+    "DOWN",
+    "LEFT",
+    "RIGHT",
+    "UP",
+    "is_wall",
+    "moved",
+    "one_hot",
+    "pack",
+    "spread",
+    "unpack",
+    "window",
+]
 
 Array = jax.Array
 
@@ -36,7 +48,7 @@ def unpack(words: Array, wide: int) -> Array:
 
 
 def _columns(rows: Array, columns: Array) -> Array:
-    """The bits at `columns` [C] of packed `rows` [R, words]: bool [R, C], true outside the words."""
+    """The bits at `columns` [C] of packed `rows` [R, words]: bool [R, C], true outside."""
     count = rows.shape[-1]
     inside = (columns >= 0) & (columns < count * _WORD)
     shift = (columns & (_WORD - 1)).astype(jnp.uint32)
@@ -71,6 +83,12 @@ def moved(position: Array, direction: Array) -> Array:
     down = (direction == DOWN).astype(position.dtype) - (direction == UP).astype(position.dtype)
     right = (direction == RIGHT).astype(position.dtype) - (direction == LEFT).astype(position.dtype)
     return position + jnp.stack([down, right])
+
+
+def one_hot(square: Array, side: int) -> Array:
+    """bool [side * side], row by row, true at `square` (2,); all false where that lies outside."""
+    index = jnp.arange(side, dtype=square.dtype)
+    return ((index == square[0])[:, None] & (index == square[1])[None]).reshape(-1)
 
 
 def spread(squares: Array) -> Array:

@@ -8,8 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .core import Box, Discrete, TimeStep, pytree_dataclass
-from .grids import is_wall, moved, window
+from .core import (
+    Box,
+    Discrete,
+    TimeStep,
+    first_timestep,
+    pytree_dataclass,
+    require,
+    require_integer,
+)
+from .grids import is_wall, moved, one_hot, window
 from .mazes import recursive_backtracker
 from .solve import descend, distances
 
@@ -40,15 +48,15 @@ class MazeState:
 
 @dataclasses.dataclass(frozen=True)
 class Maze:
-    """A perfect maze whose exit the agent does not see: what it learns is which way the exit lies.
+    """A perfect maze with an unseen exit: an agent learns the walls and where the exit is.
 
-    Observation: uint8 [O] of 0 and 1. In this order: the walls in the `view` by `view` squares around the
-      agent, row by row, north up (1 is wall, as is everything outside); with `see_exit` the exit in the
-      same squares; with `position` the agent's square among the (size - 2)^2 inside the outer wall, row
-      by row, one-hot.
+    Observation: uint8 [O] of 0 and 1. In this order: the walls in the `view` by `view` squares
+      around the agent, row by row, north up (1 is wall, as is everything outside); with `see_exit`
+      the exit in the same squares; with `position` the agent's square among the (size - 2)^2
+      inside the outer wall, row by row, one-hot.
     Action: int32 () in 0..3, up, right, down, left. A move into a wall stays.
-    Reward: float32 (), 1 - 0.9 * t / horizon on reaching the exit with step t = 1, 2, ... (MiniGrid's,
-      `minigrid/minigrid_env.py`), else 0.
+    Reward: float32 (), 1 - 0.9 * t / horizon on reaching the exit with step t = 1, 2, ...
+      (MiniGrid's, `minigrid/minigrid_env.py`), else 0.
     Termination: on the exit. Truncation: after `task.horizon` steps that did not reach it.
     Task: `MazeTask`. State: `MazeState`.
 
@@ -67,16 +75,15 @@ class Maze:
     see_exit: bool = False  # whether the window shows the exit
 
     def __post_init__(self) -> None:
-        if self.size % 2 == 0 or not 5 <= self.size <= _LARGEST:
-            raise ValueError(f"size: got {self.size}, expected an odd number from 5 to {_LARGEST}")
-        if self.horizon < 1:
-            raise ValueError(f"horizon: got {self.horizon}, expected at least 1")
-        if self.view < 0 or (self.view > 0 and self.view % 2 == 0):
-            raise ValueError(f"view: got {self.view}, expected an odd number, or 0 for no window")
-        if self.view == 0 and not self.position:
-            raise ValueError("view: got 0 without position, expected a view, the position, or both")
-        if self.view == 0 and self.see_exit:
-            raise ValueError("see_exit: got True with view 0, expected a view to see it in")
+        require_integer("size", self.size, 5, _LARGEST)
+        require("size", self.size, self.size % 2 == 1, "an odd number")
+        require_integer("horizon", self.horizon, 1)
+        require_integer("view", self.view, 0)
+        require("view", self.view, self.view % 2 == 1 or self.view == 0, "an odd number, or 0")
+        require("view", self.view, self.view > 0 or self.position, "a window where position is off")
+        require(
+            "see_exit", self.see_exit, self.view > 0 or not self.see_exit, "a view to see it in"
+        )
 
     @property
     def observation_space(self) -> Box:
@@ -107,8 +114,7 @@ class Maze:
     def reset(self, key: Array, task: MazeTask) -> tuple[MazeState, TimeStep]:
         del key
         state = MazeState(task.start, jnp.array(0, jnp.int32))
-        no = jnp.array(False)
-        return state, TimeStep(self._observe(task.start, task), jnp.array(0.0, jnp.float32), no, no)
+        return state, first_timestep(self._observe(task.start, task))
 
     def step(
         self, key: Array, state: MazeState, action: Array, task: MazeTask
@@ -139,17 +145,11 @@ class Maze:
         if self.view:
             parts.append(window(task.walls, position, self.view).reshape(-1))
         if self.see_exit:
-            parts.append(_one_hot(task.exit - position + self.view // 2, self.view))
+            parts.append(one_hot(task.exit - position + self.view // 2, self.view))
         if self.position:
-            parts.append(_one_hot(position - 1, self.size - 2))
+            parts.append(one_hot(position - 1, self.size - 2))
         return jnp.concatenate(parts).astype(jnp.uint8)
 
 
 def _exit_reward(steps: Array, horizon: Array) -> Array:
     return 1.0 - 0.9 * steps.astype(jnp.float32) / horizon.astype(jnp.float32)
-
-
-def _one_hot(square: Array, side: int) -> Array:
-    """bool [side * side], true at `square` (2,); all false where that lies outside."""
-    index = jnp.arange(side, dtype=jnp.int32)
-    return ((index == square[0])[:, None] & (index == square[1])[None]).reshape(-1)

@@ -1,8 +1,8 @@
 """Generators of perfect mazes: between any two cells there is exactly one path.
 
-A maze of `cells_high` by `cells_wide` cells is a packed grid (see `grids`) of 2 * cells_high + 1 rows and
-2 * cells_wide + 1 columns: cell (i, j) is the square (2i + 1, 2j + 1), the square between two cells is
-open where they are joined, and everything else is wall.
+A maze of `cells_high` by `cells_wide` cells is a packed grid (see `grids`) of 2 * cells_high + 1
+rows and 2 * cells_wide + 1 columns: cell (i, j) is the square (2i + 1, 2j + 1), the square between
+two cells is open where they are joined, and everything else is wall.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _MOST_CELLS_WIDE = 31
 def recursive_backtracker(key: Array, cells_high: int, cells_wide: int) -> Array:
     """A random depth-first spanning tree from cell (0, 0): uint32 [2 * cells_high + 1, words].
 
-    The walk goes on to a random neighbour that it has not seen, or else back to the cell it came from.
-    Every cell but the first is entered once and left once, so 2 * (cells - 1) trips always finish it: the
-    trip count is fixed and a batch waits for nobody. There is no stack: two bits per cell keep the
-    direction it was entered in.
+    The walk goes on to a random neighbour that it has not seen, or else back to the cell it came
+    from. Every cell but the first is entered once and left once, so 2 * (cells - 1) trips always
+    finish it: the trip count is fixed and a batch waits for nobody. There is no stack: two bits
+    per cell keep the direction it was entered in.
 
-    The choice among k neighbours is floor(k * u / 2^16) of 16 random bits u: no probability is off by
-    more than 2^-16.
+    The choice among k neighbours is floor(k * u / 2^16) of 16 random bits u: no probability is off
+    by more than 2^-16.
 
     Raises:
       ValueError: a side below 1, or more than 31 cells wide.
@@ -72,8 +72,8 @@ def recursive_backtracker(key: Array, cells_high: int, cells_wide: int) -> Array
     return _walls_of_tree(direction)
 
 
-# position (2,) int32, rows counted from the one above; three planes [cells_high + 2] uint32, a bit a
-# cell: whether it was seen, and the two digits of the direction it was entered in
+# position (2,) int32, rows counted from the one above; three planes [cells_high + 2] uint32, a bit
+# a cell: whether it was seen, and the two digits of the direction it was entered in
 _Walk = tuple[Array, Array, Array, Array]
 
 
@@ -103,8 +103,11 @@ def _choose(seen: Array, row: Array, column: Array, draw: Array) -> tuple[Array,
 
 
 def _walls_of_tree(entered: Array) -> Array:
-    """The packed maze of a spanning tree: int32 [cells_high, cells_wide], the direction in which each
-    cell was entered from its parent; cell (0, 0) is the root and its direction is not read."""
+    """The packed maze of a spanning tree.
+
+    `entered`, int32 [cells_high, cells_wide], is the direction in which each cell was entered from
+    its parent; cell (0, 0) is the root and its direction is not read.
+    """
     high, wide = entered.shape
     root = (jnp.arange(high)[:, None] == 0) & (jnp.arange(wide)[None] == 0)
     after_row = jnp.pad(entered[1:] == DOWN, ((0, 1), (0, 0)))

@@ -15,9 +15,9 @@ Array = jax.Array
 def distances(walls: Array, source: Array, wide: int) -> Array:
     """The fewest moves from every square to `source`: int32 [H, wide].
 
-    A flood fill: one trip per unit of distance grows the whole frontier, a word at a time, and files
-    the squares it reached under the binary digits of their distance. Under `vmap` it makes as many
-    trips as the farthest square of the batch needs.
+    A flood fill: one trip per unit of distance grows the whole frontier, a word at a time, and
+    files the squares it reached under the binary digits of their distance. Under `vmap` it makes
+    as many trips as the farthest square of the batch needs.
 
     Args:
       walls: packed grid, uint32 [H, words], as `grids.pack` makes it.
@@ -57,7 +57,7 @@ def distances(walls: Array, source: Array, wide: int) -> Array:
 
 
 def descend(distance: Array, walls: Array, position: Array) -> Array:
-    """The direction, () int32, whose square is nearest by `distance`, int32 [H, W], from `position`."""
+    """The direction () int32 from `position` to the neighbour with the least `distance` [H, W]."""
     high, wide = distance.shape
 
     def ahead(direction: int) -> Array:
