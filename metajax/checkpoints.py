@@ -1,0 +1,390 @@
+"""Checkpoints: a state on disk, whole or refused.
+
+Orbax writes the arrays; this module, the only one that imports it, adds what Orbax leaves open. A
+checkpoint is *sealed* once it is committed: a small file beside the arrays records the structure,
+the configuration and a digest of every file. What has no seal was never finished; what does not
+match its seal is damaged; both are refused with the reason, before Orbax opens them, and neither is
+ever deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+__all__ = ["CheckpointError", "Found", "Keeper", "fingerprint", "load", "newest", "save"]
+
+SEAL = "metajax.json"
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is refused; the message is one line and says why."""
+
+
+class Found(NamedTuple):
+    """The newest whole checkpoint of a directory."""
+
+    path: Path
+    update: int  # updates done when it was taken
+    progress: dict[str, Any]  # what the caller kept beside the state
+    refused: dict[str, str]  # newer ones that cannot be used: name -> reason
+
+
+def fingerprint(config: Mapping[str, Any] | None) -> str:
+    """Digest of a JSON-able configuration; two checkpoints belong together when theirs agree."""
+    text = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -> None:
+    """Writes `state`, any pytree of arrays (typed keys included), as a directory at `path`.
+
+    Raises:
+        FileExistsError: `path` exists and `overwrite` is false. An overwritten checkpoint is
+            replaced only once the new one is whole.
+        CheckpointError: there is no array in `state`.
+    """
+    path = Path(path).absolute()
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    record = _record(state, fingerprint(None), {})
+    new = path.with_name(path.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    ocp.save(str(new), _without_empty(state))
+    _seal(new, record)
+    if path.exists():
+        old = path.with_name(path.name + ".old")
+        path.rename(old)
+        new.rename(path)
+        shutil.rmtree(old)
+    else:
+        new.rename(path)
+
+
+def load(path: str | os.PathLike[str], like: Any) -> Any:
+    """Reads what `save` wrote, or one checkpoint of a run, in the structure of `like`.
+
+    Args:
+        path: the directory.
+        like: a pytree of arrays or `jax.ShapeDtypeStruct`s, such as `jax.eval_shape(learner.init,
+            key)`. Leaves that carry a sharding are placed by it, so a checkpoint may be read on
+            another number of devices than it was written on; the others go to the default device.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, half-written, damaged or of another structure.
+    """
+    path = Path(path).absolute()
+    record = _unseal(path)
+    _check_structure(record, like)
+    return _read(path, like)
+
+
+def newest(directory: str | os.PathLike[str], like: Any, config: str) -> Found | None:
+    """Finds the newest checkpoint that is whole and belongs to `config`, reading no arrays.
+
+    Args:
+        directory: what a `Keeper` writes to.
+        like: the expected structure, as in `load`.
+        config: the expected `fingerprint`.
+
+    Returns:
+        The checkpoint, with the newer ones that were passed over, or None where none was ever
+        finished.
+
+    Raises:
+        CheckpointError: there are finished checkpoints and none can be used.
+    """
+    refused: dict[str, str] = {}
+    finished = False
+    for path in _steps(Path(directory)):
+        try:
+            record = _unseal(path)
+            if record["config"] != config:
+                raise CheckpointError("it is from another configuration")
+            _check_structure(record, like)
+        except CheckpointError as error:
+            refused[path.name] = str(error)
+            finished |= (path / SEAL).exists()
+            continue
+        return Found(path, int(path.name), record["progress"], refused)
+    if finished:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise CheckpointError(f"no usable checkpoint in {directory} ({reasons})")
+    return None
+
+
+class Keeper:
+    """Saves a run's checkpoints one after another, in the background, and keeps the last few.
+
+    One process at a time keeps a directory. A save is taken over by the next one or by `close`,
+    which raise what went wrong in it.
+
+    Args:
+        directory: created where missing.
+        config: `fingerprint` of the run's configuration, recorded in every checkpoint.
+        keep: how many of the newest checkpoints stay.
+
+    Raises:
+        CheckpointError: another process is keeping this directory.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, config: str, keep: int = 3) -> None:
+        self._directory = Path(directory).absolute()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self._directory)
+        self._config = config
+        self._keep = keep
+        self._checkpointer: Any = None
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def set_aside(self, after: int) -> None:
+        """Moves every checkpoint after update `after` to `DIRECTORY-refused`, out of the way.
+
+        They were refused, or this run would go on from them; it will write its own.
+        """
+        for path in _steps(self._directory):
+            if int(path.name) > after:
+                aside = self._directory.with_name(self._directory.name + "-refused")
+                aside.mkdir(exist_ok=True)
+                taken = sum(1 for other in aside.glob(f"{path.name}*"))
+                path.rename(aside / f"{path.name}.{taken}" if taken else aside / path.name)
+
+    def save(self, update: int, state: Any, progress: Mapping[str, Any]) -> None:
+        """Starts saving `state`, which must stay alive and unchanged until the next call.
+
+        Args:
+            update: updates done; names the checkpoint.
+            state: pytree of arrays.
+            progress: JSON-able, given back by `newest`.
+        """
+        self.wait()
+        record = _record(state, self._config, progress)
+        if self._checkpointer is None:
+            self._checkpointer = _checkpointer(self._directory, self._keep)
+        response = self._checkpointer.save_async(update, _without_empty(state), force=True)
+        self._thread = threading.Thread(
+            target=self._finish, args=(self._directory / str(update), response, record)
+        )
+        self._thread.start()
+
+    def _finish(self, path: Path, response: Any, record: dict[str, Any]) -> None:
+        try:
+            response.result()
+            _seal(path, record)
+        except BaseException as error:
+            self._failure = error
+
+    def wait(self) -> None:
+        """Blocks until the last save is whole on disk.
+
+        Raises:
+            CheckpointError: it failed.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            reason = " ".join(str(failure).split())[:200]
+            raise CheckpointError(f"could not write a checkpoint: {reason}") from failure
+
+    def close(self) -> None:
+        """Waits for the last save and lets the directory go."""
+        try:
+            self.wait()
+        finally:
+            if self._checkpointer is not None:
+                self._checkpointer.close()
+                self._checkpointer = None
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+
+def _checkpointer(directory: Path, keep: int) -> Any:
+    # Any: the policies are typed against the metadata class of another Orbax version.
+    policy: Any = ocp.training.preservation_policies.LatestN(keep)
+    return ocp.training.Checkpointer(
+        str(directory),
+        preservation_policy=policy,
+        cleanup_tmp_directories=True,
+    )
+
+
+def _lock(directory: Path) -> int | None:
+    """Holds `directory` for this process until it closes the descriptor or dies."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise CheckpointError(f"another process is training in {directory.parent}") from None
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _steps(directory: Path) -> list[Path]:
+    """Checkpoints of a directory, newest first, whole or not."""
+    if not directory.is_dir():
+        return []
+    steps = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
+    return sorted(steps, key=lambda path: int(path.name), reverse=True)
+
+
+# The seal ------------------------------------------------------------------------------------
+
+
+def _record(state: Any, config: str, progress: Mapping[str, Any]) -> dict[str, Any]:
+    leaves = _leaves(state)
+    if all(_is_empty(leaf) for leaf in leaves.values()):
+        raise CheckpointError("there is no array to save")
+    specs = {path: _spec(leaf) for path, leaf in leaves.items()}
+    return {"format": FORMAT, "config": config, "progress": dict(progress), "leaves": specs}
+
+
+def _seal(path: Path, record: dict[str, Any]) -> None:
+    """Writes the record and the digests of the files, atomically: from here on it is whole."""
+    files = {name: _digest(path / name) for name in _files(path)}
+    record = {**record, "files": files}
+    text = json.dumps({"record": record, "digest": fingerprint(record)}, indent=1)
+    temporary = path / (SEAL + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path / SEAL)
+
+
+def _unseal(path: Path) -> dict[str, Any]:
+    """Returns the record of a checkpoint whose every file is as it was written."""
+    if not path.is_dir():
+        raise CheckpointError(f"there is no checkpoint at {path}")
+    try:
+        sealed = json.loads((path / SEAL).read_text(encoding="utf-8"))
+        record, digest = sealed["record"], sealed["digest"]
+    except FileNotFoundError:
+        raise CheckpointError("it is half-written (it has no seal)") from None
+    except (OSError, ValueError, TypeError, KeyError):
+        raise CheckpointError(f"it is damaged ({SEAL} cannot be read)") from None
+    if digest != fingerprint(record):
+        raise CheckpointError(f"it is damaged ({SEAL} was changed)")
+    if record["format"] != FORMAT:
+        raise CheckpointError(f"it has format {record['format']}, this version reads {FORMAT}")
+    for name, expected in record["files"].items():
+        if not (path / name).is_file():
+            raise CheckpointError(f"it is damaged ({name} is missing)")
+        if _digest(path / name) != expected:
+            raise CheckpointError(f"it is damaged ({name} was changed or cut)")
+    return record
+
+
+def _files(path: Path) -> Iterator[str]:
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and not file.name.startswith(SEAL):
+            yield file.relative_to(path).as_posix()
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Structure -----------------------------------------------------------------------------------
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    """Path -> leaf; a leaf that is no array counts as one, as jnp.asarray would make it."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        if hasattr(leaf, "dtype")
+        else jnp.asarray(leaf)
+        for path, leaf in flat
+    }
+
+
+def _spec(leaf: Any) -> str:
+    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _check_structure(record: dict[str, Any], like: Any) -> None:
+    stored = record["leaves"]
+    expected = {path: _spec(leaf) for path, leaf in _leaves(like).items()}
+    for path in [*expected, *stored]:
+        there, here = stored.get(path, "nothing"), expected.get(path, "nothing")
+        if there != here:
+            where = path or "the array"
+            raise CheckpointError(
+                f"it has another structure ({where}: {there} in the checkpoint, {here} expected)"
+            )
+
+
+def _without_empty(tree: Any) -> Any:
+    """Orbax refuses arrays of size zero; they hold nothing, so their shape is enough."""
+    return jax.tree.map(lambda leaf: None if _is_empty(leaf) else leaf, tree)
+
+
+def _is_empty(leaf: Any) -> bool:
+    return 0 in np.shape(leaf)
+
+
+def _read(path: Path, like: Any) -> Any:
+    anywhere = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def abstract(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding(leaf) or anywhere)
+
+    like = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf), like)
+    try:
+        loaded = ocp.load(str(path), jax.tree.map(abstract, _without_empty(like)))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"it cannot be read ({reason})") from error
+    leaves = iter(jax.tree.leaves(loaded))
+
+    def place(leaf: Any) -> Any:
+        if _is_empty(leaf):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        return next(leaves) if _sharding(leaf) is not None else _uncommitted(next(leaves))
+
+    return jax.tree.map(place, like)
+
+
+def _sharding(leaf: Any) -> Any:
+    """Where `leaf` must be placed, or None where it may go anywhere."""
+    if isinstance(leaf, jax.Array) and not leaf.committed:
+        return None
+    return getattr(leaf, "sharding", None)
+
+
+def _uncommitted(leaf: jax.Array) -> jax.Array:
+    # An array committed to one device could not enter a program that spans several.
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jnp.asarray(np.asarray(leaf))

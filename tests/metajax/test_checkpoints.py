@@ -1,0 +1,233 @@
+"""Checkpoints come back to the bit, or are refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metajax import checkpoints
+from metajax.types import MetaState
+
+CONFIG = checkpoints.fingerprint({"preset": "toy"})
+
+
+def make_state(seed: int = 0, width: int = 8) -> MetaState:
+    key_params, key = jax.random.split(jax.random.key(seed))
+    params = {
+        "layer": {"kernel": jax.random.normal(key_params, (4, width)), "bias": jnp.zeros(width)},
+        "empty": jnp.zeros((0, 3)),
+    }
+    return MetaState(params, optax.adam(1e-3).init(params), jnp.int32(seed), key)
+
+
+def abstract(state):
+    return jax.eval_shape(lambda: state)
+
+
+def assert_equal(left: MetaState, right: MetaState) -> None:
+    chex.assert_trees_all_equal(dataclass_of_arrays(left), dataclass_of_arrays(right), strict=True)
+
+
+def dataclass_of_arrays(state: MetaState) -> tuple:
+    return state.params, state.opt_state, state.step, jax.random.key_data(state.key)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    """A directory with checkpoints of updates 10, 20 and 30."""
+    directory = tmp_path_factory.mktemp("run") / "checkpoints"
+    with checkpoints.Keeper(directory, config=CONFIG, keep=3) as keeper:
+        for update in (10, 20, 30):
+            keeper.save(update, make_state(update), {"env_steps": update * 100})
+    return directory
+
+
+@pytest.fixture
+def directory(kept, tmp_path) -> Path:
+    return Path(shutil.copytree(kept, tmp_path / "checkpoints"))
+
+
+def newest(directory: Path, like=None, config: str = CONFIG):
+    return checkpoints.newest(directory, abstract(make_state()) if like is None else like, config)
+
+
+@pytest.mark.smoke
+def test_a_state_comes_back_to_the_bit_with_its_typed_key(tmp_path):
+    state = make_state(3)
+    checkpoints.save(tmp_path / "state", state)
+    for like in (state, abstract(state)):
+        loaded = checkpoints.load(tmp_path / "state", like)
+        assert_equal(loaded, state)
+        assert jax.tree.structure(loaded) == jax.tree.structure(state)
+        assert not any(leaf.committed for leaf in jax.tree.leaves(loaded))
+
+
+def test_an_existing_path_is_replaced_only_on_request(tmp_path):
+    path = tmp_path / "state"
+    checkpoints.save(path, make_state(1))
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        checkpoints.save(path, make_state(2))
+    assert_equal(checkpoints.load(path, make_state()), make_state(1))
+    checkpoints.save(path, make_state(2), overwrite=True)
+    assert_equal(checkpoints.load(path, make_state()), make_state(2))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_tree_without_arrays_is_refused(tmp_path):
+    with pytest.raises(checkpoints.CheckpointError, match="no array to save"):
+        checkpoints.save(tmp_path / "state", {"a": jnp.zeros((0,)), "b": None})
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+def test_a_checkpoint_loads_onto_another_topology(tmp_path):
+    state = {"x": jnp.arange(8.0), "key": jax.random.key(1)}
+    checkpoints.save(tmp_path / "state", state)
+    mesh = jax.make_mesh((2,), ("tasks",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.NamedSharding(mesh, jax.P("tasks"))
+    everywhere = jax.NamedSharding(mesh, jax.P())
+    like = {
+        "x": jax.ShapeDtypeStruct((8,), jnp.float32, sharding=split),
+        "key": jax.ShapeDtypeStruct((), state["key"].dtype, sharding=everywhere),
+    }
+    loaded = checkpoints.load(tmp_path / "state", like)
+    assert loaded["x"].sharding.is_equivalent_to(split, 1)
+    assert loaded["key"].sharding.is_equivalent_to(everywhere, 0)
+    np.testing.assert_array_equal(loaded["x"], state["x"])
+    # ... and back onto one device.
+    checkpoints.save(tmp_path / "split", loaded)
+    back = checkpoints.load(tmp_path / "split", jax.eval_shape(lambda: state))
+    np.testing.assert_array_equal(back["x"], state["x"])
+
+
+def test_the_newest_is_found_with_its_progress(directory):
+    found = newest(directory)
+    assert found is not None
+    assert (found.update, found.progress, found.refused) == (30, {"env_steps": 3000}, {})
+    assert_equal(checkpoints.load(found.path, make_state()), make_state(30))
+
+
+def test_a_directory_without_checkpoints_has_no_newest(tmp_path):
+    assert newest(tmp_path) is None
+    assert newest(tmp_path / "missing") is None
+
+
+def test_only_the_last_few_are_kept(directory):
+    with checkpoints.Keeper(directory, config=CONFIG, keep=2) as keeper:
+        keeper.save(40, make_state(40), {})
+    assert sorted(path.name for path in directory.iterdir()) == ["30", "40"]
+
+
+def flip(file: Path, where: float) -> None:
+    data = bytearray(file.read_bytes())
+    data[min(int(where * len(data)), len(data) - 1)] ^= 1 << random.Random(where).randrange(8)
+    file.write_bytes(data)
+
+
+DAMAGE = {
+    "flipped": lambda file: flip(file, 0.6),
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "missing": lambda file: file.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_any_damaged_file_is_noticed_and_the_one_before_is_used(directory, damage):
+    files = [file for file in (directory / "30").rglob("*") if file.is_file()]
+    files = [file for file in files if file.stat().st_size]
+    assert len(files) >= 6
+    for file in files:
+        whole = file.read_bytes()
+        DAMAGE[damage](file)
+        found = newest(directory)
+        assert found is not None
+        assert found.update == 20
+        assert "damaged" in found.refused["30"] or "no seal" in found.refused["30"]
+        with pytest.raises(checkpoints.CheckpointError):
+            checkpoints.load(directory / "30", make_state())
+        file.write_bytes(whole)
+    assert newest(directory).update == 30
+
+
+def test_a_half_written_checkpoint_is_passed_over(directory):
+    (directory / "30" / checkpoints.SEAL).unlink()
+    (directory / "40.orbax-checkpoint-tmp").mkdir()
+    found = newest(directory)
+    assert found.update == 20
+    assert "half-written" in found.refused["30"]
+
+
+def test_where_nothing_was_ever_finished_there_is_nothing_to_refuse(directory):
+    for name in ("10", "20", "30"):
+        (directory / name / checkpoints.SEAL).unlink()
+    assert newest(directory) is None
+
+
+def test_where_every_checkpoint_is_damaged_each_reason_is_given(directory):
+    for name in ("10", "20", "30"):
+        flip(directory / name / checkpoints.SEAL, 0.5)
+    before = sorted(directory.rglob("*"))
+    with pytest.raises(checkpoints.CheckpointError, match=r"30: .*damaged.*20: .*damaged"):
+        newest(directory)
+    assert sorted(directory.rglob("*")) == before
+
+
+def test_another_configuration_is_refused(directory):
+    with pytest.raises(checkpoints.CheckpointError, match="another configuration"):
+        newest(directory, config=checkpoints.fingerprint({"preset": "other"}))
+
+
+def test_another_structure_is_refused_and_named(directory):
+    like = abstract(make_state(width=9))
+    with pytest.raises(checkpoints.CheckpointError, match=r"params/layer/bias: float32\[8\] in"):
+        newest(directory, like)
+    with pytest.raises(checkpoints.CheckpointError, match=r"nothing expected"):
+        checkpoints.load(directory / "30", {"params": abstract(make_state()).params})
+
+
+def test_a_foreign_seal_is_refused(directory):
+    sealed = json.loads((directory / "30" / checkpoints.SEAL).read_text())
+    sealed["record"]["config"] = "forged"
+    (directory / "30" / checkpoints.SEAL).write_text(json.dumps(sealed))
+    assert "was changed" in newest(directory).refused["30"]
+
+
+def test_refused_checkpoints_are_moved_out_of_the_way_not_deleted(directory):
+    for _ in range(2):
+        flip(directory / "30" / checkpoints.SEAL, 0.5)
+        with checkpoints.Keeper(directory, config=CONFIG) as keeper:
+            keeper.set_aside(20)
+            assert newest(directory).update == 20
+            keeper.save(30, make_state(31), {})
+        assert newest(directory).update == 30
+    aside = directory.with_name("checkpoints-refused")
+    assert sorted(path.name for path in aside.iterdir()) == ["30", "30.1"]
+
+
+def test_two_processes_cannot_keep_one_directory(directory):
+    first = checkpoints.Keeper(directory, config=CONFIG)
+    with pytest.raises(checkpoints.CheckpointError, match="another process"):
+        checkpoints.Keeper(directory, config=CONFIG)
+    first.close()
+    checkpoints.Keeper(directory, config=CONFIG).close()
+
+
+def test_a_failed_save_is_reported_by_the_next_call(directory, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "_seal", full)
+    keeper = checkpoints.Keeper(directory, config=CONFIG)
+    keeper.save(40, make_state(40), {})
+    with pytest.raises(checkpoints.CheckpointError, match="No space left"):
+        keeper.close()
+    assert newest(directory).update == 30
