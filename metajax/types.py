@@ -42,7 +42,9 @@ class Problem(NamedTuple):
     outer_loss: Callable[[Params, Batch], tuple[Array, Any]]  # judges the adaptation -> (), aux
     score: Callable[[Batch], Array]  # -> (), higher is better: what people read
     query: Callable[[Params, Any, Array], Batch] | None = None  # held-out data of a supervised task
-    samples: Callable[[Batch], Array] = lambda batch: jax.numpy.int32(0)  # environment steps or examples
+    samples: Callable[[Batch], Array] = lambda batch: jax.numpy.int32(
+        0
+    )  # environment steps or examples
 
     @property
     def on_policy(self) -> bool:
@@ -81,4 +83,6 @@ class MetaLearner(NamedTuple):
 
     init: Callable[[Array], MetaState]  # key -> state
     update: Callable[[MetaState], tuple[MetaState, dict[str, Array]]]  # state -> state, metrics
-    adapt: Callable[[Params, Any, Array], tuple[Params, Trace]]  # params, task, key -> adapted, trace
+    adapt: Callable[
+        [Params, Any, Array], tuple[Params, Trace]
+    ]  # params, task, key -> adapted, trace

@@ -1,0 +1,23 @@
+"""metajax: meta-reinforcement learning as one XLA program."""
+
+from . import baselines as baselines
+from . import distributions as distributions
+from . import estimators as estimators
+from . import networks as networks
+from .algorithms import maml as maml
+from .algorithms import multitask as multitask
+from .algorithms import reptile as reptile
+from .inner import Inner as Inner
+from .inner import adam as adam
+from .inner import sgd as sgd
+from .mapping import Mapping as Mapping
+from .mapping import task_mesh as task_mesh
+from .problems import policy_gradient as policy_gradient
+from .problems import regression as regression
+from .problems import sinusoid as sinusoid
+from .types import MetaLearner as MetaLearner
+from .types import MetaState as MetaState
+from .types import Problem as Problem
+from .types import Trace as Trace
+
+__version__ = "0.1.0"

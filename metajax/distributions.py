@@ -1,0 +1,91 @@
+"""Action distributions as pure functions of their parameters.
+
+Every function takes the parameters of one or many distributions (any leading axes); the joint
+log-probability over action dimensions is a SUM, never a mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["Distribution", "categorical", "diagonal_gaussian", "for_action_space"]
+
+Array = jax.Array
+
+
+class Distribution(NamedTuple):
+    """Functions of the distribution parameters that a policy network returns."""
+
+    sample: Callable[[Array, Any], Array]  # key, parameters -> action
+    log_prob: Callable[[Any, Array], Array]  # parameters, action -> (...)
+    entropy: Callable[[Any], Array]  # parameters -> (...)
+    mode: Callable[[Any], Array]  # parameters -> action
+
+
+def _sample_categorical(key: Array, logits: Array) -> Array:
+    """Inverse transform: one uniform number per action instead of one per category."""
+    cumulative = jnp.cumsum(jax.nn.softmax(logits), axis=-1)
+    uniform = jax.random.uniform(key, logits.shape[:-1], logits.dtype)
+    # The last category takes what rounding leaves of the unit interval.
+    below = uniform[..., None] >= cumulative[..., :-1]
+    return jnp.sum(below, axis=-1, dtype=jnp.int32)
+
+
+def _log_prob_categorical(logits: Array, action: Array) -> Array:
+    # A masked sum rather than a gather: its transpose is a product, not a scatter.
+    chosen = action[..., None] == jnp.arange(logits.shape[-1], dtype=action.dtype)
+    return jnp.sum(jnp.where(chosen, jax.nn.log_softmax(logits), 0.0), axis=-1)
+
+
+def _entropy_categorical(logits: Array) -> Array:
+    log_probs = jax.nn.log_softmax(logits)
+    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+
+categorical = Distribution(
+    sample=_sample_categorical,
+    log_prob=_log_prob_categorical,
+    entropy=_entropy_categorical,
+    mode=lambda logits: jnp.argmax(logits, axis=-1).astype(jnp.int32),
+)
+"""Over the integers 0..A-1; the parameters are logits (..., A)."""
+
+
+def _sample_gaussian(key: Array, parameters: tuple[Array, Array]) -> Array:
+    mean, log_std = parameters
+    return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape, mean.dtype)
+
+
+def _log_prob_gaussian(parameters: tuple[Array, Array], action: Array) -> Array:
+    mean, log_std = parameters
+    standard = (action - mean) * jnp.exp(-log_std)
+    return jnp.sum(-0.5 * standard**2 - log_std - 0.5 * math.log(2 * math.pi), axis=-1)
+
+
+diagonal_gaussian = Distribution(
+    sample=_sample_gaussian,
+    log_prob=_log_prob_gaussian,
+    entropy=lambda parameters: jnp.sum(
+        parameters[1] + 0.5 * math.log(2 * math.pi * math.e), axis=-1
+    ),
+    mode=lambda parameters: parameters[0],
+)
+"""Independent normals; the parameters are (mean, log standard deviation), both (..., A)."""
+
+
+def for_action_space(space: Any) -> Distribution:
+    """The distribution over an action space: categorical where it counts `n`, else Gaussian.
+
+    Raises:
+        TypeError: the space is neither a set of `n` integers nor boxes of one axis.
+    """
+    if hasattr(space, "n"):
+        return categorical
+    if hasattr(space, "low") and len(space.shape) == 1:
+        return diagonal_gaussian
+    raise TypeError(f"action space: expected Discrete or a Box of one axis, got {space!r}")

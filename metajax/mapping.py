@@ -1,0 +1,195 @@
+"""The one place that maps over tasks: devices, then chunks, then `vmap`.
+
+A function of one task becomes a function of N in three layers. `shard_map` over the mesh axis
+"tasks" gives each device its share; `lax.scan` over chunks bounds what is alive at once; `vmap`
+makes a chunk one batched computation. Inside a chunk, a part that was marked `tiled` runs over
+still smaller groups, so that what a second-order gradient keeps alive stays in the processor's
+cache. Results depend on neither the chunk, the tile nor the number of devices, to rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["Mapping", "map_tasks", "mean_over_tasks", "task_mesh", "tiled"]
+
+Array = jax.Array
+
+AXIS = "tasks"
+# What the intermediate values of a tile may add up to on a CPU. Most of them are never alive together,
+# so this stands for a working set of about a tenth: a core's second-level cache.
+_CPU_TILE_BYTES = 8 << 20
+# Tasks alive at once on one device where no chunk is given: enough to fill any accelerator, and a
+# bound on memory where there are many more.
+_CHUNK = 2048
+
+
+class Mapping(NamedTuple):
+    """How tasks are laid on hardware. The defaults choose for themselves."""
+
+    mesh: jax.sharding.Mesh | None = None  # one axis, "tasks"; None is one device
+    chunk: int | None = None  # tasks of one device that are alive at once
+    tile: int | None = None  # of them, those whose gradient is taken at once
+
+    @property
+    def devices(self) -> int:
+        return 1 if self.mesh is None else self.mesh.size
+
+    def check(self, tasks: int) -> None:
+        """Raises ValueError where `tasks` cannot be laid out so."""
+        for name, value in (("chunk", self.chunk), ("tile", self.tile)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        if tasks < 1:
+            raise ValueError(f"tasks: expected at least 1, got {tasks}")
+        if tasks % self.devices:
+            raise ValueError(
+                f"tasks: {tasks} is not a multiple of the {self.devices} devices it is shared over"
+            )
+
+
+def task_mesh(devices: int | Sequence[jax.Device] | None = None) -> jax.sharding.Mesh | None:
+    """A mesh over `devices` (a number, a list, or None for all); None for a single device."""
+    if devices is None:
+        devices = jax.devices()
+    elif isinstance(devices, int):
+        available = jax.devices()
+        if not 1 <= devices <= len(available):
+            raise ValueError(f"devices: expected 1 to {len(available)}, got {devices}")
+        devices = available[:devices]
+    if len(devices) == 1:
+        return None
+    axis_types = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=axis_types, devices=devices)
+
+
+def _largest_divisor(number: int, bound: int) -> int:
+    return max(d for d in range(1, min(number, max(bound, 1)) + 1) if number % d == 0)
+
+
+def _intermediate_bytes(jaxpr: Any) -> int:
+    """The bytes of every intermediate value of a program: an upper bound on what it keeps alive."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = list(jax.core.jaxprs_in_params(equation.params))
+        if inner:
+            total += max(_intermediate_bytes(body) for body in inner)
+        else:
+            total += sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars)
+    return total
+
+
+def _automatic_tile(function: Callable[..., Any], axis_size: int, one_task: Any) -> int:
+    """All tasks at once where memory is wide; on a CPU as many as the cache holds."""
+    if jax.default_backend() != "cpu":
+        return axis_size
+    program = jax.make_jaxpr(function)(*one_task)
+    return _CPU_TILE_BYTES // max(_intermediate_bytes(program.jaxpr), 1)
+
+
+def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[..., Any]:
+    """`function` of one task, which `vmap` over n tasks runs as n / tile groups, one by one.
+
+    A tile that does not divide n is lowered to the next size that does. It cannot be differentiated
+    from outside: it is for functions that take their gradient themselves.
+    """
+    call = jax.custom_batching.custom_vmap(function)
+
+    @call.def_vmap
+    def run_tiles(axis_size: int, in_batched: Any, *args: Any) -> tuple[Any, Any]:
+        leaves, structure = jax.tree.flatten(args)
+        batched = jax.tree.leaves(in_batched)
+        moving = [leaf for leaf, moves in zip(leaves, batched, strict=True) if moves]
+
+        def merge(moving: Sequence[Any]) -> Any:
+            rest = iter(moving)
+            return jax.tree.unflatten(
+                structure,
+                [
+                    next(rest) if moves else leaf
+                    for leaf, moves in zip(leaves, batched, strict=True)
+                ],
+            )
+
+        def one_tile(moving: list[Array]) -> Any:
+            return jax.vmap(lambda *one: function(*merge(one)))(*moving)
+
+        one_task = merge([jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in moving])
+        size = _largest_divisor(axis_size, tile or _automatic_tile(function, axis_size, one_task))
+        if size == axis_size:
+            out = one_tile(moving)
+        else:
+            groups = [leaf.reshape(axis_size // size, size, *leaf.shape[1:]) for leaf in moving]
+            out = jax.lax.map(one_tile, groups)
+            out = jax.tree.map(lambda leaf: leaf.reshape(axis_size, *leaf.shape[2:]), out)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return call
+
+
+def _over_devices(body: Callable[..., Any], mapping: Mapping, out_specs: Any) -> Callable[..., Any]:
+    """`body(shared, per_task)` on every device, with its share of the tasks."""
+    if mapping.mesh is None:
+        return body
+    return jax.shard_map(
+        body,
+        mesh=mapping.mesh,
+        in_specs=(jax.P(), jax.P(AXIS)),
+        out_specs=out_specs,
+        check_vma=False,
+    )
+
+
+def _chunks(per_task: Any, mapping: Mapping) -> tuple[int, Any]:
+    """The number of chunks on this device, and the tasks with a leading axis of that length."""
+    tasks = jax.tree.leaves(per_task)[0].shape[0]
+    size = _largest_divisor(tasks, mapping.chunk or _CHUNK)
+    count = tasks // size
+    return count, jax.tree.map(lambda leaf: leaf.reshape(count, size, *leaf.shape[1:]), per_task)
+
+
+def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[..., Any]:
+    """`function(shared, task_data)` of one task -> the same of N tasks, reduced.
+
+    Float results are averaged over all tasks of all devices; integer results are counts and are
+    added up. No more than a chunk's results are alive at once: sums grow as chunks come.
+    """
+
+    def body(shared: Any, per_task: Any) -> Any:
+        def total(chunk: Any) -> Any:
+            out = jax.vmap(function, in_axes=(None, 0))(shared, chunk)
+            return jax.tree.map(functools.partial(jnp.sum, axis=0), out)
+
+        count, chunks = _chunks(per_task, mapping)
+        first = jax.tree.map(lambda leaf: leaf[0], chunks)
+        sums = total(first)
+        if count > 1:
+            rest = jax.tree.map(lambda leaf: leaf[1:], chunks)
+            sums, _ = jax.lax.scan(
+                lambda sums, chunk: (jax.tree.map(jnp.add, sums, total(chunk)), None), sums, rest
+            )
+        tasks = jax.tree.leaves(per_task)[0].shape[0] * mapping.devices
+        if mapping.mesh is not None:
+            sums = jax.lax.psum(sums, AXIS)
+        return jax.tree.map(
+            lambda leaf: leaf / tasks if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, sums
+        )
+
+    return _over_devices(body, mapping, out_specs=jax.P())
+
+
+def map_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[..., Any]:
+    """`function(shared, task_data)` of one task -> the same of N tasks, each result kept."""
+
+    def body(shared: Any, per_task: Any) -> Any:
+        _, chunks = _chunks(per_task, mapping)
+        mapped = jax.vmap(function, in_axes=(None, 0))
+        out = jax.lax.map(lambda chunk: mapped(shared, chunk), chunks)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+
+    return _over_devices(body, mapping, out_specs=jax.P(AXIS))

@@ -1,0 +1,7 @@
+"""What is learned over: factories of `Problem`."""
+
+from .policy_gradient import policy_gradient as policy_gradient
+from .regression import regression as regression
+from .regression import sinusoid as sinusoid
+
+__all__ = ["policy_gradient", "regression", "sinusoid"]

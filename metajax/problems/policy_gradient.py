@@ -1,0 +1,116 @@
+"""Reinforcement learning by policy gradient: trajectories, advantages, surrogates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..baselines import BASELINES
+from ..distributions import for_action_space
+from ..estimators import SURROGATES, masked_mean
+from ..networks import Network
+from ..returns import discounted_returns, generalised_advantages, normalise
+from ..rollout import rollout
+from ..types import Params, Problem, pytree_dataclass
+
+__all__ = ["Trajectories", "policy_gradient"]
+
+Array = jax.Array
+
+
+@pytree_dataclass
+class Trajectories:
+    """B episodes of one task with their advantages, time-major; mask 0 after an episode's end."""
+
+    observation: Array  # (T, B, ...) before the action
+    action: Array  # (T, B, ...)
+    reward: Array  # (T, B) float32
+    mask: Array  # (T, B) float32, 1 where a step was taken
+    advantage: Array  # (T, B) float32, normalised over the task's steps
+
+
+def _choice(name: str, value: str, choices: dict[str, Any]) -> Any:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    return choices[value]
+
+
+def policy_gradient(
+    env: Any,
+    network: Network,
+    *,
+    episodes: int,
+    horizon: int | None = None,
+    discount: float = 0.99,
+    gae_lambda: float = 1.0,
+    baseline: str = "linear",
+    surrogate: str = "lvc",
+    entropy: float = 0.0,
+) -> Problem:
+    """Each inner step descends on the policy gradient of `episodes` fresh episodes.
+
+    Args:
+        env: an environment with tasks as data, see `envs.core.Environment`.
+        network: a policy, `apply(params, observation, carry)`, such as `networks.mlp_policy`.
+        episodes: B, of each inner step and of the judging batch.
+        horizon: T, the most steps of an episode; the environment's own where None.
+        discount: γ in [0, 1].
+        gae_lambda: λ in [0, 1].
+        baseline: "linear" (features of observation and time), "mean" (over episodes) or "none".
+        surrogate: "lvc" or "log_prob", see `estimators`.
+        entropy: weight of the policy's entropy in the inner and the outer loss.
+
+    Raises:
+        ValueError: a size or a rate out of range, or a name that is not known.
+    """
+    steps = env.max_horizon if horizon is None else horizon
+    for name, value in (("episodes", episodes), ("horizon", steps)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    for name, value in (("discount", discount), ("gae_lambda", gae_lambda)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: expected 0 to 1, got {value}")
+    fit = _choice("baseline", baseline, BASELINES)
+    objective = _choice("surrogate", surrogate, SURROGATES)
+    distribution = for_action_space(env.action_space)
+
+    def init(key: Array) -> Params:
+        space = env.observation_space
+        return network.init(key, jnp.zeros(space.shape, space.dtype), ())
+
+    def collect(params: Params, task: Any, key: Array) -> Trajectories:
+        played = rollout(
+            env, network.apply, distribution, params, task, key, episodes=episodes, horizon=steps
+        )
+        returns = discounted_returns(played.reward, played.mask, discount)
+        value = fit(played.observation, returns, played.mask)
+        advantage = generalised_advantages(played.reward, value, played.mask, discount, gae_lambda)
+        advantage = normalise(advantage, played.mask)
+        return Trajectories(
+            played.observation, played.action, played.reward, played.mask, advantage
+        )
+
+    def loss(params: Params, batch: Trajectories) -> tuple[Array, dict[str, Array]]:
+        flat = batch.observation.reshape(-1, *batch.observation.shape[2:])
+        apply = jax.vmap(lambda observation: network.apply(params, observation, ())[0])
+        parameters = jax.tree.map(
+            lambda leaf: leaf.reshape(*batch.mask.shape, *leaf.shape[1:]), apply(flat)
+        )
+        log_prob = distribution.log_prob(parameters, batch.action)
+        mean_entropy = masked_mean(distribution.entropy(parameters), batch.mask)
+        value = -objective(log_prob, batch.advantage, batch.mask)
+        if entropy:
+            value -= entropy * mean_entropy
+        return value, {"entropy": mean_entropy}
+
+    return Problem(
+        sample_task=env.sample_task,
+        init=init,
+        collect=collect,
+        inner_loss=loss,
+        outer_loss=loss,
+        score=lambda batch: jnp.sum(batch.reward) / episodes,
+        samples=lambda batch: jnp.sum(batch.mask).astype(jnp.int32),
+    )

@@ -1,0 +1,110 @@
+"""Few-shot regression: functions as tasks, a support set to adapt on, a query set to judge by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..networks import Network
+from ..types import Params, Problem, pytree_dataclass
+
+__all__ = ["Examples", "FunctionTasks", "regression", "sinusoid"]
+
+Array = jax.Array
+
+
+class FunctionTasks(NamedTuple):
+    """A distribution over functions of one variable or of many."""
+
+    sample_task: Callable[[Array], Any]  # key -> task
+    sample_inputs: Callable[[Array, int], Array]  # key, count -> (count, O)
+    grid: Callable[[int], Array]  # count -> (count, O) evenly over the inputs' range
+    targets: Callable[[Any, Array], Array]  # task, inputs (count, O) -> (count, 1)
+
+
+@pytree_dataclass
+class Sine:
+    """y = amplitude sin(x − phase)."""
+
+    amplitude: Array  # () in [0.1, 5]
+    phase: Array  # () in [0, π]
+
+
+def _sample_sine(key: Array) -> Sine:
+    key_amplitude, key_phase = jax.random.split(key)
+    return Sine(
+        jax.random.uniform(key_amplitude, (), minval=0.1, maxval=5.0),
+        jax.random.uniform(key_phase, (), minval=0.0, maxval=math.pi),
+    )
+
+
+sinusoid = FunctionTasks(
+    sample_task=_sample_sine,
+    sample_inputs=lambda key, count: jax.random.uniform(key, (count, 1), minval=-5.0, maxval=5.0),
+    grid=lambda count: jnp.linspace(-5.0, 5.0, count)[:, None],
+    targets=lambda task, inputs: task.amplitude * jnp.sin(inputs - task.phase),
+)
+"""Sine waves with amplitude U[.1, 5] and phase U[0, π] on [−5, 5] (Finn et al. 2017, sec. 5.1)."""
+
+
+@pytree_dataclass
+class Examples:
+    """Examples of one task, and what the parameters that drew them predicted."""
+
+    inputs: Array  # (count, O)
+    targets: Array  # (count, 1)
+    predictions: Array  # (count, 1)
+
+
+def regression(
+    network: Network,
+    tasks: FunctionTasks = sinusoid,
+    *,
+    shots: int = 10,
+    query: int | None = None,
+    grid: bool = False,
+) -> Problem:
+    """Mean squared error on `shots` examples adapts; on `query` fresh ones it judges.
+
+    Args:
+        network: `apply(params, inputs)` for (count, O) inputs.
+        tasks: a distribution over functions.
+        shots: examples of the support set.
+        query: examples of the query set; as many as `shots` where None.
+        grid: takes the query inputs evenly spaced instead of drawn: an exact error for evaluation.
+
+    Raises:
+        ValueError: a set without examples.
+    """
+    query_size = shots if query is None else query
+    for name, value in (("shots", shots), ("query", query_size)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+
+    def examples(params: Params, task: Any, inputs: Array) -> Examples:
+        return Examples(inputs, tasks.targets(task, inputs), network.apply(params, inputs))
+
+    def collect(params: Params, task: Any, key: Array) -> Examples:
+        return examples(params, task, tasks.sample_inputs(key, shots))
+
+    def collect_query(params: Params, task: Any, key: Array) -> Examples:
+        inputs = tasks.grid(query_size) if grid else tasks.sample_inputs(key, query_size)
+        return examples(params, task, inputs)
+
+    def loss(params: Params, batch: Examples) -> tuple[Array, dict[str, Array]]:
+        return jnp.mean((network.apply(params, batch.inputs) - batch.targets) ** 2), {}
+
+    return Problem(
+        sample_task=tasks.sample_task,
+        init=lambda key: network.init(key, tasks.grid(1)),
+        collect=collect,
+        inner_loss=loss,
+        outer_loss=loss,
+        score=lambda batch: -jnp.mean((batch.predictions - batch.targets) ** 2),
+        query=collect_query,
+        samples=lambda batch: jnp.int32(batch.inputs.shape[0]),
+    )

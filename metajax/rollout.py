@@ -1,0 +1,71 @@
+"""Episodes of one task: B at once, T steps, nothing after an episode's end counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .distributions import Distribution
+from .types import Params, pytree_dataclass
+
+__all__ = ["Episodes", "rollout"]
+
+Array = jax.Array
+
+
+@pytree_dataclass
+class Episodes:
+    """B episodes of one task, time-major. Steps after an episode's end have mask 0 and reward 0."""
+
+    observation: Array  # (T, B, ...) in the environment's dtype, before the action
+    action: Array  # (T, B, ...)
+    reward: Array  # (T, B) float32
+    mask: Array  # (T, B) float32, 1 where a step was taken
+
+
+def rollout(
+    env: Any,
+    apply: Callable[..., tuple[Any, Array, Any]],
+    distribution: Distribution,
+    params: Params,
+    task: Any,
+    key: Array,
+    *,
+    episodes: int,
+    horizon: int,
+    carry: Any = (),
+) -> Episodes:
+    """Plays `episodes` episodes of at most `horizon` steps with actions drawn from the policy.
+
+    Args:
+        env: `reset(key, task)` and `step(key, state, action, task)`, see `envs.core`.
+        apply: the policy, for one observation: params, observation, carry.
+        params: of the policy.
+        task: one task.
+        carry: the policy's memory before the first step; `()` without memory.
+    """
+    key_reset, key_actions, key_steps = jax.random.split(key, 3)
+    reset = jax.vmap(env.reset, in_axes=(0, None))
+    state, timestep = reset(jax.random.split(key_reset, episodes), task)
+    carries = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (episodes, *leaf.shape)), carry)
+    policy = jax.vmap(apply, in_axes=(None, 0, 0))
+    advance = jax.vmap(env.step, in_axes=(0, 0, 0, None))
+
+    def step(loop: Any, keys: tuple[Array, Array]) -> tuple[Any, Episodes]:
+        state, observation, mask, carries = loop
+        # One random call draws every episode's action. An environment that needs no randomness
+        # leaves its keys unused, and they are never computed.
+        key_action, key_env = keys
+        parameters, _, carries = policy(params, observation, carries)
+        action = distribution.sample(key_action, parameters)
+        state, timestep = advance(jax.random.split(key_env, episodes), state, action, task)
+        record = Episodes(observation, action, timestep.reward * mask, mask)
+        running = 1.0 - (timestep.terminated | timestep.truncated).astype(jnp.float32)
+        return (state, timestep.observation, mask * running, carries), record
+
+    loop = (state, timestep.observation, jnp.ones((episodes,), jnp.float32), carries)
+    keys = (jax.random.split(key_actions, horizon), jax.random.split(key_steps, horizon))
+    return jax.lax.scan(step, loop, keys)[1]
