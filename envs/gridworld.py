@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .core import Box, Discrete, TimeStep, first_timestep, pytree_dataclass, require_integer
-from .grids import is_wall, moved, one_hot, pack
-from .solve import descend, distances
+from .grids import is_wall, mark, moved, pack
+from .solve import direction_to, distance
 
 __all__ = ["Gridworld", "GridworldState", "GridworldTask"]
 
@@ -111,16 +111,15 @@ class Gridworld:
 
     def optimal_return(self, task: GridworldTask) -> Array:
         """The shortest path to the goal, the goal known, and staying there."""
-        distance = distances(task.walls, task.goal, self.size)[task.start[0], task.start[1]]
-        away = jnp.minimum(jnp.maximum(distance - 1, 0), task.horizon)
+        steps = distance(task.walls, task.start, task.goal)
+        away = jnp.minimum(jnp.maximum(steps - 1, 0), task.horizon)
         on_goal = task.horizon - away
         return _STEP_COST * away.astype(jnp.float32) + _GOAL_REWARD * on_goal.astype(jnp.float32)
 
     def optimal_action(self, state: GridworldState, task: GridworldTask) -> Array:
         """Along the shortest path, then stay. Each call solves the grid."""
-        distance = distances(task.walls, task.goal, self.size)
-        onward = descend(distance, task.walls, state.position) + 1
+        onward = direction_to(task.walls, state.position, task.goal) + 1
         return jnp.where(jnp.all(state.position == task.goal), jnp.int32(0), onward)
 
     def _observe(self, position: Array) -> Array:
-        return one_hot(position, self.size).astype(jnp.uint8)
+        return mark(position[0] * self.size + position[1], self.size**2).astype(jnp.uint8)

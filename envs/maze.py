@@ -17,15 +17,16 @@ from .core import (
     require,
     require_integer,
 )
-from .grids import is_wall, moved, one_hot, window
+from .grids import is_wall, mark, moved, unpack, window
 from .mazes import recursive_backtracker
-from .solve import descend, distances
+from .solve import direction_to, distance, far_half
 
 __all__ = ["Maze", "MazeState", "MazeTask"]
 
 Array = jax.Array
 
 _LARGEST = 63
+_WIDEST_VIEW = 31
 
 
 @pytree_dataclass
@@ -78,7 +79,7 @@ class Maze:
         require_integer("size", self.size, 5, _LARGEST)
         require("size", self.size, self.size % 2 == 1, "an odd number")
         require_integer("horizon", self.horizon, 1)
-        require_integer("view", self.view, 0)
+        require_integer("view", self.view, 0, _WIDEST_VIEW)
         require("view", self.view, self.view % 2 == 1 or self.view == 0, "an odd number, or 0")
         require("view", self.view, self.view > 0 or self.position, "a window where position is off")
         require(
@@ -104,8 +105,7 @@ class Maze:
         cells = (self.size - 1) // 2
         walls = recursive_backtracker(key_maze, cells, cells)
         start = jnp.array([1, 1], jnp.int32)
-        distance = distances(walls, start, self.size)[1::2, 1::2]
-        far = 2 * distance >= jnp.max(distance)
+        far = unpack(far_half(walls, start), self.size)[1::2, 1::2]
         ticket = jnp.where(far, jax.random.uniform(key_exit, far.shape), -1.0)
         cell = jnp.argmax(ticket).astype(jnp.int32)
         exit = jnp.stack([2 * (cell // cells) + 1, 2 * (cell % cells) + 1])
@@ -131,24 +131,29 @@ class Maze:
 
     def optimal_return(self, task: MazeTask) -> Array:
         """The reward at the end of the shortest path; 0 where that is longer than the horizon."""
-        distance = distances(task.walls, task.exit, self.size)[task.start[0], task.start[1]]
-        reward = _exit_reward(distance, task.horizon)
-        return jnp.where(distance <= task.horizon, reward, jnp.float32(0))
+        steps = distance(task.walls, task.start, task.exit)
+        return jnp.where(steps <= task.horizon, _exit_reward(steps, task.horizon), jnp.float32(0))
 
     def optimal_action(self, state: MazeState, task: MazeTask) -> Array:
         """Along the shortest path. Each call solves the maze."""
-        distance = distances(task.walls, task.exit, self.size)
-        return descend(distance, task.walls, state.position)
+        return direction_to(task.walls, state.position, task.exit)
 
     def _observe(self, position: Array, task: MazeTask) -> Array:
-        parts = []
+        length = self.observation_space.shape[0]
+        seen = jnp.zeros((length,), bool)
+        offset = 0
         if self.view:
-            parts.append(window(task.walls, position, self.view).reshape(-1))
+            seen = window(task.walls, position, self.view, length)
+            offset = self.view**2
         if self.see_exit:
-            parts.append(one_hot(task.exit - position + self.view // 2, self.view))
+            row, column = task.exit - position + self.view // 2
+            inside = (row >= 0) & (row < self.view) & (column >= 0) & (column < self.view)
+            seen |= mark(jnp.where(inside, offset + row * self.view + column, -1), length)
+            offset += self.view**2
         if self.position:
-            parts.append(one_hot(position - 1, self.size - 2))
-        return jnp.concatenate(parts).astype(jnp.uint8)
+            row, column = position - 1
+            seen |= mark(offset + row * (self.size - 2) + column, length)
+        return seen.astype(jnp.uint8)
 
 
 def _exit_reward(steps: Array, horizon: Array) -> Array:

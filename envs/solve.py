@@ -1,68 +1,87 @@
-"""Shortest paths on packed grids, a row of squares per machine word."""
+"""Shortest paths on packed grids, by flood fills that grow a row of squares per machine word.
+
+Under `vmap` a fill makes as many trips as the longest of the batch needs; it is meant for drawing
+tasks and for oracles, never for a step.
+"""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from .grids import DOWN, LEFT, RIGHT, UP, is_wall, moved, spread, unpack
+from .grids import DOWN, LEFT, RIGHT, UP, is_wall, moved, spread, square_set
 
-__all__ = ["descend", "distances"]
+__all__ = ["UNREACHABLE", "direction_to", "distance", "far_half"]
 
 Array = jax.Array
 
+UNREACHABLE = 2**31 - 1  # the distance where there is no path
 
-def distances(walls: Array, source: Array, wide: int) -> Array:
-    """The fewest moves from every square to `source`: int32 [H, wide].
 
-    A flood fill: one trip per unit of distance grows the whole frontier, a word at a time, and
-    files the squares it reached under the binary digits of their distance. Under `vmap` it makes
-    as many trips as the farthest square of the batch needs.
+def distance(walls: Array, start: Array, goal: Array) -> Array:
+    """The fewest moves from `start` (2,) to `goal` (2,), () int32; UNREACHABLE without a path."""
+    target = square_set(walls, goal)
+    filled, trips = _fill_until(walls, square_set(walls, start), target)
+    return jnp.where(_meet(filled, target), trips, jnp.int32(UNREACHABLE))
 
-    Args:
-      walls: packed grid, uint32 [H, words], as `grids.pack` makes it.
-      source: the square (row, column) to measure from, (2,) int32.
-      wide: number of columns.
+
+def direction_to(walls: Array, position: Array, goal: Array) -> Array:
+    """The direction, () int32, of the first move of a shortest path from `position` to `goal`.
+
+    Some direction where `position` is the goal or there is no path.
+    """
+    neighbours = spread(square_set(walls, position))
+    # Grown from the goal, the fill first meets a neighbour on a shortest path.
+    filled, _ = _fill_until(walls, square_set(walls, goal), neighbours & ~walls)
+
+    def leads(direction: int) -> Array:
+        square = moved(position, jnp.int32(direction))
+        return _meet(filled, square_set(walls, square)) & ~is_wall(walls, square)
+
+    return jnp.argmax(jnp.stack([leads(d) for d in (UP, RIGHT, DOWN, LEFT)])).astype(jnp.int32)
+
+
+def far_half(walls: Array, start: Array) -> Array:
+    """The open squares at least half as far from `start` (2,) as the farthest one.
+
+    Two fills race: when the one that grows by two moves a trip has filled the grid, the other holds
+    the nearer half.
 
     Returns:
-      The distances; H * wide, which no distance reaches, at walls and unreachable squares.
+      A set of squares, uint32 [H, words] like `walls`, of those that a path leads to.
     """
-    high, words = walls.shape
-    place = jnp.arange((high * wide).bit_length(), dtype=jnp.int32)
-    columns = jnp.arange(words * 32, dtype=jnp.int32).reshape(words, 32)
-    bit = jnp.uint32(1) << (source[1] & 31).astype(jnp.uint32)
-    in_row = (jnp.arange(high, dtype=jnp.int32) == source[0])[:, None]
-    in_word = (columns[:, 0] // 32 == source[1] // 32)[None]
-    start = jnp.where(in_row & in_word, bit, jnp.uint32(0)) & ~walls
+    first = square_set(walls, start) & ~walls
 
-    def grow(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        distance, reached, _, digits = carry
-        distance = distance + 1
-        fresh = spread(reached) & ~(walls | reached)
-        digit = ((distance >> place) & 1 != 0)[:, None, None]
-        return (
-            distance,
-            reached | fresh,
-            fresh,
-            digits | jnp.where(digit, fresh[None], jnp.uint32(0)),
-        )
+    def trip(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        fast, slow, _ = carry
+        further = spread(spread(fast) & ~walls) & ~walls
+        grew = jnp.any(further != fast)
+        # The slow fill starts a trip late: after trip k it holds what is less than k moves away.
+        return further, jnp.where(grew, first | (spread(slow) & ~walls), slow), grew
 
-    def growing(carry: tuple[Array, Array, Array, Array]) -> Array:
-        return jnp.any(carry[2] != 0)
-
-    digits = jnp.zeros((place.size, high, words), jnp.uint32)
-    _, reached, _, digits = jax.lax.while_loop(growing, grow, (jnp.int32(0), start, start, digits))
-    value = jnp.sum(unpack(digits, wide).astype(jnp.int32) << place[:, None, None], axis=0)
-    return jnp.where(unpack(reached, wide), value, jnp.int32(high * wide))
+    fast, slow, _ = jax.lax.while_loop(
+        lambda carry: carry[2], trip, (first, jnp.zeros_like(first), jnp.array(True))
+    )
+    return fast & ~slow
 
 
-def descend(distance: Array, walls: Array, position: Array) -> Array:
-    """The direction () int32 from `position` to the neighbour with the least `distance` [H, W]."""
-    high, wide = distance.shape
+def _fill_until(walls: Array, start: Array, target: Array) -> tuple[Array, Array]:
+    """Grows `start` by a move a trip until it meets `target` or is whole: the set, the trips."""
 
-    def ahead(direction: int) -> Array:
-        square = moved(position, jnp.int32(direction))
-        value = distance[jnp.clip(square[0], 0, high - 1), jnp.clip(square[1], 0, wide - 1)]
-        return jnp.where(is_wall(walls, square), jnp.int32(high * wide), value)
+    def trip(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        filled, trips, _ = carry
+        further = spread(filled) & ~walls
+        return further, trips + 1, jnp.any(further != filled)
 
-    return jnp.argmin(jnp.stack([ahead(d) for d in (UP, RIGHT, DOWN, LEFT)])).astype(jnp.int32)
+    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
+        filled, _, grew = carry
+        return grew & ~_meet(filled, target)
+
+    filled, trips, _ = jax.lax.while_loop(
+        unfinished, trip, (start & ~walls, jnp.int32(0), jnp.array(True))
+    )
+    return filled, trips
+
+
+def _meet(squares: Array, others: Array) -> Array:
+    return jnp.any(squares & others != 0)
