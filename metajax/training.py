@@ -1,0 +1,362 @@
+"""Training: many updates a dispatch, one program, and a run that survives being stopped.
+
+`train` runs a learner's `update` inside a loop on the device, a chunk of updates at a time. The
+number of updates of a chunk is data, so the last, shorter chunk is no second program. While a chunk
+runs, the host writes down the metrics of the one before and saves its checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import checkpoints
+from .loggers import MetricsLog, Reporter
+from .types import MetaLearner, MetaState
+
+__all__ = ["Interrupted", "key_stream", "restore", "train"]
+
+Array = jax.Array
+logger = logging.getLogger("metajax")
+
+# What a seed is used for. Tasks of one stream are never those of another: the keys differ, and so
+# does everything derived from them.
+STREAMS = {"training": 0, "heldout": 1, "baseline": 2}
+
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop, has saved its state and has left.
+
+    A KeyboardInterrupt, so that a script that does not expect it stops too.
+    """
+
+    def __init__(self, run: Path, update: int, signum: int) -> None:
+        super().__init__(f"stopped and saved at update {update}")
+        self.run = run
+        self.update = update
+        self.signum = signum
+
+
+def key_stream(seed: int, name: str) -> Array:
+    """The typed key from which everything random of one kind is drawn.
+
+    Args:
+        seed: 0 <= seed < 2**32.
+        name: "training" (parameters, training tasks and data), "heldout" (evaluation tasks and
+            data) or "baseline" (the random initialisation that evaluation compares with).
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
+    return jax.random.fold_in(jax.random.key(seed), STREAMS[name])
+
+
+def train(
+    learner: MetaLearner,
+    *,
+    updates: int,
+    seed: int = 0,
+    run: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    config: Mapping[str, Any] | None = None,
+    log_every: int | None = None,
+    checkpoint_every: int | None = None,
+    keep: int = 3,
+    progress: bool | None = None,
+    title: str = "training",
+    on_log: Callable[[dict[str, Any]], None] | None = None,
+) -> MetaState:
+    """Meta-trains `learner` and returns its final state.
+
+    ```python
+    state = mj.train(learner, updates=500)                   # in a notebook
+    state = mj.train(learner, updates=500, run="runs/mine")  # kept; resume=True goes on
+    ```
+
+    With a `run` folder, a line of `metrics.jsonl` is written per log (`update`, then `env_steps`
+    and `seconds` since the beginning, then the metrics, averaged over the updates since the line
+    before; nan and infinity are null) and checkpoints are saved beside it. All but `seconds` is the
+    same for the same learner and seed on the same machine, stopped and resumed or not, even by
+    kill -9. Ctrl-C and SIGTERM end the chunk, save and raise `Interrupted`; a second one leaves at
+    once.
+
+    Args:
+        learner: what to train.
+        updates: updates done at the end, those before a resume included.
+        seed: see `key_stream`.
+        run: folder for metrics and checkpoints; None keeps nothing.
+        resume: go on from the newest whole checkpoint of `run`; from the beginning if it has none.
+        config: JSON-able description of the run. Checkpoints of another one are refused.
+        log_every: updates of a chunk; None for a hundredth of `updates`.
+        checkpoint_every: updates between checkpoints, rounded up to whole chunks; None for a tenth
+            of `updates`. The final state is always saved.
+        keep: how many checkpoints stay.
+        progress: show it (on stderr) or not; None shows it, as a bar where one can move.
+        title: names the run in the progress.
+        on_log: called with every line's content.
+
+    Raises:
+        ValueError: an argument is out of range, or a metric is not a scalar.
+        FileExistsError: `run` holds a run and `resume` is false.
+        CheckpointError: there are checkpoints and none can be used, or another process trains here.
+        Interrupted: see above.
+    """
+    plan = _Plan(
+        updates,
+        max(updates // 100, 1) if log_every is None else log_every,
+        max(updates // 10, 1) if checkpoint_every is None else checkpoint_every,
+    )
+    for name, value in {**plan._asdict(), "keep": keep}.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    key = key_stream(seed, "training")
+    with contextlib.ExitStack() as stack:
+        reporter = stack.enter_context(contextlib.closing(Reporter(updates, title, progress)))
+        recorder = _Recorder(reporter, on_log)
+        if run is None:
+            return _run_chunks(learner, key, plan, recorder)
+
+        run = Path(run)
+        if not resume and ((run / METRICS).exists() or (run / CHECKPOINTS).exists()):
+            raise FileExistsError(f"{run} holds a run; pass resume=True to go on with it")
+        fingerprint = checkpoints.fingerprint(config)
+        directory = run / CHECKPOINTS
+        recorder.keeper = stack.enter_context(
+            checkpoints.Keeper(directory, config=fingerprint, keep=keep)
+        )
+        found = checkpoints.newest(directory, _abstract_state(learner), fingerprint)
+        for name, reason in (found.refused if found else {}).items():
+            logger.warning("checkpoint %s of %s is refused: %s", name, run, reason)
+        recorder.keeper.set_aside(found.update if found else 0)
+        log = MetricsLog(run / METRICS, keep_until=found.update if found else 0)
+        recorder.go_on(stack.enter_context(contextlib.closing(log)), found)
+        stop = stack.enter_context(_Stop(recorder.reporter.note))
+        state = _run_chunks(learner, key, plan, recorder, found, stop)
+        if stop.signum is not None:
+            raise Interrupted(run, recorder.update, stop.signum)
+        return state
+
+
+def restore(learner: MetaLearner, run: str | os.PathLike[str], config: Any = None) -> tuple:
+    """Reads the newest whole checkpoint of a run.
+
+    Returns:
+        The MetaState, and what was found (`checkpoints.Found`).
+
+    Raises:
+        CheckpointError: there is none that can be used.
+    """
+    directory = Path(run) / CHECKPOINTS
+    like = _abstract_state(learner)
+    found = checkpoints.newest(directory, like, checkpoints.fingerprint(config))
+    if found is None:
+        raise checkpoints.CheckpointError(f"{run} has no whole checkpoint yet")
+    return checkpoints.load(found.path, like), found
+
+
+# The program ---------------------------------------------------------------------------------
+
+
+def _start(learner: MetaLearner) -> Callable[[Array], MetaState]:
+    def start(key: Array) -> MetaState:
+        # A weakly typed leaf would change its type in the first update, and with it the program.
+        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), learner.init(key))
+
+    return jax.jit(start)
+
+
+def _abstract_state(learner: MetaLearner) -> MetaState:
+    return jax.eval_shape(_start(learner), jax.random.key(0))
+
+
+class _Totals(NamedTuple):
+    """Of the metrics of a chunk."""
+
+    sums: dict[str, Array]  # () float32 each
+    env_steps: tuple[Array, Array]  # () uint32: low and high word, for a chunk may overflow one
+
+
+def _zero_totals(metrics: Mapping[str, jax.ShapeDtypeStruct]) -> _Totals:
+    for name, metric in metrics.items():
+        if metric.shape:
+            raise ValueError(f"metric {name!r}: expected a scalar, got shape {metric.shape}")
+    names = [name for name in metrics if name != "env_steps"]
+    zero = jnp.zeros((), jnp.uint32)
+    return _Totals({name: jnp.zeros((), jnp.float32) for name in names}, (zero, zero))
+
+
+def _add(totals: _Totals, metrics: Mapping[str, Array]) -> _Totals:
+    low, high = totals.env_steps
+    new_low = low + metrics.get("env_steps", jnp.uint32(0)).astype(jnp.uint32)
+    sums = {name: total + metrics[name].astype(jnp.float32) for name, total in totals.sums.items()}
+    return _Totals(sums, (new_low, high + (new_low < low).astype(jnp.uint32)))
+
+
+def _compile(learner: MetaLearner, state: MetaState) -> jax.stages.Compiled:
+    """`state, count -> state, totals`, where `count` updates is data and `state` is donated."""
+    update = jax.jit(learner.update)  # traced once: for its metrics' names, and for the loop
+    zeros = _zero_totals(jax.eval_shape(update, state)[1])
+
+    def updates(state: MetaState, count: Array) -> tuple[MetaState, _Totals]:
+        def body(_: Array, carry: tuple[MetaState, _Totals]) -> tuple[MetaState, _Totals]:
+            state, totals = carry
+            state, metrics = update(state)
+            return state, _add(totals, metrics)
+
+        return jax.lax.fori_loop(0, count, body, (state, zeros))
+
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    return jax.jit(updates, donate_argnums=0).lower(state, count).compile()
+
+
+# The loop ------------------------------------------------------------------------------------
+
+
+class _Plan(NamedTuple):
+    updates: int
+    log_every: int
+    checkpoint_every: int
+
+
+def _run_chunks(
+    learner: MetaLearner,
+    key: Array,
+    plan: _Plan,
+    recorder: _Recorder,
+    found: checkpoints.Found | None = None,
+    stop: _Stop | None = None,
+) -> MetaState:
+    like = _abstract_state(learner)
+    update = saved = found.update if found else 0
+    if found and update >= plan.updates:
+        return checkpoints.load(found.path, like)
+    recorder.start(update)
+    program = _compile(learner, like)
+    # Where the program wants its state, which may span devices: put there once, it stays there.
+    shardings = program.input_shardings[0][0]
+    if found:
+        state = checkpoints.load(found.path, jax.tree.map(_placed, like, shardings))
+    else:
+        state = jax.device_put(_start(learner)(key), shardings)
+    copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
+
+    pending = None
+    recorder.compiled()
+    while update < plan.updates and not (stop and stop.signum):
+        count = min(plan.log_every - update % plan.log_every, plan.updates - update)
+        state, totals = program(state, np.int32(count))
+        state = jax.device_put(state, shardings)
+        update += count
+        # The next chunk is given this state's memory, so a checkpoint needs its own.
+        due = recorder.keeper and saved + plan.checkpoint_every <= update < plan.updates
+        snapshot = copy(state) if due else None
+        saved = update if due else saved
+        if pending:
+            recorder.report(*pending)  # while the device is busy
+        pending = (update, count, totals, snapshot)
+    if pending:
+        recorder.report(*pending)
+    if recorder.keeper and saved < update:
+        recorder.save(update, state)
+    return state
+
+
+def _placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+class _Recorder:
+    """Takes down what a chunk did: to the log, to the caller, to people, and to checkpoints."""
+
+    def __init__(self, reporter: Reporter, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+        self.reporter = reporter
+        self.keeper: checkpoints.Keeper | None = None
+        self.update = 0
+        self._on_log = on_log
+        self._log: MetricsLog | None = None
+        self._env_steps = 0
+        self._seconds = 0.0  # of the process that was stopped, if this one resumes
+
+    def go_on(self, log: MetricsLog, found: checkpoints.Found | None) -> None:
+        self._log = log
+        if found:
+            self._env_steps = found.progress["env_steps"]
+            self._seconds = found.progress["seconds"]
+
+    def start(self, update: int) -> None:
+        self.update = self._first = update
+        self._started = time.perf_counter()
+        self.reporter.start(update)
+
+    def compiled(self) -> None:
+        self._compiled = self._last = time.perf_counter()
+
+    def report(self, update: int, count: int, totals: _Totals, snapshot: MetaState | None) -> None:
+        """Waits for a chunk of `count` updates to end, then records it."""
+        while not all(leaf.is_ready() for leaf in jax.tree.leaves(totals)):
+            time.sleep(0.002)  # unlike blocking on the array, lets Ctrl-C through
+        now = time.perf_counter()
+        low, high = map(int, totals.env_steps)
+        steps = (high << 32) + low
+        self.update = update
+        self._env_steps += steps
+        row: dict[str, Any] = {
+            "update": update,
+            "env_steps": self._env_steps,
+            "seconds": round(self._seconds + now - self._started, 3),
+        }
+        for name, total in totals.sums.items():
+            row[name] = float(str(np.float32(total) / np.float32(count)))
+        if self._log:
+            self._log.write(row)
+        if self._on_log:
+            self._on_log(row)
+        pace = (now - self._compiled) / (update - self._first)
+        self.reporter.report(row, steps / (now - self._last), pace)
+        self._last = now
+        if snapshot is not None:
+            self.save(update, snapshot)
+
+    def save(self, update: int, state: MetaState) -> None:
+        if self.keeper:
+            seconds = self._seconds + time.perf_counter() - self._started
+            self.keeper.save(update, state, {"env_steps": self._env_steps, "seconds": seconds})
+
+
+class _Stop:
+    """Turns the first Ctrl-C or SIGTERM into a request, and the second into leaving at once."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.signum: int | None = None
+        self._note = note
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Stop:
+        # Elsewhere than in the main thread signals cannot be caught, and need not be.
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._before[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _handle(self, signum: int, _frame: Any) -> None:
+        if self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
+        self._note("stopping when this chunk is done and saved; once more to leave at once")

@@ -1,0 +1,314 @@
+"""A run is one program, and being stopped anywhere leaves no trace in its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from metajax import checkpoints, loggers, training
+from metajax.mapping import Mapping, map_tasks, task_mesh
+
+SETTINGS = {"updates": 45, "seed": 3, "log_every": 4, "checkpoint_every": 8, "progress": False}
+
+
+def lines(run: Path) -> list[dict]:
+    """The metrics of a run without their clock fields."""
+    rows = loggers.read_metrics(run / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in loggers.CLOCK_FIELDS} for row in rows]
+
+
+def steps(run: Path) -> list[int]:
+    return sorted(int(path.name) for path in (run / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbed: its folder and its final parameters."""
+    run = tmp_path_factory.mktemp("whole")
+    return run, training.train(toy.learner(), run=run, **SETTINGS).params
+
+
+def assert_goes_on_to_the_same_end(run: Path, whole) -> None:
+    state = training.train(toy.learner(), run=run, resume=True, **SETTINGS)
+    chex.assert_trees_all_equal(state.params, whole[1], strict=True)
+    assert lines(run) == lines(whole[0])
+    restored, found = training.restore(toy.learner(), run)
+    assert found.update == SETTINGS["updates"]
+    chex.assert_trees_all_equal(restored.params, whole[1], strict=True)
+
+
+@pytest.mark.smoke
+def test_a_learner_is_traced_once_over_a_whole_run(tmp_path):
+    traces = []
+
+    def update(state):
+        traces.append(1)
+        return learner.update(state)
+
+    learner = toy.learner()
+    counted = learner._replace(update=update)
+    training.train(counted, run=tmp_path, **SETTINGS)  # 11 whole chunks and a last one of 1
+    assert len(traces) == 1
+
+
+def test_chunks_add_up_to_one_update_after_another(whole):
+    learner = toy.learner()
+    state = learner.init(training.key_stream(SETTINGS["seed"], "training"))
+    update = jax.jit(learner.update)
+    rows = []
+    for _ in range(SETTINGS["updates"]):
+        state, metrics = update(state)
+        rows.append(metrics)
+    chex.assert_trees_all_close(state.params, whole[1], rtol=1e-6)
+    logged = lines(whole[0])
+    assert [row["update"] for row in logged] == [*range(4, 45, 4), 45]
+    for row in logged:
+        first = (row["update"] - 1) // 4 * 4
+        chunk = rows[first : row["update"]]
+        mean = np.mean([metrics["score_after"] for metrics in chunk])
+        np.testing.assert_allclose(row["score_after"], mean, rtol=1e-5)
+        assert row["env_steps"] == 4000 * row["update"]
+
+
+def test_the_chunk_length_does_not_change_the_parameters(whole):
+    settings = {**SETTINGS, "log_every": 7}
+    state = training.train(toy.learner(), **settings)
+    chex.assert_trees_all_equal(state.params, whole[1], strict=True)
+
+
+def test_the_last_few_checkpoints_and_the_final_state_are_kept(whole):
+    assert steps(whole[0]) == [32, 40, 45]
+
+
+def test_environment_steps_are_counted_beyond_32_bits():
+    rows = []
+    learner = toy.learner()
+
+    def update(state):
+        state, metrics = learner.update(state)
+        return state, {**metrics, "env_steps": jnp.int32(2**31 - 1)}
+
+    training.train(
+        learner._replace(update=update), updates=10, log_every=5, progress=False, on_log=rows.append
+    )
+    assert [row["env_steps"] for row in rows] == [5 * (2**31 - 1), 10 * (2**31 - 1)]
+
+
+def test_nan_and_infinity_are_null_in_the_log(tmp_path):
+    learner = toy.learner()
+
+    def update(state):
+        state, metrics = learner.update(state)
+        return state, {**metrics, "bad": jnp.float32(jnp.nan), "huge": jnp.float32(jnp.inf)}
+
+    training.train(learner._replace(update=update), updates=1, run=tmp_path, progress=False)
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert row["bad"] is None
+    assert row["huge"] is None
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+def test_a_state_spread_over_devices_is_compiled_for_once(tmp_path):
+    learner = toy.learner()
+    mapped = map_tasks(
+        lambda params, key: jnp.sum(params["w"] * jax.random.normal(key, (2,))),
+        Mapping(task_mesh(2)),
+    )
+
+    def update(state):
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
+        shift = jnp.mean(mapped(state.params, keys))
+        params = {"w": state.params["w"] * 0.9 + shift}
+        return (
+            type(state)(params, state.opt_state, state.step + 1, state.key),
+            {"loss": shift},
+        )
+
+    spread = learner._replace(update=update)
+    settings = {"updates": 6, "log_every": 2, "checkpoint_every": 2, "progress": False}
+    state = training.train(spread, run=tmp_path, **settings)
+    assert len(state.params["w"].sharding.device_set) == 2
+    shutil.rmtree(tmp_path / "checkpoints" / "6")
+    again = training.train(spread, run=tmp_path, resume=True, **settings)
+    chex.assert_trees_all_equal(again.params, state.params, strict=True)
+
+
+# Stopped and resumed --------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {here!r})
+import toy
+from metajax import training
+training.train(toy.learner(work={work}), run=sys.argv[1], **{settings!r})
+"""
+
+
+def start(run: Path, work: int) -> subprocess.Popen:
+    here = str(Path(__file__).parent)
+    script = SCRIPT.format(here=here, settings=SETTINGS, work=work)
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(jax.device_count())}
+    return subprocess.Popen([sys.executable, "-c", script, str(run)], env=environment)
+
+
+def wait_for_update(run: Path, update: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while not any(row["update"] >= update for row in loggers.read_metrics(run / "metrics.jsonl")):
+        assert process.poll() is None, "the process ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_kill_9_and_resume_equals_never_killed_to_the_bit(tmp_path, whole):
+    process = start(tmp_path, work=3000)
+    wait_for_update(tmp_path, 16, process)
+    time.sleep(0.05)  # somewhere in the next chunk, or in the save
+    process.kill()
+    process.wait()
+    assert len(lines(tmp_path)) < len(lines(whole[0]))
+    assert_goes_on_to_the_same_end(tmp_path, whole)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.13, 0.5, 0.77, 1.0])
+def test_any_prefix_of_the_log_with_any_checkpoint_leads_to_the_same_end(tmp_path, whole, share):
+    """What a kill can leave: a torn log, a half-written checkpoint, the ones before."""
+    run = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    for newest in [45, 40, 32][: 1 + int(3 * share)]:
+        (run / "checkpoints" / str(newest) / checkpoints.SEAL).unlink()
+    log = run / "metrics.jsonl"
+    left = max((step for step in (32, 40) if checkpoint_is_whole(run, step)), default=0)
+    text = log.read_bytes()
+    needed = sum(len(line) for line in text.splitlines(True) if json.loads(line)["update"] <= left)
+    log.write_bytes(text[: needed + int(share * (len(text) - needed))])
+    assert_goes_on_to_the_same_end(run, whole)
+
+
+def checkpoint_is_whole(run: Path, step: int) -> bool:
+    return (run / "checkpoints" / str(step) / checkpoints.SEAL).exists()
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, whole, caplog):
+    run = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    file = next(f for f in (run / "checkpoints" / "45" / "state" / "d").iterdir())
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    assert_goes_on_to_the_same_end(run, whole)
+    assert "checkpoint 45" in caplog.text
+    assert "damaged" in caplog.text
+    assert (run / "checkpoints-refused" / "45").is_dir()
+
+
+def test_where_no_checkpoint_can_be_used_nothing_is_touched(tmp_path, whole):
+    run = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(checkpoints.CheckpointError, match="another configuration"):
+        training.train(toy.learner(), run=run, resume=True, config={"x": 1}, **SETTINGS)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_goes_on_to_nothing(tmp_path, whole):
+    run = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    assert_goes_on_to_the_same_end(run, whole)
+
+
+def test_a_run_is_not_written_over(whole):
+    with pytest.raises(FileExistsError, match="resume=True"):
+        training.train(toy.learner(), run=whole[0], **SETTINGS)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_leaves_and_the_run_goes_on_exactly(tmp_path, whole, signum):
+    def stop_at_12(row):
+        if row["update"] == 12:
+            os.kill(os.getpid(), signum)
+
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(training.Interrupted) as stopped:
+        training.train(toy.learner(), run=tmp_path, on_log=stop_at_12, **SETTINGS)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert stopped.value.signum == signum
+    assert stopped.value.update == steps(tmp_path)[-1] < 45
+    assert lines(tmp_path)[-1]["update"] == stopped.value.update
+    assert_goes_on_to_the_same_end(tmp_path, whole)
+
+
+def test_a_second_signal_leaves_at_once(tmp_path):
+    def press_twice(_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt) as left:
+        training.train(toy.learner(), run=tmp_path, on_log=press_twice, **SETTINGS)
+    assert not isinstance(left.value, training.Interrupted)
+
+
+# Arguments and keys ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"updates": 0}, {"log_every": -1}, {"checkpoint_every": 0}, {"keep": 0}, {"seed": -1}],
+    ids=lambda bad: next(iter(bad)),
+)
+def test_an_argument_out_of_range_is_named_before_anything_is_written(tmp_path, bad):
+    name, value = next(iter(bad.items()))
+    with pytest.raises(ValueError, match=f"{name}: expected .*got {value}"):
+        training.train(toy.learner(), run=tmp_path / "run", **{**SETTINGS, **bad})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_metric_that_is_no_scalar_is_named():
+    learner = toy.learner()
+
+    def update(state):
+        state, metrics = learner.update(state)
+        return state, {**metrics, "each": jnp.zeros(3)}
+
+    with pytest.raises(ValueError, match=r"metric 'each': expected a scalar, got shape \(3,\)"):
+        training.train(learner._replace(update=update), updates=1, progress=False)
+
+
+def test_no_key_of_one_stream_is_one_of_another():
+    """The keys of the tasks and data of a run, as learners and evaluation derive them."""
+
+    @jax.jit
+    def drawn(key):
+        updates = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(200))
+        tasks = jax.vmap(lambda k: jax.random.split(k, 32))(updates).ravel()
+        heldout = jax.random.split(key, 4096)
+        return [jax.random.key_data(keys) for keys in (key[None], updates, tasks, heldout)]
+
+    streams = [training.key_stream(seed, name) for seed in (0, 1) for name in training.STREAMS]
+    keys = [np.unique(np.concatenate(drawn(key)), axis=0) for key in streams]
+    together = np.concatenate(keys)
+    assert len(np.unique(together, axis=0)) == len(together)
+
+
+def test_progress_is_plain_lines_where_there_is_no_console(capsys):
+    settings = {**SETTINGS, "progress": None}
+    training.train(toy.learner(), **settings)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "\x1b" not in err
+    assert "\r" not in err
+    assert err.startswith("training: compiling\n")
+    assert "training: 45/45" in err.splitlines()[-1]
+    assert "steps/s" in err
+    assert "→" in err
+    training.train(toy.learner(), **SETTINGS)
+    assert capsys.readouterr() == ("", "")
