@@ -57,7 +57,7 @@ class CategoricalPolicy(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Array, carry: Any = ()) -> tuple[Array, Array, Any]:
-        inputs = observation.astype(jnp.float32)
+        inputs = observation.astype(jnp.result_type(float))
         mlp = MLP((*self.hidden, self.actions), self.activation, last_kernel_init=_policy_head)
         return mlp(inputs), jnp.zeros(inputs.shape[:-1]), carry
 
@@ -74,7 +74,7 @@ class GaussianPolicy(nn.Module):
     def __call__(
         self, observation: Array, carry: Any = ()
     ) -> tuple[tuple[Array, Array], Array, Any]:
-        inputs = observation.astype(jnp.float32)
+        inputs = observation.astype(jnp.result_type(float))
         mlp = MLP((*self.hidden, self.actions), self.activation, last_kernel_init=_policy_head)
         initial = nn.initializers.constant(math.log(self.initial_std))
         log_std = self.param("log_std", initial, (self.actions,))

@@ -1,0 +1,375 @@
+"""Published settings by name: every flag of a run, and the experiment that it describes.
+
+A preset is a frozen dataclass with a flag per field; `build` turns it into pure functions. Here and
+in the command line alone do `metajax` and `envs` meet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import optax
+
+from envs import BernoulliBandit, Gridworld, Maze, PointNavigation
+
+from .algorithms import maml, multitask, reptile
+from .inner import sgd
+from .mapping import Mapping, task_mesh
+from .networks import MLP, mlp_policy
+from .problems import policy_gradient, regression
+from .types import MetaLearner, Problem
+
+__all__ = ["ALGORITHMS", "PRESETS", "Experiment", "TrainConfig", "build", "describe", "from_json"]
+
+ALGORITHMS = {
+    "maml": "MAML: second-order gradient through the inner steps (Finn et al. 2017)",
+    "fomaml": "MAML with the first-order gradient (Finn et al. 2017, section 5.2)",
+    "reptile": "Reptile: toward where adaptation ends (Nichol et al. 2018)",
+    "multitask": "joint training without inner steps, fine-tuned at evaluation",
+}
+
+_ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What every run has."""
+
+    summary: ClassVar[str] = ""
+
+    preset: str
+    """The preset that the other values come from."""
+    updates: int
+    """Meta-updates."""
+    tasks: int
+    """Tasks of one update, a multiple of the devices."""
+    inner_learning_rate: tuple[float, ...]
+    """Inner rate of each step; the last one holds for all later steps."""
+    outer_learning_rate: float
+    """Rate of the outer optimiser: Adam, or plain descent for Reptile (its ε)."""
+    hidden: tuple[int, ...]
+    """Widths of the network's hidden layers."""
+    activation: str = "tanh"
+    """tanh or relu."""
+    algorithm: str = "maml"
+    """The meta-learner; `metajax list` has them all."""
+    seed: int = 0
+    """Decides everything random, from 0 to 2^32 - 1."""
+    inner_steps: int = 1
+    """Gradient steps that adapt to a task."""
+    gradient_clip: float = 0.0
+    """Greatest norm of the meta-gradient; 0 does not clip."""
+    devices: int | None = None
+    """Devices that share the tasks; all that divide them by default."""
+    chunk: int | None = None
+    """Tasks alive at once on a device; chosen by default."""
+    tile: int | None = None
+    """Tasks whose gradient is taken at once; chosen by default."""
+    log_every: int = 10
+    """Updates of one dispatch and of one line of metrics."""
+    checkpoint_every: int = 100
+    """Updates between checkpoints."""
+    evaluation_tasks: int = 512
+    """Held-out tasks that the run is judged on."""
+    evaluation_steps: int = 3
+    """Inner steps that evaluation goes to."""
+    comparisons: bool = True
+    """Whether to train the multi-task policy too, on the same tasks and budget."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RegressionConfig(TrainConfig):
+    """Few-shot regression of sine waves."""
+
+    shots: int = 10
+    """Examples that adapt, and as many that judge."""
+    grid: int = 100
+    """Evenly spaced inputs that evaluation judges by."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig(TrainConfig):
+    """Reinforcement learning by policy gradient."""
+
+    episodes: int = 20
+    """Episodes of an inner step, and of the batch that judges."""
+    discount: float = 0.99
+    """γ."""
+    gae_lambda: float = 1.0
+    """λ of the advantages."""
+    baseline: str = "linear"
+    """linear (features of observation and time), mean (over episodes) or none."""
+    surrogate: str = "lvc"
+    """lvc or log_prob: what the inner gradient's derivative sees."""
+    entropy: float = 0.0
+    """Weight of the policy's entropy in both losses."""
+    initial_std: float = 1.0
+    """Standard deviation of a continuous policy before training."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MazeConfig(PolicyConfig):
+    """Mazes."""
+
+    env: Maze = Maze()
+    """The environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GridworldConfig(PolicyConfig):
+    """Gridworlds with an unseen goal."""
+
+    env: Gridworld = Gridworld()
+    """The environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PointConfig(PolicyConfig):
+    """Point navigation."""
+
+    env: PointNavigation = PointNavigation()
+    """The environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BanditConfig(PolicyConfig):
+    """Bernoulli bandits."""
+
+    env: BernoulliBandit = BernoulliBandit()
+    """The environment."""
+
+
+def _sinusoid(shots: int) -> RegressionConfig:
+    return RegressionConfig(
+        preset=f"sinusoid-{shots}",
+        updates=70_000,
+        tasks=25,
+        inner_learning_rate=(0.01,),
+        outer_learning_rate=1e-3,
+        hidden=(40, 40),
+        activation="relu",
+        shots=shots,
+        log_every=500,
+        checkpoint_every=10_000,
+        evaluation_tasks=2000,
+        evaluation_steps=10,
+    )
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "maze": MazeConfig(
+        preset="maze",
+        updates=400,
+        tasks=32,
+        inner_learning_rate=(10.0,),
+        outer_learning_rate=1e-3,
+        gradient_clip=1.0,
+        hidden=(64, 64),
+        episodes=32,
+        baseline="mean",
+        entropy=0.01,
+    ),
+    "gridworld": GridworldConfig(
+        preset="gridworld",
+        updates=300,
+        tasks=64,
+        inner_learning_rate=(1.0,),
+        outer_learning_rate=1e-3,
+        gradient_clip=1.0,
+        hidden=(64, 64),
+        episodes=20,
+    ),
+    "point": PointConfig(
+        preset="point",
+        updates=500,
+        tasks=40,
+        inner_learning_rate=(0.1,),
+        outer_learning_rate=1e-3,
+        hidden=(64, 64),
+        episodes=20,
+    ),
+    "sinusoid-5": _sinusoid(5),
+    "sinusoid-10": _sinusoid(10),
+    "bandit-10x5": BanditConfig(
+        preset="bandit-10x5",
+        updates=300,
+        tasks=64,
+        inner_learning_rate=(1.0,),
+        outer_learning_rate=1e-3,
+        gradient_clip=1.0,
+        hidden=(32,),
+        episodes=10,
+        discount=1.0,
+        baseline="mean",
+    ),
+}
+
+_SUMMARIES = {
+    "maze": "find the unseen exit of a perfect maze; layout and exit are the task",
+    "gridworld": "VariBAD's 5x5 gridworld with an unseen goal (Zintgraf et al. 2020)",
+    "point": "2-D point navigation to an unseen goal (Finn et al. 2017)",
+    "sinusoid-5": "5-shot regression of sine waves (Finn et al. 2017)",
+    "sinusoid-10": "10-shot regression of sine waves (Finn et al. 2017)",
+    "bandit-10x5": "10 pulls of 5 Bernoulli arms (Duan et al. 2016)",
+}
+
+
+class Experiment(NamedTuple):
+    """What a configuration describes."""
+
+    problem: Problem  # of evaluation
+    learner: MetaLearner
+    evaluation: Callable[[int], MetaLearner]  # inner steps -> a learner to adapt with
+    multitask: MetaLearner  # joint training on the same tasks, with the same samples an update
+    oracle: Callable[[Any], Any] | None  # task -> () greatest expected score
+    environment: Any | None
+    mapping: Mapping  # of tasks on devices
+
+
+def describe(name: str) -> str:
+    """A preset in one line."""
+    return _SUMMARIES[name]
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """The known names that `name` may have meant, for an error's text."""
+    known = list(known)
+    return ", ".join(difflib.get_close_matches(name, known, cutoff=0.4) or known)
+
+
+def from_json(content: dict[str, Any]) -> TrainConfig:
+    """The configuration that `dataclasses.asdict` wrote.
+
+    Raises:
+        ValueError: a preset or a field that this version does not have.
+    """
+    name = content.get("preset", "")
+    if name not in PRESETS:
+        raise ValueError(f"preset: unknown {name!r}; nearest: {nearest(name, PRESETS)}")
+    return _restore(type(PRESETS[name]), content)
+
+
+def _restore(cls: Any, content: dict[str, Any]) -> Any:
+    types = typing.get_type_hints(cls)
+    names = {field.name for field in dataclasses.fields(cls)}
+    if content.keys() != names:
+        odd = sorted(content.keys() ^ names)
+        raise ValueError(f"{cls.__name__}: unknown or missing {', '.join(odd)}")
+    values: dict[str, Any] = {}
+    for name, value in content.items():
+        if dataclasses.is_dataclass(types[name]):
+            value = _restore(types[name], value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**values)
+
+
+def _check(config: TrainConfig) -> None:
+    if config.algorithm not in ALGORITHMS:
+        near = nearest(config.algorithm, ALGORITHMS)
+        raise ValueError(f"algorithm: unknown {config.algorithm!r}; nearest: {near}")
+    if config.activation not in _ACTIVATIONS:
+        known = ", ".join(_ACTIVATIONS)
+        raise ValueError(f"activation: expected one of {known}, got {config.activation!r}")
+    at_least_one = ["updates", "tasks", "log_every", "checkpoint_every", "evaluation_tasks"]
+    at_least_one += [name for name in ("shots", "grid") if hasattr(config, name)]
+    for name in at_least_one:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, got {getattr(config, name)}")
+    for name in ("inner_steps", "evaluation_steps", "gradient_clip"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"{name}: expected at least 0, got {getattr(config, name)}")
+    for name in ("outer_learning_rate", "initial_std"):
+        if getattr(config, name, 1.0) <= 0:
+            raise ValueError(f"{name}: expected above 0, got {getattr(config, name)}")
+    if min(config.hidden, default=1) < 1:
+        raise ValueError(f"hidden: expected widths of at least 1, got {config.hidden}")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed: expected 0 to 2^32 - 1, got {config.seed}")
+
+
+def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
+    """The problem to train on, that of joint training, and that of evaluation.
+
+    An update of joint training uses as many samples as one of the meta-learner: what K inner steps
+    and the judging batch use, in one batch.
+    """
+    activation = _ACTIVATIONS[config.activation]
+    if isinstance(config, RegressionConfig):
+        network = MLP((*config.hidden, 1), activation)
+        return (
+            regression(network, shots=config.shots),
+            regression(network, shots=config.shots, query=2 * config.shots),
+            regression(network, shots=config.shots, query=config.grid, grid=True),
+        )
+    assert isinstance(config, PolicyConfig)
+    env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
+    network = mlp_policy(env.action_space, config.hidden, activation, config.initial_std)
+
+    def problem(episodes: int) -> Problem:
+        return policy_gradient(
+            env,
+            network,
+            episodes=episodes,
+            discount=config.discount,
+            gae_lambda=config.gae_lambda,
+            baseline=config.baseline,
+            surrogate=config.surrogate,
+            entropy=config.entropy,
+        )
+
+    adapting = problem(config.episodes)
+    return adapting, problem(config.episodes * (config.inner_steps + 1)), adapting
+
+
+def _devices(config: TrainConfig) -> int:
+    """The devices asked for; otherwise as many as share the tasks evenly and are worth it."""
+    import jax
+
+    if config.devices is not None:
+        return config.devices
+    if isinstance(config, RegressionConfig) and jax.default_backend() == "cpu":
+        return 1  # an update takes less time than two devices need to meet
+    return max(n for n in range(1, len(jax.devices()) + 1) if config.tasks % n == 0)
+
+
+def build(config: TrainConfig) -> Experiment:
+    """The pure functions that a configuration describes.
+
+    Raises:
+        ValueError: a value out of range, in one line.
+    """
+    _check(config)
+    problem, joint, judging = _problems(config)
+    mapping = Mapping(task_mesh(_devices(config)), config.chunk, config.tile)
+    inner = sgd(config.inner_learning_rate, config.inner_steps)
+    adam = optax.adam(config.outer_learning_rate)
+    if config.gradient_clip:
+        adam = optax.chain(optax.clip_by_global_norm(config.gradient_clip), adam)
+    joint_learner = multitask(joint, inner, adam, config.tasks, mapping=mapping)
+    learners: dict[str, Callable[[], MetaLearner]] = {
+        "maml": lambda: maml(problem, inner, adam, config.tasks, mapping=mapping),
+        "fomaml": lambda: maml(
+            problem, inner, adam, config.tasks, first_order=True, mapping=mapping
+        ),
+        "reptile": lambda: reptile(
+            problem, inner, optax.sgd(config.outer_learning_rate), config.tasks, mapping=mapping
+        ),
+        "multitask": lambda: joint_learner,
+    }
+    env = getattr(config, "env", None)
+    return Experiment(
+        problem=judging,
+        learner=learners[config.algorithm](),
+        evaluation=lambda steps: maml(
+            judging, sgd(config.inner_learning_rate, steps), adam, config.tasks, mapping=mapping
+        ),
+        multitask=joint_learner,
+        oracle=None if env is None else env.optimal_return,
+        environment=env,
+        mapping=mapping,
+    )
