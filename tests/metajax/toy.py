@@ -27,11 +27,9 @@ def problem() -> Problem:
     )
 
 
-def learner(
-    *, steps: int = 1, rate: float = 0.1, env_steps: int = 1000, work: int = 0
-) -> MetaLearner:
+def learner(*, of: Problem | None = None, steps: int = 1, work: int = 0) -> MetaLearner:
     """First-order MAML on `problem`, with momentum outside; `work` makes an update slow."""
-    of = problem()
+    of = of or problem()
     outer = optax.sgd(0.01, momentum=0.9)
 
     def init(key):
@@ -43,9 +41,9 @@ def learner(
         scores = [of.score(of.collect(params, task, key))]
         for _ in range(steps):
             gradient = jax.tree.map(lambda w: 2.0 * (w - task), params)
-            params = jax.tree.map(lambda w, g: w - rate * g, params, gradient)
+            params = jax.tree.map(lambda w, g: w - 0.1 * g, params, gradient)
             scores.append(of.score(of.collect(params, task, key)))
-        return params, Trace(jnp.stack(scores), jnp.int32(env_steps))
+        return params, Trace(jnp.stack(scores), jnp.int32(1000))
 
     def update(state):
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), TASKS)
@@ -61,7 +59,7 @@ def learner(
             "score_before": jnp.mean(trace.score[:, 0]),
             "score_after": jnp.mean(trace.score[:, -1]),
             "outer_loss": -jnp.mean(trace.score[:, -1]),
-            "env_steps": jnp.int32(env_steps) * TASKS,
+            "env_steps": jnp.int32(1000 * TASKS),
         }
         return MetaState(params, opt_state, state.step + 1, state.key), metrics
 

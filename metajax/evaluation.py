@@ -1,0 +1,299 @@
+"""Evaluation: adapt to fresh tasks, and say how sure the result is."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from . import mapping as mapping_
+from .training import key_stream
+from .types import MetaLearner, Params, Problem
+
+__all__ = ["Adaptation", "bootstrap_ci95", "evaluate", "evaluator", "iqm", "report", "table"]
+
+RESAMPLES = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptation:
+    """Scores of adapting to N tasks by K inner steps."""
+
+    score: np.ndarray  # (N, K+1) float, before the first inner step, ..., after the last
+    samples: np.ndarray  # (N,) int, environment steps or examples used for each task
+    oracle: np.ndarray | None = None  # (N,) float, the best score of each task, where known
+
+    @property
+    def tasks(self) -> int:
+        return self.score.shape[0]
+
+    @property
+    def steps(self) -> list[int]:
+        return list(range(self.score.shape[1]))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(K+1,)."""
+        return self.score.mean(axis=0)
+
+    @functools.cached_property
+    def ci95(self) -> np.ndarray:
+        """(K+1, 2): see `bootstrap_ci95`."""
+        return bootstrap_ci95(self.score)
+
+    @property
+    def iqm(self) -> np.ndarray:
+        """(K+1,): see `iqm`."""
+        return iqm(self.score)
+
+    @property
+    def negative_adaptation(self) -> float:
+        """Share of the tasks whose score is lower after the last inner step than before the first.
+
+        Scores of sampled episodes vary, so some tasks count here by chance alone.
+        """
+        return float(np.mean(self.score[:, -1] < self.score[:, 0]))
+
+    @functools.cached_property
+    def normalised(self) -> Adaptation | None:
+        """The same as shares of each task's best score; None unless that is positive everywhere."""
+        if self.oracle is None or not np.all(self.oracle > 0):
+            return None
+        return Adaptation(self.score / self.oracle[:, None], self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        """Statistics over the tasks; numbers that are not finite become None."""
+        out = {
+            "mean": self.mean.tolist(),
+            "ci95": self.ci95.tolist(),
+            "iqm": self.iqm.tolist(),
+            "oracle": None if self.oracle is None else float(self.oracle.mean()),
+            "negative_adaptation": self.negative_adaptation,
+        }
+        share = self.normalised
+        if share is not None:
+            out["normalised"] = {"mean": share.mean.tolist(), "ci95": share.ci95.tolist()}
+        return _finite(out)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# Statistics ----------------------------------------------------------------------------------
+
+
+def bootstrap_ci95(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Percentile bootstrap interval of the mean over the first axis.
+
+    Tasks are drawn with replacement, whole: all columns of a resample are of the same tasks.
+
+    Args:
+        values: (N,) or (N, M).
+        resamples: how often.
+        seed: of the draws; the same values always get the same interval.
+
+    Returns:
+        (2,) or (M, 2): the 2.5th and 97.5th percentile of the means of the resamples.
+    """
+    values = np.asarray(values, np.float64)
+    tasks = len(values)
+    random = np.random.default_rng(seed)
+    means = []
+    block = max(1, 4_000_000 // tasks)  # bounds the memory that the counts take
+    for first in range(0, resamples, block):
+        count = min(block, resamples - first)
+        times_drawn = random.multinomial(tasks, np.full(tasks, 1 / tasks), size=count)
+        means.append(times_drawn @ values / tasks)
+    return np.moveaxis(np.percentile(np.concatenate(means), [2.5, 97.5], axis=0), 0, -1)
+
+
+def iqm(values: np.ndarray) -> np.ndarray:
+    """Interquartile mean over the first axis: of the middle half of the sorted values.
+
+    Where a quarter of N is not whole, the values at the edges count by the share that is inside.
+    Agarwal et al., "Deep RL at the edge of the statistical precipice", 2021, with exact trimming.
+
+    Args:
+        values: (N,) or (N, M).
+
+    Returns:
+        () or (M,).
+    """
+    values = np.sort(np.asarray(values, np.float64), axis=0)
+    tasks = len(values)
+    edges = np.arange(tasks + 1)
+    # Value i stands for the interval [i, i+1]; what of it lies in the middle half is its weight.
+    inside = np.clip(edges, tasks / 4, 3 * tasks / 4)
+    return np.diff(inside) @ values / (tasks / 2)
+
+
+# Adapting ------------------------------------------------------------------------------------
+
+
+def evaluator(
+    learner: MetaLearner,
+    problem: Problem,
+    *,
+    tasks: int = 256,
+    seed: int = 0,
+    oracle: Callable[[Any], jax.Array] | None = None,
+    mapping: mapping_.Mapping | None = None,
+) -> Callable[[Params], Adaptation]:
+    """Compiles `evaluate` once, for several parameters of one learner.
+
+    All of them adapt to the same tasks with the same keys, so that their scores are comparable
+    task by task.
+
+    Args:
+        learner: its `adapt` decides how many inner steps are taken.
+        problem: where the tasks come from.
+        tasks: how many. Task i of a seed is the same, however many there are.
+        seed: of the held-out stream; its tasks are none of those that training draws.
+        oracle: task -> () the best score possible, where it is known.
+        mapping: how tasks are laid on hardware; None for one device.
+
+    Raises:
+        ValueError: `tasks` is less than 1, or `seed` out of range.
+    """
+    if tasks < 1:
+        raise ValueError(f"tasks: expected at least 1, got {tasks}")
+    mapping = mapping or mapping_.Mapping()
+    keys = jax.random.split(key_stream(seed, "heldout"), 2)
+    # Devices get equal shares; what that takes beyond `tasks` is adapted to, and dropped.
+    rounded = -(-tasks // mapping.devices) * mapping.devices
+    key_tasks, key_adapt = (jax.random.split(key, rounded) for key in keys)
+
+    def one_task(params: Params, keys: tuple[jax.Array, jax.Array]) -> tuple[Any, ...]:
+        key_task, key_adapt = keys
+        task = problem.sample_task(key_task)
+        _, trace = learner.adapt(params, task, key_adapt)
+        best = jnp.float32(jnp.nan) if oracle is None else oracle(task)
+        return trace.score, trace.samples, best
+
+    program = jax.jit(mapping_.map_tasks(one_task, mapping))
+
+    def run(params: Params) -> Adaptation:
+        # Parameters come from wherever they were trained; the program wants them on its devices.
+        out = program(jax.device_get(params), (key_tasks, key_adapt))
+        score, samples, best = (np.asarray(x)[:tasks] for x in out)
+        return Adaptation(score, samples, None if oracle is None else best)
+
+    return run
+
+
+def evaluate(
+    learner: MetaLearner,
+    params: Params,
+    problem: Problem,
+    *,
+    tasks: int = 256,
+    seed: int = 0,
+    oracle: Callable[[Any], jax.Array] | None = None,
+    mapping: mapping_.Mapping | None = None,
+) -> Adaptation:
+    """Adapts `params` to fresh tasks, none of which was trained on.
+
+    ```python
+    adaptation = mj.evaluate(learner, state.params, problem, tasks=256)
+    adaptation.mean, adaptation.ci95      # (K+1,), (K+1, 2): after 0..K inner steps
+    ```
+
+    Arguments, except for `params`, and what is raised: see `evaluator`.
+    """
+    run = evaluator(learner, problem, tasks=tasks, seed=seed, oracle=oracle, mapping=mapping)
+    return run(params)
+
+
+# Reporting -----------------------------------------------------------------------------------
+
+
+def report(
+    adaptation: Adaptation,
+    *,
+    preset: str,
+    algorithm: str,
+    comparisons: Mapping[str, Adaptation] | None = None,
+) -> dict[str, Any]:
+    """What `metajax evaluate --json` prints: statistics per inner step, JSON-able."""
+    out = {
+        "preset": preset,
+        "algorithm": algorithm,
+        "tasks": adaptation.tasks,
+        "steps": adaptation.steps,
+        **adaptation.to_json(),
+    }
+    if comparisons:
+        out["comparisons"] = {name: other.to_json() for name, other in comparisons.items()}
+    return out
+
+
+def table(rows: Mapping[str, Adaptation], *, title: str, unit: str = "inner step") -> Table:
+    """The adaptation table: a row per way to start, a column per inner step.
+
+    Args:
+        rows: name -> what it reached; the first is what is being judged, and gives the oracle.
+        title: above the table.
+        unit: what a column counts.
+    """
+    first = next(iter(rows.values()))
+    shown = _columns(first.steps)
+    out = Table(title=title, title_justify="left", caption_justify="left")
+    out.caption = (
+        f"mean over {first.tasks} held-out tasks and its bootstrap 95% interval; "
+        "IQM: mean of the middle half"
+    )
+    out.add_column("score after", justify="left")
+    for step in shown:
+        out.add_column(f"{step} {unit}{'' if step == 1 else 's'}", justify="right")
+    out.add_column("IQM", justify="right")
+    out.add_column("made worse", justify="right")
+    for name, row in rows.items():
+        cells = [_cell(row, step) for step in shown]
+        worse = f"{row.negative_adaptation:.0%}"
+        out.add_row(name, *cells, _number(row.iqm[-1]), worse)
+    if first.oracle is not None:
+        out.add_section()
+        optimal = [""] * (len(shown) - 1) + [_number(float(first.oracle.mean()))]
+        out.add_row("optimal", *optimal, _number(float(iqm(first.oracle))), "")
+    shares = {name: row.normalised for name, row in rows.items()}
+    if all(share is not None for share in shares.values()):
+        out.add_section()
+        for name, share in shares.items():
+            assert share is not None
+            cells = [_cell(share, step) for step in shown]
+            out.add_row(f"{name} / optimal", *cells, _number(share.iqm[-1]), "")
+    return out
+
+
+def _columns(steps: Sequence[int]) -> list[int]:
+    """As many as fit a terminal: the first few steps and the last."""
+    if len(steps) <= 5:
+        return list(steps)
+    return [0, 1, 2, 3, steps[-1]]
+
+
+def _cell(row: Adaptation, step: int) -> Text:
+    low, high = row.ci95[step]
+    interval = Text(f"\n[{_number(low)}, {_number(high)}]", style="dim")
+    return Text(_number(row.mean[step])) + interval
+
+
+def _number(value: float) -> str:
+    """Three digits, as many of them decimals as the size allows."""
+    if not math.isfinite(value):
+        return "-"
+    decimals = min(max(2 - math.floor(math.log10(max(abs(value), 1e-3))), 0), 3)
+    return f"{value:.{decimals}f}"
