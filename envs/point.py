@@ -83,7 +83,8 @@ class PointNavigation:
         self, key: Array, state: PointState, action: Array, task: PointTask
     ) -> tuple[PointState, TimeStep]:
         del key
-        position = state.position + jnp.clip(action, -_STRIDE, _STRIDE)
+        move = jnp.clip(action.astype(jnp.float32), -_STRIDE, _STRIDE)
+        position = state.position + move
         steps = state.steps + 1
         offset = position - task.goal
         reward = -jnp.sqrt(jnp.sum(offset**2))

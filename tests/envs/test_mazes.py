@@ -1,0 +1,88 @@
+"""Every maze is perfect, and each comes as often as its generator's definition says."""
+
+import collections
+import functools
+
+import grid_reference as reference
+import jax
+import numpy as np
+import pytest
+
+from envs import mazes
+
+# high, wide: a single cell, a corridor, oblong, two words a row
+SHAPES = [(1, 1), (1, 6), (5, 3), (4, 31)]
+
+
+@functools.cache
+def _sample(high, wide, count):
+    """`count` mazes as bool [count, 2 * high + 1, 2 * wide + 1], true where a wall is."""
+    keys = jax.random.split(jax.random.key(0), count)
+    words = jax.jit(jax.vmap(lambda key: mazes.recursive_backtracker(key, high, wide)))(keys)
+    return [reference.walls_of(maze, 2 * wide + 1) for maze in np.asarray(words)]
+
+
+def _joined(walls):
+    """The pairs of neighbouring cells with an open square between them."""
+    high, wide = walls.shape[0] // 2, walls.shape[1] // 2
+    cells = [(row, column) for row in range(high) for column in range(wide)]
+    right = [
+        ((r, c), (r, c + 1)) for r, c in cells if c + 1 < wide and not walls[2 * r + 1, 2 * c + 2]
+    ]
+    down = [
+        ((r, c), (r + 1, c)) for r, c in cells if r + 1 < high and not walls[2 * r + 2, 2 * c + 1]
+    ]
+    return frozenset(right + down)
+
+
+@pytest.mark.parametrize(("high", "wide"), SHAPES)
+def test_every_maze_is_perfect(high, wide):
+    for walls in _sample(high, wide, 50):
+        cells = {(2 * row + 1, 2 * column + 1) for row in range(high) for column in range(wide)}
+        reached = reference.distances(walls, (1, 1))
+        # A spanning tree: all cells are connected, by one join fewer than there are cells.
+        assert cells <= set(reached)
+        assert len(_joined(walls)) == len(cells) - 1
+        # Nothing else is open.
+        assert (~walls).sum() == 2 * len(cells) - 1
+        assert walls.shape == (2 * high + 1, 2 * wide + 1)
+
+
+def _depth_first_trees(high, wide):
+    """The probability of every tree of a random depth-first walk from cell (0, 0)."""
+
+    def grow(path, seen, tree):
+        if not path:
+            return {tree: 1.0}
+        row, column = path[-1]
+        near = [(row + down, column + right) for down, right in reference.MOVES]
+        fresh = [(r, c) for r, c in near if 0 <= r < high and 0 <= c < wide and (r, c) not in seen]
+        if not fresh:
+            return grow(path[:-1], seen, tree)
+        total = collections.Counter()
+        for cell in fresh:
+            edge = tuple(sorted([path[-1], cell]))
+            for grown, chance in grow((*path, cell), seen | {cell}, tree | {edge}).items():
+                total[grown] += chance / len(fresh)
+        return total
+
+    return grow(((0, 0),), frozenset([(0, 0)]), frozenset())
+
+
+def test_mazes_come_as_often_as_depth_first_walks_do():
+    count = 6000
+    expected = _depth_first_trees(3, 3)
+    found = collections.Counter(_joined(walls) for walls in _sample(3, 3, count))
+    assert set(found) <= set(expected)
+    chi_squared = sum(
+        (found[tree] - count * chance) ** 2 / (count * chance) for tree, chance in expected.items()
+    )
+    assert len(expected) == 14
+    freedom = len(expected) - 1
+    assert chi_squared < freedom + 4 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize(("high", "wide"), [(0, 3), (3, 0), (3, 32)])
+def test_impossible_sides_are_refused(high, wide):
+    with pytest.raises(ValueError, match=f"got {high} high by {wide} wide"):
+        mazes.recursive_backtracker(jax.random.key(0), high, wide)

@@ -1,0 +1,78 @@
+"""The registry, and how it refuses: one line that says what was wrong and what would be right."""
+
+import dataclasses
+
+import pytest
+
+import envs
+
+
+@pytest.mark.smoke
+def test_every_id_makes_its_class_with_the_given_fields():
+    classes = {"maze": envs.Maze, "gridworld": envs.Gridworld}
+    classes |= {"point": envs.PointNavigation, "bandit": envs.BernoulliBandit}
+    assert set(classes) <= set(envs.registered())
+    for id, cls in classes.items():
+        assert envs.make(id) == cls()
+        assert envs.make(id, horizon=7) == cls(horizon=7)
+
+
+@pytest.mark.parametrize("id", envs.registered())
+def test_every_environment_says_what_it_is_in_one_line(id):
+    line = envs.registered()[id]
+    assert line.endswith(".")
+    assert 20 < len(line) < 100
+
+
+@pytest.mark.parametrize("id", envs.registered())
+def test_every_field_has_a_default_and_a_frozen_home(id):
+    env = envs.make(id)
+    fields = {field.name: getattr(env, field.name) for field in dataclasses.fields(env)}
+    assert envs.make(id, **fields) == env
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("id", "fields", "message"),
+    [
+        ("mase", {}, "environment: got 'mase', expected 'maze'"),
+        ("point-nav", {}, "environment: got 'point-nav', expected 'point'"),
+        (
+            "xyz",
+            {},
+            "environment: got 'xyz', expected 'maze', 'gridworld', 'point' or 'bandit'",
+        ),
+        (
+            "maze",
+            {"sise": 9},
+            "maze: got field 'sise', expected 'size', 'horizon', 'view', 'position' or 'see_exit'",
+        ),
+        ("point", {"goal": 9}, "point: got field 'goal', expected 'horizon'"),
+        ("maze", {"size": 10}, "size: got 10, expected an odd number"),
+        ("maze", {"size": 3}, "size: got 3, expected an integer from 5 to 63"),
+        ("maze", {"size": 65}, "size: got 65, expected an integer from 5 to 63"),
+        ("maze", {"size": 9.0}, "size: got 9.0, expected an integer from 5 to 63"),
+        ("maze", {"horizon": 0}, "horizon: got 0, expected an integer of at least 1"),
+        ("maze", {"view": 4}, "view: got 4, expected an odd number, or 0"),
+        ("maze", {"view": -1}, "view: got -1, expected an integer from 0 to 31"),
+        (
+            "maze",
+            {"view": 0, "position": False},
+            "view: got 0, expected a window where position is off",
+        ),
+        (
+            "maze",
+            {"view": 0, "see_exit": True},
+            "see_exit: got True, expected a view to see it in",
+        ),
+        ("gridworld", {"size": 2}, "size: got 2, expected an integer from 3 to 63"),
+        ("gridworld", {"horizon": -1}, "horizon: got -1, expected an integer of at least 1"),
+        ("point", {"horizon": True}, "horizon: got True, expected an integer of at least 1"),
+        ("bandit", {"arms": 0}, "arms: got 0, expected an integer of at least 1"),
+        ("bandit", {"horizon": 0}, "horizon: got 0, expected an integer of at least 1"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(id, fields, message):
+    with pytest.raises(ValueError, match="expected") as refusal:
+        envs.make(id, **fields)
+    assert str(refusal.value) == message
