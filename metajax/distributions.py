@@ -38,7 +38,7 @@ def _sample_categorical(key: Array, logits: Array) -> Array:
 
 def _log_prob_categorical(logits: Array, action: Array) -> Array:
     # A masked sum rather than a gather: its transpose is a product, not a scatter.
-    chosen = action[..., None] == jnp.arange(logits.shape[-1], dtype=action.dtype)
+    chosen = jax.nn.one_hot(action, logits.shape[-1], dtype=bool)
     return jnp.sum(jnp.where(chosen, jax.nn.log_softmax(logits), 0.0), axis=-1)
 
 

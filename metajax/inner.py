@@ -72,6 +72,10 @@ def descend(
         return optax.apply_updates(params, updates), opt_state
 
 
+def _gradient(loss: Callable[..., Any], params: Params, batch: Batch) -> Params:
+    return jax.grad(loss, has_aux=True)(params, batch)[0]
+
+
 @pytree_dataclass
 class Record:
     """One task's adaptation: enough to differentiate it without running it again."""
@@ -142,8 +146,8 @@ def _recorded_forward(
 
 def _recorded_backward(loss: Callable[..., Any], residual: Any, cotangent: Params) -> Any:
     params, batch = residual
-    gradient = lambda theta: jax.grad(loss, has_aux=True)(theta, batch)[0]  # noqa: E731
     # The Hessian is symmetric, so its transpose is its forward-mode derivative.
+    gradient = partial(_gradient, loss, batch=batch)
     return jax.jvp(gradient, (params,), (cotangent,))[1], None, None
 
 

@@ -21,8 +21,8 @@ __all__ = ["Mapping", "map_tasks", "mean_over_tasks", "task_mesh", "tiled"]
 Array = jax.Array
 
 AXIS = "tasks"
-# What the intermediate values of a tile may add up to on a CPU. Most of them are never alive together,
-# so this stands for a working set of about a tenth: a core's second-level cache.
+# What the intermediate values of a tile may add up to on a CPU. Most of them are never alive
+# together, so this stands for a working set of about a tenth: a core's second-level cache.
 _CPU_TILE_BYTES = 8 << 20
 # Tasks alive at once on one device where no chunk is given: enough to fill any accelerator, and a
 # bound on memory where there are many more.
@@ -53,7 +53,7 @@ class Mapping(NamedTuple):
             )
 
 
-def task_mesh(devices: int | Sequence[jax.Device] | None = None) -> jax.sharding.Mesh | None:
+def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh | None:
     """A mesh over `devices` (a number, a list, or None for all); None for a single device."""
     if devices is None:
         devices = jax.devices()
@@ -76,7 +76,11 @@ def _intermediate_bytes(jaxpr: Any) -> int:
     """The bytes of every intermediate value of a program: an upper bound on what it keeps alive."""
     total = 0
     for equation in jaxpr.eqns:
-        inner = list(jax.core.jaxprs_in_params(equation.params))
+        inner = [
+            getattr(leaf, "jaxpr", leaf)
+            for leaf in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns"))
+            if hasattr(leaf, "eqns")
+        ]
         if inner:
             total += max(_intermediate_bytes(body) for body in inner)
         else:

@@ -22,13 +22,13 @@ Array = jax.Array
 class Network(Protocol):
     """What a learner asks of a network; a flax Linen module has it."""
 
-    def init(self, key: Array, *inputs: Any) -> Any: ...
+    def init(self, key: Array, /, *inputs: Any) -> Any: ...
 
-    def apply(self, params: Any, *inputs: Any) -> Any: ...
+    def apply(self, params: Any, /, *inputs: Any) -> Any: ...
 
 
 class MLP(nn.Module):
-    """Dense layers with an activation between them, none after the last: (..., O) -> (..., last)."""
+    """Dense layers with an activation between them, none after the last."""
 
     features: Sequence[int]
     activation: Callable[[Array], Array] = nn.relu

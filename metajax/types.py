@@ -50,16 +50,16 @@ class Problem(NamedTuple):
     def on_policy(self) -> bool:
         """Whether each inner step collects its own batch.
 
-        Where a task has a `query` it is supervised: the support batch is drawn once, every inner step
-        descends on it, and the query batch judges. Otherwise the batch collected after the last
-        inner step judges.
+        Where a problem has a `query` it is supervised: the support batch is drawn once, every inner
+        step descends on it, and the query batch judges. Otherwise the batch collected after the
+        last inner step judges.
         """
         return self.query is None
 
 
 @pytree_dataclass
 class MetaState:
-    """All that a meta-learner carries from one update to the next, and all that a checkpoint keeps."""
+    """What a meta-learner carries from one update to the next, and what a checkpoint keeps."""
 
     params: Params  # meta-parameters
     opt_state: Any  # of the outer optimiser

@@ -67,7 +67,7 @@ def from_task_gradient(
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), tasks)
         grads, metrics = mean_gradient(state.params, keys)
         params, opt_state = descend(outer, grads, state.opt_state, state.params)
-        metrics["gradient_norm"] = optax.global_norm(grads)
+        metrics["gradient_norm"] = optax.tree.norm(grads)
         return MetaState(params, opt_state, state.step + 1, state.key), metrics
 
     def adapt(params: Params, task: Any, key: Array) -> tuple[Params, Trace]:

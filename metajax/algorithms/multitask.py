@@ -1,4 +1,4 @@
-"""Joint training: one policy for all tasks, without adaptation. What adaptation is compared with."""
+"""Joint training: one policy for all tasks, without adaptation."""
 
 from __future__ import annotations
 

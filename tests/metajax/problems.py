@@ -1,0 +1,40 @@
+"""Small problems: one whose meta-gradient has a closed form, and some of reinforcement learning."""
+
+import jax
+import jax.numpy as jnp
+
+import envs
+import metajax as mj
+
+CURVATURE = jnp.array([[2.0, 0.3, 0.0], [0.3, 1.0, -0.2], [0.0, -0.2, 0.5]])
+
+
+def quadratic(spread: float = 1.0) -> mj.Problem:
+    """L_c(θ) = ½ (θ − c)ᵀ A (θ − c): the task is its centre c, and data are exact."""
+
+    def loss(params, batch):
+        offset = params["theta"] - batch["centre"]
+        return 0.5 * offset @ (CURVATURE.astype(offset.dtype) @ offset), {}
+
+    return mj.Problem(
+        sample_task=lambda key: {"centre": 1.0 + spread * jax.random.normal(key, (3,))},
+        init=lambda key: {"theta": jax.random.normal(key, (3,))},
+        collect=lambda params, task, key: {**task, "at": params["theta"]},
+        inner_loss=loss,
+        outer_loss=loss,
+        score=lambda batch: -jnp.sum((batch["at"] - batch["centre"]) ** 2),
+        samples=lambda batch: jnp.int32(1),
+    )
+
+
+def point(surrogate: str = "lvc", episodes: int = 4, horizon: int = 6) -> mj.Problem:
+    """Two action dimensions, more than one step, a small network."""
+    env = envs.make("point", horizon=horizon)
+    network = mj.networks.mlp_policy(env.action_space, (8,), initial_std=0.3)
+    return mj.policy_gradient(env, network, episodes=episodes, surrogate=surrogate, entropy=0.01)
+
+
+def gridworld(baseline: str = "mean") -> mj.Problem:
+    env = envs.make("gridworld", horizon=6)
+    network = mj.networks.mlp_policy(env.action_space, (8,))
+    return mj.policy_gradient(env, network, episodes=4, baseline=baseline)

@@ -1,0 +1,184 @@
+"""Every algorithm: its meta-gradient in closed form, one trace, task isolation, safety at zero."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+
+import metajax as mj
+from metajax import algorithms
+
+STEPS, RATE = 3, 0.2
+
+ALGORITHMS = {
+    "maml": mj.maml,
+    "fomaml": lambda *args, **kwargs: mj.maml(*args, first_order=True, **kwargs),
+    "reptile": mj.reptile,
+    "multitask": mj.multitask,
+}
+
+
+def expected_meta_gradient(name, theta, centre):
+    """On a quadratic θ_K − c = M (θ − c) with M = (I − αA)^K, in double precision."""
+    curvature = np.asarray(problems.CURVATURE, np.float64)
+    offset = np.asarray(theta, np.float64) - np.asarray(centre, np.float64)
+    contraction = np.linalg.matrix_power(np.eye(3) - RATE * curvature, STEPS)
+    return {
+        "maml": contraction.T @ curvature @ contraction @ offset,
+        "fomaml": curvature @ contraction @ offset,
+        "reptile": offset - contraction @ offset,
+        "multitask": curvature @ offset,
+    }[name]
+
+
+def build(name, problem, tasks=4, outer=None, inner=None, **kwargs):
+    inner = inner or mj.sgd(RATE, STEPS)
+    return ALGORITHMS[name](problem, inner, outer or optax.sgd(1.0), tasks, **kwargs)
+
+
+def test_every_public_algorithm_is_tested_here_and_has_one_signature():
+    for name in algorithms.__all__:
+        assert name in ALGORITHMS
+        names = list(inspect.signature(getattr(mj, name)).parameters)
+        assert names[:4] == ["problem", "inner", "outer", "tasks"]
+        assert names[-1] == "mapping"
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_meta_gradient_is_the_closed_form_of_a_quadratic(name):
+    problem = problems.quadratic()
+    with jax.enable_x64(True):
+        learner = build(name, problem)
+        state = learner.init(jax.random.key(0))
+        after, _ = jax.jit(learner.update)(state)
+        keys = jax.random.split(jax.random.fold_in(state.key, 0), 4)
+        centres = [problem.sample_task(jax.random.split(key)[0])["centre"] for key in keys]
+        expected = np.mean(
+            [expected_meta_gradient(name, state.params["theta"], c) for c in centres], axis=0
+        )
+        actual = np.asarray(state.params["theta"] - after.params["theta"])
+    assert np.linalg.norm(actual - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_meta_gradient_does_not_grow_with_the_meta_batch(name):
+    problem = problems.quadratic(spread=0.0)  # every task is the same
+
+    def gradient(tasks):
+        learner = build(name, problem, tasks)
+        state = learner.init(jax.random.key(0))
+        return state.params["theta"] - learner.update(state)[0].params["theta"]
+
+    np.testing.assert_allclose(gradient(1), gradient(16), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_whole_run_traces_once(name):
+    traces = []
+    problem = problems.quadratic()
+
+    def sample_task(key):
+        traces.append(key)
+        return problem.sample_task(key)
+
+    learner = build(name, problem._replace(sample_task=sample_task))
+    update = jax.jit(learner.update)
+    state = learner.init(jax.random.key(0))
+    for _ in range(3):
+        state, _ = update(state)
+    assert len(traces) == 1
+    assert int(state.step) == 3
+
+
+@pytest.fixture(scope="module")
+def adapt_gridworld():
+    problem = problems.gridworld()
+    learner = mj.maml(problem, mj.sgd(5.0, steps=2), optax.sgd(1.0), 4)
+    params = problem.init(jax.random.key(0))
+    tasks = jax.vmap(problem.sample_task)(jax.random.split(jax.random.key(1), 4))
+    adapt = jax.jit(lambda tasks, keys: jax.vmap(learner.adapt, (None, 0, 0))(params, tasks, keys))
+    return learner, params, tasks, jax.random.split(jax.random.key(2), 4), adapt
+
+
+def test_changing_one_task_leaves_the_others_adaptation_untouched_to_the_bit(adapt_gridworld):
+    _, _, tasks, keys, adapt = adapt_gridworld
+    one = adapt(tasks, keys)
+    other = adapt(
+        jax.tree.map(lambda leaf: leaf.at[2].set(leaf[0]), tasks), keys.at[2].set(keys[0])
+    )
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(np.asarray(a)[[0, 1, 3]], np.asarray(b)[[0, 1, 3]])
+    changed = [
+        np.any(np.asarray(a)[2] != np.asarray(b)[2])
+        for a, b in zip(jax.tree.leaves(one[0]), jax.tree.leaves(other[0]), strict=True)
+    ]
+    assert any(changed)
+
+
+def test_permuting_tasks_permutes_their_adaptation(adapt_gridworld):
+    _, _, tasks, keys, adapt = adapt_gridworld
+    order = jnp.array([2, 0, 3, 1])
+    straight = adapt(tasks, keys)
+    permuted = adapt(jax.tree.map(lambda leaf: leaf[order], tasks), keys[order])
+    for a, b in zip(jax.tree.leaves(straight), jax.tree.leaves(permuted), strict=True):
+        np.testing.assert_allclose(np.asarray(a)[np.asarray(order)], b, rtol=1e-5, atol=1e-6)
+
+
+def test_vmapped_adaptation_is_a_loop_over_tasks(adapt_gridworld):
+    learner, params, tasks, keys, adapt = adapt_gridworld
+    batched, trace = adapt(tasks, keys)
+    alone = jax.jit(learner.adapt)
+    for n in range(4):
+        adapted, one = alone(params, jax.tree.map(lambda leaf, n=n: leaf[n], tasks), keys[n])
+        np.testing.assert_allclose(trace.score[n], one.score, rtol=1e-5, atol=1e-5)
+        for a, b in zip(jax.tree.leaves(batched), jax.tree.leaves(adapted), strict=True):
+            np.testing.assert_allclose(a[n], b, rtol=1e-4, atol=1e-5)
+
+
+def rewardless(problem):
+    """Nothing to learn from: every advantage, hence every policy gradient, is exactly 0."""
+
+    def collect(params, task, key):
+        batch = problem.collect(params, task, key)
+        zeros = jnp.zeros_like(batch.advantage)
+        return type(batch)(batch.observation, batch.action, zeros, batch.mask, zeros)
+
+    return problem._replace(collect=collect)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("inner", [mj.sgd(1.0, 2), mj.adam(0.1, 2)], ids=["sgd", "adam"])
+def test_task_without_gradient_gives_a_finite_meta_gradient(name, inner):
+    outer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    learner = build(name, rewardless(problems.gridworld()), 2, outer, inner)
+    state = learner.init(jax.random.key(0))
+    after, metrics = jax.jit(learner.update)(state)
+    assert np.isfinite(metrics["gradient_norm"])
+    for leaf in jax.tree.leaves(after.params):
+        assert np.isfinite(leaf).all()
+
+
+def test_reptile_without_an_inner_step_is_refused():
+    with pytest.raises(ValueError, match="Reptile needs at least 1, got 0"):
+        mj.reptile(problems.quadratic(), mj.sgd(0.1, steps=0), optax.sgd(0.1), 4)
+
+
+def test_negative_inner_steps_are_refused():
+    with pytest.raises(ValueError, match="inner steps: expected at least 0, got -1"):
+        mj.maml(problems.quadratic(), mj.sgd(0.1, steps=-1), optax.sgd(0.1), 4)
+
+
+def test_maml_learns_an_initialisation_that_one_step_adapts():
+    problem = problems.quadratic()
+    learner = build("maml", problem, 32, optax.adam(0.05))
+    update = jax.jit(learner.update)
+    state = learner.init(jax.random.key(0))
+    for _ in range(150):
+        state, metrics = update(state)
+    np.testing.assert_allclose(state.params["theta"], jnp.ones(3), atol=0.3)
+    assert float(metrics["score_after"]) > float(metrics["score_before"])

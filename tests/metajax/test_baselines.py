@@ -1,0 +1,45 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metajax.baselines import BASELINES, linear_features, mean_return
+
+
+def test_linear_baseline_is_the_least_squares_fit():
+    rng = np.random.default_rng(0)
+    horizon, episodes = 50, 6
+    observation = rng.normal(size=(horizon, episodes, 2)).astype(np.float32)
+    returns = rng.normal(size=(horizon, episodes)).astype(np.float32) * 10
+    mask = (np.arange(horizon)[:, None] < rng.integers(10, horizon, episodes)).astype(np.float32)
+    time = np.broadcast_to(np.arange(horizon)[:, None, None] / 100.0, (horizon, episodes, 1))
+    columns = [observation, observation**2, time, time**2, time**3, np.ones_like(time)]
+    features = np.concatenate(columns, -1).reshape(-1, 8).astype(np.float64)
+    taken = mask.reshape(-1) > 0
+    weights = np.linalg.lstsq(features[taken], returns.reshape(-1)[taken], rcond=None)[0]
+    actual = linear_features(*map(jnp.asarray, (observation, returns, mask)))
+    expected = (features @ weights).reshape(horizon, episodes) * mask
+    np.testing.assert_allclose(actual, expected, atol=0.05)
+
+
+def test_linear_baseline_fits_what_is_linear_even_far_from_unit_scale():
+    key = jax.random.key(0)
+    observation = 1e-3 * jax.random.normal(key, (40, 5, 2))
+    returns = 7.0 + 2e3 * observation[..., 0]
+    value = linear_features(observation, returns, jnp.ones((40, 5)))
+    np.testing.assert_allclose(value, returns, atol=2e-2)
+
+
+def test_mean_baseline_averages_the_episodes_still_running():
+    mask = jnp.array([[1.0, 1.0], [1.0, 0.0]])
+    returns = jnp.array([[4.0, 2.0], [3.0, 0.0]])
+    value = mean_return(jnp.zeros((2, 2, 1)), returns, mask)
+    np.testing.assert_array_equal(value, [[3.0, 3.0], [3.0, 0.0]])
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baseline_is_finite_and_zero_where_no_step_was_taken(name):
+    mask = jnp.ones((4, 3)).at[2:].set(0.0)
+    value = BASELINES[name](jnp.zeros((4, 3, 5), jnp.uint8), jnp.ones((4, 3)), mask)
+    assert np.isfinite(value).all()
+    np.testing.assert_array_equal(value[2:], 0.0)

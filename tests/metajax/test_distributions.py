@@ -1,0 +1,51 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from metajax.distributions import categorical, diagonal_gaussian, for_action_space
+
+
+def test_categorical_samples_have_the_probabilities_of_the_logits():
+    logits = jnp.array([0.0, 1.0, -1.0, 2.0])
+    samples = categorical.sample(jax.random.key(0), jnp.broadcast_to(logits, (40_000, 4)))
+    frequencies = np.bincount(np.asarray(samples), minlength=4) / 40_000
+    np.testing.assert_allclose(frequencies, jax.nn.softmax(logits), atol=0.01)
+
+
+def test_categorical_never_samples_outside_however_sharp():
+    logits = jnp.broadcast_to(jnp.array([-1e4, 1e4, -1e4]), (1000, 3))
+    np.testing.assert_array_equal(categorical.sample(jax.random.key(0), logits), 1)
+
+
+def test_categorical_log_prob_and_entropy_are_their_definitions():
+    logits = jax.random.normal(jax.random.key(0), (5, 3))
+    actions = jnp.array([0, 1, 2, 1, 0], jnp.int32)
+    log_probs = jax.nn.log_softmax(logits)
+    np.testing.assert_allclose(
+        categorical.log_prob(logits, actions), log_probs[jnp.arange(5), actions], rtol=1e-6
+    )
+    expected = -jnp.sum(jnp.exp(log_probs) * log_probs, -1)
+    np.testing.assert_allclose(categorical.entropy(logits), expected, rtol=1e-6)
+
+
+def test_gaussian_log_prob_sums_over_action_dimensions():
+    mean, log_std = jnp.array([0.5, -1.0]), jnp.array([0.1, -0.3])
+    action = jnp.array([1.0, 0.0])
+    each = jax.scipy.stats.norm.logpdf(action, mean, jnp.exp(log_std))
+    np.testing.assert_allclose(
+        diagonal_gaussian.log_prob((mean, log_std), action), each.sum(), rtol=1e-6
+    )
+    samples = diagonal_gaussian.sample(
+        jax.random.key(0), (jnp.broadcast_to(mean, (40_000, 2)), log_std[None])
+    )
+    np.testing.assert_allclose(samples.mean(0), mean, atol=0.03)
+    np.testing.assert_allclose(samples.std(0), jnp.exp(log_std), rtol=0.02)
+
+
+def test_distribution_fits_the_action_space_or_says_why_not():
+    assert for_action_space(envs.Discrete(3)) is categorical
+    assert for_action_space(envs.Box(-1, 1, (2,))) is diagonal_gaussian
+    with pytest.raises(TypeError, match="action space: expected"):
+        for_action_space(envs.Box(-1, 1, (2, 2)))

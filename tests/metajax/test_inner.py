@@ -1,0 +1,198 @@
+"""The derivative through adaptation, against finite differences and independent formulas."""
+
+import operator
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+
+import envs
+import metajax as mj
+from metajax.inner import Record, replay, run
+
+OPTIMISERS = {
+    "sgd": lambda steps: mj.sgd(0.5, steps),
+    "sgd-rates": lambda steps: mj.sgd((0.5, 0.25), steps),
+    "adam": lambda steps: mj.adam(0.05, steps),
+}
+
+
+def to_x64(tree):
+    def widen(leaf):
+        return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(widen, tree)
+
+
+def plain_objective(inner_loss, outer_loss, inner, batches, judged, params):
+    """The meta-objective over frozen batches, written without the engine."""
+    opt_state = inner.optimizer.init(params)
+    for batch in batches:
+        grads = jax.grad(lambda p, b: inner_loss(p, b)[0])(params, batch)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = inner.optimizer.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    return outer_loss(params, judged)[0]
+
+
+def unstack(record: Record, steps: int):
+    return [jax.tree.map(operator.itemgetter(k), record.batches) for k in range(steps)]
+
+
+def meta_gradient(problem, inner, params, record):
+    return jax.grad(
+        lambda p: problem.outer_loss(replay(problem, inner, p, record), record.judged)[0]
+    )(params)
+
+
+def recompute_gradients(problem, inner, params, record, steps):
+    """The recorded gradients at full precision: a record collected in float32 has rounded ones."""
+    rows, opt_state = [], inner.optimizer.init(params)
+    for batch in unstack(record, steps):
+        grads = jax.grad(lambda p, b: problem.inner_loss(p, b)[0])(params, batch)
+        rows.append(grads)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = inner.optimizer.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+    return Record(record.batches, stacked, record.judged)
+
+
+def directional_error(objective, gradient, params, key):
+    """Relative error of ⟨gradient, v⟩ against a central difference, for a random direction v."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    direction = jax.tree.unflatten(
+        structure,
+        [
+            jax.random.normal(k, leaf.shape, leaf.dtype)
+            for k, leaf in zip(keys, leaves, strict=True)
+        ],
+    )
+
+    def along(epsilon):
+        return objective(jax.tree.map(lambda p, d: p + epsilon * d, params, direction))
+
+    # Fourth-order central difference: truncation O(ε⁴), rounding O(1e-16 / ε).
+    h = 3e-6
+    numeric = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
+    analytic = optax.tree.vdot(gradient, direction)
+    return abs(float(numeric - analytic)) / abs(float(numeric))
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_meta_gradient_of_rl_matches_finite_differences_in_x64(optimiser, steps):
+    problem = problems.point("log_prob")
+    inner = OPTIMISERS[optimiser](steps)
+    params = problem.init(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    _, record, _ = run(problem, inner, params, task, jax.random.key(2))
+    with jax.enable_x64(True):
+        params, record = to_x64(params), to_x64(record)
+        record = recompute_gradients(problem, inner, params, record, steps)
+        gradient = meta_gradient(problem, inner, params, record)
+        objective = jax.jit(
+            lambda p: plain_objective(
+                problem.inner_loss,
+                problem.outer_loss,
+                inner,
+                unstack(record, steps),
+                record.judged,
+                p,
+            )
+        )
+        assert directional_error(objective, gradient, params, jax.random.key(3)) < 1e-6
+
+
+def test_lvc_meta_gradient_matches_finite_differences_of_the_ratio_in_x64():
+    problem = problems.point("lvc")
+    inner = mj.sgd(0.5, 1)
+    params = problem.init(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    adapted, record, _ = run(problem, inner, params, task, jax.random.key(2))
+    network = mj.networks.mlp_policy(envs.make("point").action_space, (8,))
+    distribution = mj.distributions.diagonal_gaussian
+    with jax.enable_x64(True):
+        params, record = to_x64(params), to_x64(record)
+        record = recompute_gradients(problem, inner, params, record, 1)
+        gradient = meta_gradient(problem, inner, params, record)
+        adapted = replay(problem, inner, params, record)
+
+        def ratio_loss(p, batch_and_old):
+            batch, old = batch_and_old
+            parameters = network.apply(p, batch.observation)[0]
+            weight = batch.mask / jnp.sum(batch.mask)
+            ratio = jnp.exp(distribution.log_prob(parameters, batch.action) - old)
+            entropy = jnp.sum(distribution.entropy(parameters) * weight)
+            return -jnp.sum(ratio * batch.advantage * weight) - 0.01 * entropy, {}
+
+        def old(p, batch):
+            return distribution.log_prob(network.apply(p, batch.observation)[0], batch.action)
+
+        (batch,) = unstack(record, 1)
+        frozen = [(batch, old(params, batch))]
+        judged = (record.judged, old(adapted, record.judged))
+        objective = jax.jit(
+            lambda p: plain_objective(ratio_loss, ratio_loss, inner, frozen, judged, p)
+        )
+        assert directional_error(objective, gradient, params, jax.random.key(3)) < 1e-6
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_recorded_meta_gradient_is_reverse_over_reverse(optimiser):
+    problem, steps = problems.point(), 2
+    inner = OPTIMISERS[optimiser](steps)
+    params = problem.init(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    adapted, record, _ = run(problem, inner, params, task, jax.random.key(2))
+    losses, batches = (problem.inner_loss, problem.outer_loss), unstack(record, steps)
+    expected = jax.grad(lambda p: plain_objective(*losses, inner, batches, record.judged, p))(
+        params
+    )
+    actual = meta_gradient(problem, inner, params, record)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+    replayed = replay(problem, inner, params, record)
+    for a, b in zip(jax.tree.leaves(replayed), jax.tree.leaves(adapted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_supervised_steps_share_their_support_and_are_judged_by_one_query():
+    problem = mj.regression(mj.networks.MLP((8, 1)), shots=5, query=7)
+    params = problem.init(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    key = jax.random.key(2)
+    _, record, trace = run(problem, mj.sgd(0.05, 3), params, task, key)
+    assert record.batches.inputs.shape == (5, 1)
+    assert record.judged.inputs.shape == (7, 1)
+    assert trace.score.shape == (4,)
+    assert int(trace.samples) == 12
+    theta = params
+    for k in range(4):
+        error = problem.outer_loss(theta, record.judged)[0]
+        np.testing.assert_allclose(trace.score[k], -error, rtol=1e-5)
+        grads = jax.grad(lambda p: problem.inner_loss(p, record.batches)[0])(theta)
+        theta = jax.tree.map(lambda p, g: p - 0.05 * g, theta, grads)
+
+
+def test_later_steps_use_later_rates():
+    problem = problems.quadratic()
+    params = problem.init(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    adapted, _, _ = run(problem, mj.sgd((0.5, 0.25), 3), params, task, jax.random.key(2))
+    theta = params["theta"]
+    for rate in (0.5, 0.25, 0.25):
+        theta = theta - rate * problems.CURVATURE @ (theta - task["centre"])
+    np.testing.assert_allclose(adapted["theta"], theta, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, (), (0.1, 0.0)])
+def test_inner_rate_that_is_not_positive_is_refused(rate):
+    with pytest.raises(ValueError, match="inner learning rate: expected above 0"):
+        mj.sgd(rate)

@@ -1,0 +1,110 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+
+import metajax as mj
+from metajax.mapping import map_tasks, mean_over_tasks, tiled
+
+TASKS = 8
+
+
+def assert_trees_close(actual, expected, rtol=2e-5, atol=1e-7):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+LAYOUTS = {
+    "chunks": dict(chunk=2),
+    "tiles": dict(tile=2),
+    "chunk-that-does-not-divide": dict(chunk=3),
+    "devices": dict(devices=2),
+    "devices-chunks-tiles": dict(devices=2, chunk=2, tile=1),
+}
+
+
+def mapping_of(devices=1, **sizes):
+    return mj.Mapping(mesh=mj.task_mesh(devices), **sizes)
+
+
+@pytest.fixture(scope="module")
+def one_update():
+    """A meta-update of a small RL problem, by mapping; gradients are read off plain descent."""
+    problem = problems.gridworld()
+
+    def of(mapping):
+        learner = mj.maml(problem, mj.sgd(1.0), optax.sgd(1.0), TASKS, mapping=mapping)
+        state = learner.init(jax.random.key(0))
+        after, metrics = jax.jit(learner.update)(state)
+        return optax.tree.sub(state.params, after.params), metrics
+
+    return of, of(mj.Mapping())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_meta_gradient_does_not_depend_on_the_layout(one_update, layout):
+    of, (gradient, metrics) = one_update
+    actual, actual_metrics = of(mapping_of(**LAYOUTS[layout]))
+    assert float(optax.tree.norm(gradient)) > 1e-4
+    assert_trees_close(actual, gradient)
+    assert int(actual_metrics["env_steps"]) == int(metrics["env_steps"]) == TASKS * 2 * 4 * 6
+    np.testing.assert_allclose(actual_metrics["score_after"], metrics["score_after"], rtol=1e-5)
+
+
+def test_floats_are_averaged_and_counts_added_over_all_tasks():
+    def one(shared, task):
+        return {"mean": shared * task, "count": jnp.int32(1)}
+
+    for layout in LAYOUTS.values():
+        out = mean_over_tasks(one, mapping_of(**layout))(jnp.float32(2.0), jnp.arange(8.0))
+        assert float(out["mean"]) == 7.0
+        assert int(out["count"]) == 8
+
+
+def test_mapped_tasks_keep_their_order():
+    for layout in LAYOUTS.values():
+        mapped = jax.jit(map_tasks(lambda shared, task: shared + task, mapping_of(**layout)))
+        np.testing.assert_array_equal(
+            mapped(jnp.float32(1.0), jnp.arange(8.0)), jnp.arange(8.0) + 1
+        )
+
+
+def test_tiled_function_is_itself_under_vmap_whatever_is_batched():
+    def function(a, b):
+        return {"sum": a["x"] + b, "product": a["x"] * b}
+
+    x, b = jnp.arange(12.0).reshape(6, 2), jnp.arange(12.0).reshape(6, 2) ** 2
+    for axes in ((0, 0), (None, 0), (0, None)):
+        args = ({"x": x if axes[0] == 0 else x[0]}, b if axes[1] == 0 else b[0])
+        for tile in (None, 1, 2, 4, 6, 100):
+            out = jax.vmap(tiled(function, tile), in_axes=axes)(*args)
+            assert_trees_close(out, jax.vmap(function, in_axes=axes)(*args), rtol=0)
+
+
+def test_tiles_run_one_after_another():
+    program = jax.make_jaxpr(jax.vmap(tiled(jnp.sin, 2)))(jnp.ones((6, 3)))
+    (loop,) = [e for e in program.eqns if e.primitive.name == "scan"]
+    assert loop.params["length"] == 3
+
+
+@pytest.mark.parametrize(
+    ("mapping", "tasks", "message"),
+    [
+        (dict(chunk=0), 4, "chunk: expected at least 1, got 0"),
+        (dict(tile=-1), 4, "tile: expected at least 1, got -1"),
+        (dict(), 0, "tasks: expected at least 1, got 0"),
+        (dict(devices=2), 3, "tasks: 3 is not a multiple of the 2 devices"),
+    ],
+)
+def test_layout_that_cannot_be_is_refused(mapping, tasks, message):
+    with pytest.raises(ValueError, match=message):
+        mj.maml(
+            problems.quadratic(), mj.sgd(0.1), optax.sgd(1.0), tasks, mapping=mapping_of(**mapping)
+        )
+
+
+def test_more_devices_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="devices: expected 1 to 2, got 3"):
+        mj.task_mesh(3)

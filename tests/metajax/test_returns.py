@@ -1,0 +1,44 @@
+import hypothesis
+import hypothesis.strategies as st
+import jax.numpy as jnp
+import numpy as np
+
+from metajax.returns import discounted_returns, generalised_advantages, normalise
+
+
+@hypothesis.given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
+@hypothesis.settings(max_examples=25)
+def test_advantages_are_the_definition_summed_by_hand(seed, discount, gae_lambda):
+    rng = np.random.default_rng(seed)
+    horizon, episodes = 7, 3
+    lengths = rng.integers(1, horizon + 1, episodes)
+    mask = (np.arange(horizon)[:, None] < lengths).astype(np.float32)
+    reward, value = rng.normal(size=(2, horizon, episodes)).astype(np.float32)
+    expected = np.zeros((horizon, episodes))
+    returns = np.zeros((horizon, episodes))
+    for b, length in enumerate(lengths):
+        for t in range(length):
+            for j in range(t, length):
+                after = value[j + 1, b] if j + 1 < length else 0.0
+                error = reward[j, b] + discount * after - value[j, b]
+                expected[t, b] += (discount * gae_lambda) ** (j - t) * error
+                returns[t, b] += discount ** (j - t) * reward[j, b]
+    arrays = [jnp.asarray(array) for array in (reward, value, mask)]
+    actual = generalised_advantages(*arrays, discount, gae_lambda)
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
+    np.testing.assert_allclose(
+        discounted_returns(arrays[0], arrays[2], discount) * mask, returns, atol=2e-5
+    )
+
+
+def test_normalised_advantages_have_unit_deviation_over_the_steps_taken_only():
+    mask = jnp.array([[1.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    advantage = jnp.array([[1.0, 2.0], [3.0, 99.0], [6.0, -99.0]])
+    taken = np.asarray(normalise(advantage, mask))[np.asarray(mask) > 0]
+    np.testing.assert_allclose([taken.mean(), taken.std()], [0.0, 1.0], atol=1e-6)
+
+
+def test_equal_advantages_normalise_to_zero_not_to_nan():
+    ones = jnp.ones((3, 2))
+    np.testing.assert_array_equal(normalise(ones, ones), 0.0)
+    np.testing.assert_array_equal(normalise(ones, jnp.zeros((3, 2))), 0.0)

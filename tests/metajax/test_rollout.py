@@ -1,0 +1,57 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+import metajax as mj
+from metajax.rollout import rollout
+
+
+def play(env, task, key, episodes=5, horizon=12):
+    network = mj.networks.mlp_policy(env.action_space, (4,))
+    space = env.observation_space
+    params = network.init(jax.random.key(1), jnp.zeros(space.shape, space.dtype), ())
+    distribution = mj.distributions.for_action_space(env.action_space)
+    return rollout(
+        env, network.apply, distribution, params, task, key, episodes=episodes, horizon=horizon
+    )
+
+
+def test_episodes_replay_step_by_step_and_nothing_after_an_end_counts():
+    env = envs.make("maze", size=5, horizon=12)
+    task = env.sample_task(jax.random.key(0))
+    played = jax.tree.map(np.asarray, play(env, task, jax.random.key(2)))
+    key = jax.random.key(0)
+    for b in range(5):
+        state, timestep = env.reset(key, task)
+        running = True
+        for t in range(12):
+            assert played.mask[t, b] == float(running)
+            if running:
+                np.testing.assert_array_equal(played.observation[t, b], timestep.observation)
+                state, timestep = env.step(key, state, jnp.asarray(played.action[t, b]), task)
+                np.testing.assert_allclose(played.reward[t, b], timestep.reward, rtol=1e-6)
+                running = not (timestep.terminated or timestep.truncated)
+            else:
+                assert played.reward[t, b] == 0.0
+    assert 0 < played.mask.mean() <= 1
+
+
+def test_tasks_of_different_horizons_share_a_batch():
+    env = envs.make("gridworld", horizon=12)
+    task = jax.vmap(env.sample_task)(jax.random.split(jax.random.key(0), 3))
+    task = dataclasses.replace(task, horizon=jnp.array([2, 7, 12], jnp.int32))
+    keys = jax.random.split(jax.random.key(1), 3)
+    mask = jax.vmap(lambda task, key: play(env, task, key).mask)(task, keys)
+    np.testing.assert_array_equal(mask.sum(1), [[2] * 5, [7] * 5, [12] * 5])
+
+
+def test_episodes_differ_and_their_key_decides_them():
+    env = envs.make("gridworld")
+    task = env.sample_task(jax.random.key(0))
+    one, same, other = (play(env, task, jax.random.key(k)).action for k in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    assert (one[:, 0] != one[:, 1]).any()
