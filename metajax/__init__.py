@@ -7,6 +7,9 @@ from . import networks as networks
 from .algorithms import maml as maml
 from .algorithms import multitask as multitask
 from .algorithms import reptile as reptile
+from .checkpoints import load as load
+from .checkpoints import save as save
+from .evaluation import evaluate as evaluate
 from .inner import Inner as Inner
 from .inner import adam as adam
 from .inner import sgd as sgd
@@ -15,6 +18,7 @@ from .mapping import task_mesh as task_mesh
 from .problems import policy_gradient as policy_gradient
 from .problems import regression as regression
 from .problems import sinusoid as sinusoid
+from .training import train as train
 from .types import MetaLearner as MetaLearner
 from .types import MetaState as MetaState
 from .types import Problem as Problem

@@ -120,7 +120,7 @@ def run(
     if support is None:
         used = jnp.sum(samples, dtype=jnp.int32)
     else:
-        batches, used = support, problem.samples(support)
+        batches, used = support, problem.samples(support) if inner.steps else jnp.int32(0)
     trace = Trace(
         score=jnp.concatenate([scores, problem.score(judged)[None]]),
         samples=used + problem.samples(judged),

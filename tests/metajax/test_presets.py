@@ -1,0 +1,89 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from metajax import presets
+from metajax.presets import ALGORITHMS, PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_survives_json_and_builds(name):
+    config = PRESETS[name]
+    assert config.preset == name
+    assert presets.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    experiment = presets.build(config)
+    state = jax.eval_shape(experiment.learner.init, jax.random.key(0))
+    after, metrics = jax.eval_shape(experiment.learner.update, state)
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(
+        lambda leaf: leaf.shape, state
+    )
+    assert {"score_before", "score_after", "outer_loss", "env_steps"} <= metrics.keys()
+    assert presets.describe(name)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_runs_every_kind_of_problem(algorithm):
+    for name, sizes in (("gridworld", dict(episodes=2)), ("sinusoid-5", {})):
+        config = dataclasses.replace(
+            PRESETS[name], algorithm=algorithm, tasks=2, hidden=(4,), **sizes
+        )
+        learner = presets.build(config).learner
+        state, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
+        assert np.isfinite(metrics["score_after"])
+        assert int(state.step) == 1
+
+
+@pytest.mark.parametrize("name", ["gridworld", "sinusoid-10"])
+def test_joint_training_uses_as_many_samples_an_update(name):
+    config = dataclasses.replace(PRESETS[name], tasks=2, inner_steps=1)
+    experiment = presets.build(config)
+    used = []
+    for learner in (experiment.learner, experiment.multitask):
+        _, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
+        used.append(int(metrics["env_steps"]))
+    assert used[0] == used[1] > 0
+
+
+def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
+    """The comparison is on the same tasks: both learners draw them from the same keys."""
+    experiment = presets.build(dataclasses.replace(PRESETS["gridworld"], tasks=2))
+    one = experiment.learner.init(jax.random.key(3))
+    other = experiment.multitask.init(jax.random.key(3))
+    assert (jax.random.key_data(one.key) == jax.random.key_data(other.key)).all()
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("maze", dict(algorithm="mamml"), "algorithm: unknown 'mamml'; nearest: .*maml"),
+        ("maze", dict(activation="gelu"), "activation: expected one of tanh, relu, got 'gelu'"),
+        ("maze", dict(updates=0), "updates: expected at least 1, got 0"),
+        ("maze", dict(tasks=-4), "tasks: expected at least 1, got -4"),
+        ("maze", dict(inner_steps=-1), "inner_steps: expected at least 0, got -1"),
+        ("maze", dict(hidden=(64, 0)), "hidden: expected widths of at least 1"),
+        ("maze", dict(seed=-1), "seed: expected 0 to"),
+        ("maze", dict(outer_learning_rate=0.0), "outer_learning_rate: expected above 0, got 0.0"),
+        ("maze", dict(inner_learning_rate=(0.0,)), "inner learning rate: expected above 0"),
+        ("point", dict(initial_std=0.0), "initial_std: expected above 0, got 0.0"),
+        ("sinusoid-5", dict(shots=0), "shots: expected at least 1, got 0"),
+        ("maze", dict(tasks=3, devices=2), "tasks: 3 is not a multiple of the 2 devices"),
+        ("maze", dict(devices=99), "devices: expected 1 to 2, got 99"),
+    ],
+)
+def test_value_out_of_range_is_refused_in_one_line(name, fields, message):
+    with pytest.raises(ValueError, match=message) as error:
+        presets.build(dataclasses.replace(PRESETS[name], **fields))
+    assert "\n" not in str(error.value)
+
+
+def test_configuration_of_another_version_is_refused():
+    content = dataclasses.asdict(PRESETS["maze"])
+    with pytest.raises(ValueError, match="preset: unknown 'labyrinth'"):
+        presets.from_json({**content, "preset": "labyrinth"})
+    with pytest.raises(ValueError, match="unknown or missing colour"):
+        presets.from_json({**content, "colour": "red"})

@@ -1,0 +1,154 @@
+import dataclasses
+
+import flax.nnx as nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+
+import envs
+import metajax as mj
+from metajax.networks import MLP
+
+
+def test_sine_tasks_are_those_of_the_paper():
+    keys = jax.random.split(jax.random.key(0), 2000)
+    tasks = jax.vmap(mj.sinusoid.sample_task)(keys)
+    for values, low, high in ((tasks.amplitude, 0.1, 5.0), (tasks.phase, 0.0, np.pi)):
+        assert low <= float(values.min()) <= low + 0.01 * (high - low)
+        assert high - 0.01 * (high - low) <= float(values.max()) <= high
+    inputs = mj.sinusoid.sample_inputs(jax.random.key(1), 2000)
+    assert -5.0 <= float(inputs.min()) < -4.9
+    assert 4.9 < float(inputs.max()) <= 5.0
+    one = jax.tree.map(lambda leaf: leaf[0], tasks)
+    np.testing.assert_allclose(
+        mj.sinusoid.targets(one, inputs), one.amplitude * np.sin(inputs - one.phase), rtol=1e-5
+    )
+
+
+def test_evaluation_on_a_grid_judges_by_the_whole_range():
+    problem = mj.regression(MLP((4, 1)), shots=3, query=5, grid=True)
+    params = problem.init(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    batch = problem.query(params, task, jax.random.key(2))
+    np.testing.assert_allclose(batch.inputs[:, 0], [-5.0, -2.5, 0.0, 2.5, 5.0])
+    np.testing.assert_allclose(problem.score(batch), -problem.outer_loss(params, batch)[0])
+
+
+def test_score_is_the_mean_return_of_the_episodes():
+    problem = problems.gridworld()
+    params = problem.init(jax.random.key(0))
+    batch = problem.collect(params, problem.sample_task(jax.random.key(1)), jax.random.key(2))
+    np.testing.assert_allclose(problem.score(batch), batch.reward.sum(0).mean(), rtol=1e-6)
+    assert int(problem.samples(batch)) == 4 * 6
+    assert batch.observation.dtype == jnp.uint8  # kept small until it meets the network
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("surrogate", ["lvc", "log_prob"])
+def test_gradient_of_a_surrogate_is_the_policy_gradient(surrogate):
+    problem = problems.point(surrogate)._replace()
+    env = envs.make("point")
+    network = mj.networks.mlp_policy(env.action_space, (8,), initial_std=0.3)
+    params = problem.init(jax.random.key(0))
+    batch = problem.collect(params, problem.sample_task(jax.random.key(1)), jax.random.key(2))
+
+    def by_hand(params):
+        """Σ A_t ∇ log π of independent normals over both action dimensions, and the entropy."""
+        (mean, log_std), _, _ = network.apply(params, batch.observation, ())
+        log_prob = jax.scipy.stats.norm.logpdf(batch.action, mean, jnp.exp(log_std)).sum(-1)
+        entropy = (log_std + 0.5 * jnp.log(2 * jnp.pi * jnp.e)).sum(-1)
+        value = log_prob * batch.advantage + 0.01 * entropy
+        return -jnp.sum(value * batch.mask) / jnp.sum(batch.mask)
+
+    actual = jax.grad(lambda p: problem.inner_loss(p, batch)[0])(params)
+    for a, b in zip(
+        jax.tree.leaves(actual), jax.tree.leaves(jax.grad(by_hand)(params)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_masked_steps_weigh_nothing_in_a_loss():
+    problem = problems.point()
+    params = problem.init(jax.random.key(0))
+    batch = problem.collect(params, problem.sample_task(jax.random.key(1)), jax.random.key(2))
+    short = dataclasses.replace(batch, mask=batch.mask.at[3:].set(0.0))
+    scrambled = dataclasses.replace(
+        short,
+        action=short.action.at[3:].set(9.0),
+        observation=short.observation.at[3:].set(-9.0),
+        advantage=short.advantage.at[3:].set(9.0),
+    )
+    loss = jax.value_and_grad(lambda p, b: problem.inner_loss(p, b)[0])
+    for a, b in zip(
+        jax.tree.leaves(loss(params, short)), jax.tree.leaves(loss(params, scrambled)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+class PlainPolicy:
+    """Any init/apply pair will do: here, a table of logits."""
+
+    def init(self, key, observation, carry):
+        return {"logits": 0.01 * jax.random.normal(key, (observation.shape[0], 5))}
+
+    def apply(self, params, observation, carry):
+        return observation.astype(jnp.float32) @ params["logits"], jnp.float32(0.0), carry
+
+
+class NnxPolicy:
+    """A Flax NNX module as an init/apply pair, by split and merge."""
+
+    class Module(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.layer = nnx.Linear(25, 5, rngs=rngs)
+
+        def __call__(self, observation):
+            return self.layer(observation)
+
+    def __init__(self):
+        self.graph, _ = nnx.split(self.Module(nnx.Rngs(0)))
+
+    def init(self, key, observation, carry):
+        return nnx.split(self.Module(nnx.Rngs(key)))[1]
+
+    def apply(self, params, observation, carry):
+        module = nnx.merge(self.graph, params)
+        return module(observation.astype(jnp.float32)), jnp.float32(0.0), carry
+
+
+@pytest.mark.parametrize("network", [PlainPolicy(), NnxPolicy()], ids=["table", "nnx"])
+def test_any_init_apply_pair_is_a_policy(network):
+    problem = mj.policy_gradient(envs.make("gridworld", horizon=6), network, episodes=4)
+    learner = mj.maml(problem, mj.sgd(1.0), optax.adam(1e-3), 2)
+    state = learner.init(jax.random.key(0))
+    after, metrics = jax.jit(learner.update)(state)
+    assert np.isfinite(metrics["outer_loss"])
+    moved = [np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (state.params, after.params)))]
+    assert any(moved)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(episodes=0), "episodes: expected at least 1, got 0"),
+        (dict(horizon=0), "horizon: expected at least 1, got 0"),
+        (dict(discount=1.1), "discount: expected 0 to 1, got 1.1"),
+        (dict(gae_lambda=-0.1), "gae_lambda: expected 0 to 1, got -0.1"),
+        (dict(baseline="value"), "baseline: expected one of linear, mean, none, got 'value'"),
+        (dict(surrogate="dice"), "surrogate: expected one of lvc, log_prob, got 'dice'"),
+    ],
+)
+def test_policy_gradient_refuses_what_is_out_of_range(fields, message):
+    env = envs.make("gridworld")
+    network = mj.networks.mlp_policy(env.action_space)
+    with pytest.raises(ValueError, match=message):
+        mj.policy_gradient(env, network, **{"episodes": 4, **fields})
+
+
+@pytest.mark.parametrize("fields", [dict(shots=0), dict(query=0)])
+def test_regression_refuses_empty_sets(fields):
+    with pytest.raises(ValueError, match="expected at least 1, got 0"):
+        mj.regression(MLP((4, 1)), **fields)
