@@ -8,7 +8,8 @@ from nbclient import NotebookClient
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def test_quickstart_notebook_runs_and_draws():
+def test_quickstart_notebook_runs_and_draws(monkeypatch):
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # as a user's kernel has it: inline
     notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
     client = NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": EXAMPLES}}
