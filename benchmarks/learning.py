@@ -1,0 +1,195 @@
+"""Does adaptation learn what it should? Trains presets as a user would and reads their folders.
+
+    python benchmarks/learning.py            # every preset
+    python benchmarks/learning.py maze point --json figures.json
+
+Each row is a figure, the bar that it has to clear, and whether it did. Published values are from
+the papers and repositories named in `ROWS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Trains presets with the command line and compares what they reach with what they should."""
+
+    presets: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Presets to run; all that have figures by default."""
+    runs: Path | None = None
+    """Keeps the runs there, and takes finished ones from there; a temporary folder by default."""
+    json: Path | None = None
+    """Writes the figures there as well."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run folder says."""
+
+    adaptation: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    wall_seconds: float  # of the whole command
+
+    def score(self, step: int, row: str | None = None, kind: str = "mean") -> Any:
+        """Mean or interval after `step` inner steps, as a share of the optimum where known."""
+        stats = self.adaptation if row is None else self.adaptation["comparisons"][row]
+        return stats.get("normalised", stats)[kind][step]
+
+    @property
+    def last(self) -> int:
+        return self.adaptation["steps"][-1]
+
+    def steady_seconds(self) -> float:
+        """Time of all updates, without compilation: at the pace after the first line."""
+        first, last = self.metrics[0], self.metrics[-1]
+        pace = (last["seconds"] - first["seconds"]) / (last["update"] - first["update"])
+        return pace * last["update"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One row: a value and the bar that it has to clear."""
+
+    what: str
+    value: Callable[[Run], float]
+    bar: float
+    at_least: bool = True
+    beyond: str = ""
+
+    def met(self, run: Run) -> bool:
+        value = self.value(run)
+        return value > self.bar if self.at_least else value <= self.bar
+
+
+def _apart(step: int, row: str | None = None, other: int = 0) -> Callable[[Run], float]:
+    """Lower end of the interval after `step` steps, less the upper end of the other."""
+    return lambda run: run.score(step, kind="ci95")[0] - run.score(other, row, "ci95")[1]
+
+
+def _best_multitask(run: Run) -> float:
+    row = run.adaptation["comparisons"]["multi-task policy"]
+    stats = row.get("normalised", row)
+    best = max(range(len(stats["mean"])), key=lambda step: stats["mean"][step])
+    return run.score(run.last, kind="ci95")[0] - stats["ci95"][best][1]
+
+
+def _error(step: int) -> Callable[[Run], float]:
+    return lambda run: -run.score(step)
+
+
+_TABLE = "published, clvrai/MAML-TensorFlow"
+_PACE = Figure(
+    "seconds of the updates, steady", Run.steady_seconds, 60.0, at_least=False, beyond="25"
+)
+
+ROWS: dict[str, list[Figure]] = {
+    "maze": [
+        Figure("gain: share of optimum after - before", lambda r: r.score(r.last) - r.score(0), 0.0,
+               beyond="+0.25"),
+        Figure("after over before: gap between 95% intervals", lambda r: _apart(r.last)(r), 0.0),
+        Figure("over the adapted random initialisation: gap between intervals",
+               lambda r: _apart(r.last, "random initialisation", r.last)(r), 0.0),
+        Figure("over the multi-task policy at its best step: gap between intervals",
+               _best_multitask, 0.0),
+        Figure("seconds of the whole command", lambda r: r.wall_seconds, 240.0, at_least=False,
+               beyond="180"),
+    ],
+    "gridworld": [
+        Figure("after one step over before: gap between 95% intervals", _apart(1), 0.0),
+    ],
+    "point": [
+        Figure("return after 1 step", lambda r: r.score(1), -16.0, beyond="-11.7, cbfinn/maml_rl"),
+        Figure("return after 3 steps", lambda r: r.score(3), -9.0, beyond="-3.2, cbfinn/maml_rl"),
+    ],
+    "sinusoid-10": [
+        Figure("squared error after 1 step", _error(1), 0.40, False, f".451 {_TABLE}"),
+        Figure("squared error after 5 steps", _error(5), 0.15, False, f".202 {_TABLE}"),
+        _PACE,
+    ],
+    "sinusoid-5": [
+        Figure("squared error after 1 step", _error(1), 0.66, False, f".661 {_TABLE}"),
+        Figure("squared error after 5 steps", _error(5), 0.30, False, f".302 {_TABLE}"),
+        _PACE,
+    ],
+}  # fmt: skip
+
+
+def train(preset: str, folder: Path) -> Run:
+    """Runs `metajax train PRESET`, unless `folder` holds that run already."""
+    timing = folder / "wall_seconds.json"
+    if not timing.exists():
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "metajax", "train", preset, "--run", str(folder)]
+        subprocess.run([*command, "--overwrite"], check=True)
+        timing.write_text(json.dumps(time.perf_counter() - began))
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return Run(
+        json.loads((folder / "adaptation.json").read_text()),
+        [json.loads(line) for line in lines],
+        json.loads(timing.read_text()),
+    )
+
+
+def main() -> int:
+    """Prints the table; status 1 where a bar was missed."""
+    options = tyro.cli(Options)
+    chosen = options.presets or tuple(ROWS)
+    unknown = [name for name in chosen if name not in ROWS]
+    if unknown:
+        print(f"presets: no figures for {', '.join(unknown)}; there are {', '.join(ROWS)}",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    record: dict[str, Any] = {
+        "hardware": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "figures": [],
+    }
+    table = Table("preset", "figure", "bar", "beyond", "measured", "", title="Learning")
+    with tempfile.TemporaryDirectory() as scratch:
+        for preset in chosen:
+            run = train(preset, (options.runs or Path(scratch)) / preset)
+            record.setdefault("versions", json.loads(_config(options, scratch, preset))["versions"])
+            for figure in ROWS[preset]:
+                value, met = figure.value(run), figure.met(run)
+                bar = f"{'>' if figure.at_least else '≤'} {figure.bar:g}"
+                verdict = "[green]met[/]" if met else "[red]missed[/]"
+                table.add_row(preset, figure.what, bar, figure.beyond, f"{value:.3f}", verdict)
+                record["figures"].append(
+                    {
+                        "preset": preset,
+                        "figure": figure.what,
+                        "bar": bar,
+                        "value": value,
+                        "met": met,
+                    }
+                )
+    Console().print(table)
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    return 0 if all(row["met"] for row in record["figures"]) else 1
+
+
+def _config(options: Options, scratch: str, preset: str) -> str:
+    return ((options.runs or Path(scratch)) / preset / "config.json").read_text()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
