@@ -1,0 +1,53 @@
+"""The pictures are files of the right kind, whatever the run looked like."""
+
+from __future__ import annotations
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+
+from metajax import evaluation, plots
+
+
+def rows(count: int, env_steps: int = 100) -> list[dict]:
+    return [
+        {"update": 10 * i, "env_steps": env_steps * i, "score_before": 0.1 * i, "score_after": i}
+        for i in range(1, count + 1)
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 300])
+@pytest.mark.parametrize("env_steps", [0, 100])
+def test_a_learning_curve_of_any_length_is_drawn(tmp_path, count, env_steps):
+    metrics = rows(count, env_steps)
+    if count > 2:
+        metrics[1]["score_after"] = None  # it was nan
+    plots.learning_curve(metrics, tmp_path / "curve.png", title="maze, maml", oracle=1.0)
+    assert imageio.imread(tmp_path / "curve.png").shape == (675, 1080, 4)
+
+
+@pytest.mark.parametrize("comparisons", [False, True])
+def test_an_adaptation_curve_is_drawn(tmp_path, comparisons):
+    random = np.random.default_rng(0)
+    result = evaluation.Adaptation(random.normal(size=(9, 4)), np.zeros(9), np.ones(9))
+    others = {"random initialisation": result, "multi-task policy": result}
+    report = evaluation.report(
+        result, preset="maze", algorithm="maml", comparisons=others if comparisons else None
+    )
+    plots.adaptation_curve(report, tmp_path / "curve.png", title="maze, maml")
+    assert imageio.imread(tmp_path / "curve.png").shape == (675, 1080, 4)
+
+
+def test_smoothing_keeps_a_constant_and_skips_what_is_missing():
+    values = np.full(100, 2.0)
+    values[40] = np.nan
+    np.testing.assert_allclose(plots._smooth(values), 2.0)
+
+
+def test_frames_become_a_gif_that_pauses_at_the_end(tmp_path):
+    frames = np.zeros((4, 16, 24, 3), np.uint8)
+    frames[:, 0, 0, 0] = [0, 80, 160, 240]
+    plots.write_gif(frames, tmp_path / "a.gif", milliseconds=100, pause=900)
+    assert imageio.imread(tmp_path / "a.gif").shape == (4, 16, 24, 3)
+    durations = [imageio.immeta(tmp_path / "a.gif", index=i)["duration"] for i in range(4)]
+    assert durations == [100, 100, 100, 900]
