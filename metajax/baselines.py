@@ -27,25 +27,43 @@ def mean_return(observation: Array, returns: Array, mask: Array) -> Array:
     return jnp.sum(returns * mask, axis=1, keepdims=True) / count * mask
 
 
+def _solve_positive_definite(matrix: Array, target: Array) -> Array:
+    """x of `matrix` x = `target`, (d, d) and (d,), by elimination without pivots.
+
+    Not LAPACK's Cholesky: on CPU, jaxlib's batched kernel waits inside XLA's thread pool for work
+    that it queued on that same pool, so two devices that fit their baselines at once can wait for
+    ever. Elimination is as stable here, and it is plain vector code on every backend.
+    """
+    size = target.shape[0]
+
+    def eliminate(pivot: Array, rows: Array) -> Array:
+        row = rows[pivot] / rows[pivot, pivot]
+        others = rows[:, pivot].at[pivot].set(0.0)
+        return (rows - jnp.outer(others, row)).at[pivot].set(row)
+
+    rows = jnp.concatenate([matrix, target[:, None]], axis=1)
+    return jax.lax.fori_loop(0, size, eliminate, rows)[:, -1]
+
+
 def linear_features(observation: Array, returns: Array, mask: Array, ridge: float = 1e-5) -> Array:
     """Least squares on [o, o², t, t², t³, 1] (Duan et al. 2016), o clipped to ±10, t in hundreds.
 
-    Solved by Cholesky on the normal equations of columns scaled to unit root mean square, which is
-    what keeps a float32 solve accurate; `ridge` is relative to that scale.
+    Solved on the normal equations of columns scaled to unit norm, which is what keeps a float32
+    solve accurate; `ridge` is relative to that scale. A boolean o is its own square: it enters once.
     """
     horizon, episodes = mask.shape
-    clipped = jnp.clip(observation.astype(jnp.float32), -10.0, 10.0).reshape(horizon, episodes, -1)
-    time = jnp.broadcast_to(
-        jnp.arange(horizon, dtype=jnp.float32)[:, None, None] / 100.0, (horizon, episodes, 1)
-    )
-    columns = [clipped, clipped**2, time, time**2, time**3, jnp.ones_like(time)]
+    values = observation.astype(mask.dtype).reshape(horizon, episodes, -1)
+    clipped = jnp.clip(values, -10.0, 10.0)
+    squares = [] if observation.dtype == bool else [clipped**2]
+    time = jnp.arange(horizon, dtype=mask.dtype)[:, None, None] / 100.0
+    time = jnp.broadcast_to(time, (horizon, episodes, 1))
+    columns = [clipped, *squares, time, time**2, time**3, jnp.ones_like(time)]
     features = (jnp.concatenate(columns, axis=-1) * mask[..., None]).reshape(mask.size, -1)
     gram = features.T @ features
     scale = jax.lax.rsqrt(jnp.maximum(jnp.diagonal(gram), 1e-12))
-    scaled = gram * jnp.outer(scale, scale)
+    scaled = gram * jnp.outer(scale, scale) + ridge * jnp.eye(len(scale), dtype=mask.dtype)
     target = (features.T @ (returns * mask).reshape(-1)) * scale
-    factor = jax.scipy.linalg.cho_factor(scaled + ridge * jnp.eye(len(scale)))
-    weights = jax.scipy.linalg.cho_solve(factor, target) * scale
+    weights = _solve_positive_definite(scaled, target) * scale
     return (features @ weights).reshape(mask.shape)
 
 

@@ -104,6 +104,8 @@ class PolicyConfig(TrainConfig):
     """λ of the advantages."""
     baseline: str = "linear"
     """linear (features of observation and time), mean (over episodes) or none."""
+    normalise_advantage: bool = True
+    """Whether advantages have unit standard deviation over a task's steps."""
     surrogate: str = "lvc"
     """lvc or log_prob: what the inner gradient's derivative sees."""
     entropy: float = 0.0
@@ -176,22 +178,25 @@ PRESETS: dict[str, TrainConfig] = {
     ),
     "gridworld": GridworldConfig(
         preset="gridworld",
-        updates=300,
+        updates=200,
         tasks=64,
-        inner_learning_rate=(1.0,),
-        outer_learning_rate=1e-3,
+        inner_learning_rate=(3.0, 0.75),
+        outer_learning_rate=2e-3,
         gradient_clip=1.0,
         hidden=(64, 64),
         episodes=20,
+        gae_lambda=0.95,
+        entropy=0.01,
     ),
     "point": PointConfig(
         preset="point",
         updates=500,
         tasks=40,
-        inner_learning_rate=(0.1,),
-        outer_learning_rate=1e-3,
+        inner_learning_rate=(0.1, 0.025),
+        outer_learning_rate=3e-3,
         hidden=(64, 64),
         episodes=20,
+        initial_std=0.3,
     ),
     "sinusoid-5": _sinusoid(5),
     "sinusoid-10": _sinusoid(10),
@@ -318,6 +323,7 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
             discount=config.discount,
             gae_lambda=config.gae_lambda,
             baseline=config.baseline,
+            normalise_advantage=config.normalise_advantage,
             surrogate=config.surrogate,
             entropy=config.entropy,
         )

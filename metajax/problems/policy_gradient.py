@@ -28,7 +28,7 @@ class Trajectories:
     action: Array  # (T, B, ...)
     reward: Array  # (T, B) float32
     mask: Array  # (T, B) float32, 1 where a step was taken
-    advantage: Array  # (T, B) float32, normalised over the task's steps
+    advantage: Array  # (T, B) float32, 0 where no step was taken
 
 
 def _choice(name: str, value: str, choices: dict[str, Any]) -> Any:
@@ -46,6 +46,7 @@ def policy_gradient(
     discount: float = 0.99,
     gae_lambda: float = 1.0,
     baseline: str = "linear",
+    normalise_advantage: bool = True,
     surrogate: str = "lvc",
     entropy: float = 0.0,
 ) -> Problem:
@@ -59,6 +60,8 @@ def policy_gradient(
         discount: γ in [0, 1].
         gae_lambda: λ in [0, 1].
         baseline: "linear" (features of observation and time), "mean" (over episodes) or "none".
+        normalise_advantage: to unit standard deviation over the task's steps. Without it a step
+            shrinks as a task is solved, which several large inner steps need.
         surrogate: "lvc" or "log_prob", see `estimators`.
         entropy: weight of the policy's entropy in the inner and the outer loss.
 
@@ -75,9 +78,10 @@ def policy_gradient(
     fit = _choice("baseline", baseline, BASELINES)
     objective = _choice("surrogate", surrogate, SURROGATES)
     distribution = for_action_space(env.action_space)
+    space = env.observation_space
+    is_binary = space.dtype.kind in "bu" and (space.low, space.high) == (0, 1)
 
     def init(key: Array) -> Params:
-        space = env.observation_space
         return network.init(key, jnp.zeros(space.shape, space.dtype), ())
 
     def collect(params: Params, task: Any, key: Array) -> Trajectories:
@@ -85,9 +89,11 @@ def policy_gradient(
             env, network.apply, distribution, params, task, key, episodes=episodes, horizon=steps
         )
         returns = discounted_returns(played.reward, played.mask, discount)
-        value = fit(played.observation, returns, played.mask)
+        seen = played.observation.astype(bool) if is_binary else played.observation
+        value = fit(seen, returns, played.mask)
         advantage = generalised_advantages(played.reward, value, played.mask, discount, gae_lambda)
-        advantage = normalise(advantage, played.mask)
+        if normalise_advantage:
+            advantage = normalise(advantage, played.mask)
         return Trajectories(
             played.observation, played.action, played.reward, played.mask, advantage
         )

@@ -1,8 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import problems
 import pytest
 
+import metajax as mj
 from metajax.baselines import BASELINES, linear_features, mean_return
 
 
@@ -35,6 +38,26 @@ def test_mean_baseline_averages_the_episodes_still_running():
     returns = jnp.array([[4.0, 2.0], [3.0, 0.0]])
     value = mean_return(jnp.zeros((2, 2, 1)), returns, mask)
     np.testing.assert_array_equal(value, [[3.0, 3.0], [3.0, 0.0]])
+
+
+def test_bits_enter_once_since_they_are_their_own_squares():
+    key_bits, key_returns = jax.random.split(jax.random.key(0))
+    bits = jax.random.bernoulli(key_bits, shape=(30, 4, 6))
+    returns = jax.random.normal(key_returns, (30, 4))
+    once = linear_features(bits, returns, jnp.ones((30, 4)))
+    twice = linear_features(bits.astype(jnp.uint8), returns, jnp.ones((30, 4)))
+    np.testing.assert_allclose(once, twice, atol=1e-3)
+
+
+@pytest.mark.smoke
+def test_an_update_calls_no_library_kernel_that_could_wait_for_its_own_thread_pool():
+    """jaxlib's batched LAPACK kernels dead-lock where two CPU devices call them at once."""
+    learner = mj.maml(
+        problems.gridworld("linear"), mj.sgd(1.0), optax.sgd(1.0), 4,
+        mapping=mj.Mapping(mesh=mj.task_mesh(2)),
+    )  # fmt: skip
+    state = jax.eval_shape(learner.init, jax.random.key(0))
+    assert "lapack" not in jax.jit(learner.update).lower(state).as_text()
 
 
 @pytest.mark.parametrize("name", BASELINES)
