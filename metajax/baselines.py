@@ -49,7 +49,7 @@ def linear_features(observation: Array, returns: Array, mask: Array, ridge: floa
     """Least squares on [o, o², t, t², t³, 1] (Duan et al. 2016), o clipped to ±10, t in hundreds.
 
     Solved on the normal equations of columns scaled to unit norm, which is what keeps a float32
-    solve accurate; `ridge` is relative to that scale. A boolean o is its own square: it enters once.
+    solve accurate; `ridge` is relative to that scale. A boolean o is its own square.
     """
     horizon, episodes = mask.shape
     values = observation.astype(mask.dtype).reshape(horizon, episodes, -1)

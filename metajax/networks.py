@@ -44,7 +44,7 @@ class MLP(nn.Module):
         return nn.Dense(last, kernel_init=self.last_kernel_init or self.kernel_init)(hidden)
 
 
-# Nearly uniform first policies explore; the gain of 0.01 is that of PPO's reference implementations.
+# Nearly uniform first policies explore; the gain, 0.01, is that of PPO's reference implementations.
 _policy_head = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
 
 
