@@ -62,7 +62,8 @@ class Maze:
     Task: `MazeTask`. State: `MazeState`.
 
     p(T): a depth-first maze of ((size - 1) / 2)^2 cells, the start in its top left cell, the exit
-    uniform over the cells at least half as far from the start, along the path, as the farthest one.
+    uniform over the other cells; with `far_exit` over those at least half as far from the start,
+    along the path, as the farthest one.
     Mazes and exits are drawn in `sample_task` only; a step draws nothing.
 
     Raises:
@@ -74,6 +75,7 @@ class Maze:
     view: int = 3  # side of the observed window in squares: odd, or 0 for none
     position: bool = True  # whether the agent observes where it is
     see_exit: bool = False  # whether the window shows the exit
+    far_exit: bool = True  # whether the exit keeps away from the start
 
     def __post_init__(self) -> None:
         require_integer("size", self.size, 5, _LARGEST)
@@ -105,8 +107,10 @@ class Maze:
         cells = (self.size - 1) // 2
         walls = recursive_backtracker(key_maze, cells, cells)
         start = jnp.array([1, 1], jnp.int32)
-        far = unpack(far_half(walls, start), self.size)[1::2, 1::2]
-        ticket = jnp.where(far, jax.random.uniform(key_exit, far.shape), -1.0)
+        allowed = jnp.ones((cells, cells), bool).at[0, 0].set(False)
+        if self.far_exit:
+            allowed = unpack(far_half(walls, start), self.size)[1::2, 1::2]
+        ticket = jnp.where(allowed, jax.random.uniform(key_exit, allowed.shape), -1.0)
         cell = jnp.argmax(ticket).astype(jnp.int32)
         exit = jnp.stack([2 * (cell // cells) + 1, 2 * (cell % cells) + 1])
         return MazeTask(walls, start, exit, jnp.array(self.horizon, jnp.int32))

@@ -62,6 +62,8 @@ class TrainConfig:
     """Decides everything random, from 0 to 2^32 - 1."""
     inner_steps: int = 1
     """Gradient steps that adapt to a task."""
+    final_rate: float = 1.0
+    """Share of the outer rate that a cosine leaves at the end; 1 keeps it constant."""
     gradient_clip: float = 0.0
     """Greatest norm of the meta-gradient; 0 does not clip."""
     devices: int | None = None
@@ -168,13 +170,16 @@ PRESETS: dict[str, TrainConfig] = {
         preset="maze",
         updates=400,
         tasks=32,
-        inner_learning_rate=(10.0,),
-        outer_learning_rate=1e-3,
-        gradient_clip=1.0,
+        inner_learning_rate=(25.0,),
+        inner_steps=2,
+        outer_learning_rate=2e-3,
+        final_rate=0.1,
         hidden=(64, 64),
-        episodes=32,
-        baseline="mean",
+        episodes=24,
+        gae_lambda=0.95,
+        normalise_advantage=False,
         entropy=0.01,
+        env=Maze(horizon=60, far_exit=False),
     ),
     "gridworld": GridworldConfig(
         preset="gridworld",
@@ -197,6 +202,7 @@ PRESETS: dict[str, TrainConfig] = {
         hidden=(64, 64),
         episodes=20,
         initial_std=0.3,
+        final_rate=0.1,
     ),
     "sinusoid-5": _sinusoid(5),
     "sinusoid-10": _sinusoid(10),
@@ -291,6 +297,8 @@ def _check(config: TrainConfig) -> None:
     for name in ("outer_learning_rate", "initial_std"):
         if getattr(config, name, 1.0) <= 0:
             raise ValueError(f"{name}: expected above 0, got {getattr(config, name)}")
+    if not 0 <= config.final_rate <= 1:
+        raise ValueError(f"final_rate: expected 0 to 1, got {config.final_rate}")
     if min(config.hidden, default=1) < 1:
         raise ValueError(f"hidden: expected widths of at least 1, got {config.hidden}")
     if not 0 <= config.seed < 2**32:
@@ -353,7 +361,10 @@ def build(config: TrainConfig) -> Experiment:
     problem, joint, judging = _problems(config)
     mapping = Mapping(task_mesh(_devices(config)), config.chunk, config.tile)
     inner = sgd(config.inner_learning_rate, config.inner_steps)
-    adam = optax.adam(config.outer_learning_rate)
+    rate = optax.cosine_decay_schedule(
+        config.outer_learning_rate, config.updates, config.final_rate
+    )
+    adam = optax.adam(rate)
     if config.gradient_clip:
         adam = optax.chain(optax.clip_by_global_norm(config.gradient_clip), adam)
     joint_learner = multitask(joint, inner, adam, config.tasks, mapping=mapping)
@@ -362,9 +373,7 @@ def build(config: TrainConfig) -> Experiment:
         "fomaml": lambda: maml(
             problem, inner, adam, config.tasks, first_order=True, mapping=mapping
         ),
-        "reptile": lambda: reptile(
-            problem, inner, optax.sgd(config.outer_learning_rate), config.tasks, mapping=mapping
-        ),
+        "reptile": lambda: reptile(problem, inner, optax.sgd(rate), config.tasks, mapping=mapping),
         "multitask": lambda: joint_learner,
     }
     env = getattr(config, "env", None)

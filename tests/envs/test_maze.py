@@ -85,9 +85,10 @@ def test_the_exit_is_far_and_the_oracle_takes_the_shortest_path(env, optimal_epi
         assert optimal_episodes.optimal[index] == pytest.approx(best, abs=1e-6)
 
 
-def test_the_exit_is_uniform_over_the_far_half():
+@pytest.mark.parametrize(("far_exit", "expected"), [(True, 2), (False, 3)])
+def test_the_exit_is_uniform_over_the_far_half_or_all_cells_but_the_start(far_exit, expected):
     """Among all the mazes that come out alike."""
-    env, count = Maze(size=5), 4000
+    env, count = Maze(size=5, far_exit=far_exit), 4000
     tasks = jax.jit(jax.vmap(env.sample_task))(jax.random.split(jax.random.key(0), count))
     words, exits = np.asarray(tasks.walls)[..., 0], np.asarray(tasks.exit)
     kinds = np.unique(words, axis=0)
@@ -96,8 +97,9 @@ def test_the_exit_is_uniform_over_the_far_half():
         alike = exits[(words == kind).all(axis=1)]
         cells, counts = np.unique(alike, axis=0, return_counts=True)
         # Moves from the start: 2, 4 and 6 of which the far half is 4 and 6.
-        assert len(cells) == 2
-        assert abs(counts[0] / len(alike) - 0.5) < 4 * 0.5 / np.sqrt(len(alike))
+        assert len(cells) == expected
+        assert (np.abs(counts / len(alike) - 1 / expected) < 4 * 0.5 / np.sqrt(len(alike))).all()
+        assert [1, 1] not in cells.tolist()
 
 
 @pytest.mark.smoke

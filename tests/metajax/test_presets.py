@@ -68,6 +68,7 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ("maze", dict(hidden=(64, 0)), "hidden: expected widths of at least 1"),
         ("maze", dict(seed=-1), "seed: expected 0 to"),
         ("maze", dict(outer_learning_rate=0.0), "outer_learning_rate: expected above 0, got 0.0"),
+        ("maze", dict(final_rate=1.5), "final_rate: expected 0 to 1, got 1.5"),
         ("maze", dict(inner_learning_rate=(0.0,)), "inner learning rate: expected above 0"),
         ("point", dict(initial_std=0.0), "initial_std: expected above 0, got 0.0"),
         ("sinusoid-5", dict(shots=0), "shots: expected at least 1, got 0"),
