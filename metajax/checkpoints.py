@@ -33,6 +33,10 @@ class CheckpointError(ValueError):
     """A checkpoint that is refused; the message is one line and says why."""
 
 
+class NoCheckpointError(CheckpointError):
+    """None was ever finished."""
+
+
 class Found(NamedTuple):
     """The newest whole checkpoint of a directory."""
 
@@ -197,7 +201,7 @@ class Keeper:
         """Blocks until the last save is whole on disk.
 
         Raises:
-            CheckpointError: it failed.
+            OSError: it failed.
         """
         if self._thread is not None:
             self._thread.join()
@@ -205,7 +209,7 @@ class Keeper:
         failure, self._failure = self._failure, None
         if failure is not None:
             reason = " ".join(str(failure).split())[:200]
-            raise CheckpointError(f"could not write a checkpoint: {reason}") from failure
+            raise OSError(f"could not write a checkpoint: {reason}") from failure
 
     def close(self) -> None:
         """Waits for the last save and lets the directory go."""

@@ -85,7 +85,7 @@ class Reporter:
         show: False for silence; None decides by whether the console is one.
     """
 
-    _SECONDS_BETWEEN_LINES = 2.0
+    _SECONDS_BETWEEN_LINES = 5.0
 
     def __init__(self, updates: int, title: str, show: bool | None = None) -> None:
         self._updates = updates

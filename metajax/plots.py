@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-__all__ = ["adaptation_curve", "learning_curve", "write_gif"]
+__all__ = ["adaptation_curve", "learning_curve", "side_by_side", "write_gif", "write_png"]
 
 # Okabe and Ito's palette, distinct to every kind of colour vision; line styles and markers differ
 # too, for print.
@@ -83,6 +84,46 @@ def adaptation_curve(
     axes.set_ylabel(f"score on {report['tasks']} held-out tasks")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _save(figure, axes, path)
+
+
+def side_by_side(films: Mapping[str, np.ndarray], *, gap: int = 16, header: int = 36) -> np.ndarray:
+    """Several films as one, each under its title; the shorter ones stay at their last frame.
+
+    Args:
+        films: title -> (F, height, width, 3) uint8, all of one height and width.
+        gap: pixels between them and around.
+        header: pixels of height for the titles.
+
+    Returns:
+        (longest F, height + header + gap, widths and gaps, 3) uint8.
+    """
+    length = max(map(len, films.values()))
+    shape = next(iter(films.values())).shape
+    columns = []
+    for title, film in films.items():
+        held = np.concatenate([film, np.repeat(film[-1:], length - len(film), axis=0)])
+        band = np.broadcast_to(_title(title, shape[2], header), (length, header, shape[2], 3))
+        columns.append(np.concatenate([band, held], axis=1))
+    margin = np.full((length, shape[1] + header, gap, 3), 255, np.uint8)
+    joined = [part for column in columns for part in (margin, column)]
+    row = np.concatenate([*joined, margin], axis=2)
+    return np.pad(row, ((0, 0), (0, gap), (0, 0), (0, 0)), constant_values=255)
+
+
+def _title(text: str, width: int, height: int) -> np.ndarray:
+    """Dark text on white, (height, width, 3) uint8."""
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    figure.text(0.5, 0.45, text, ha="center", va="center", fontsize=11, color="#222222")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def write_png(picture: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Writes a picture, (height, width, 3) uint8."""
+    import imageio.v3 as imageio
+
+    imageio.imwrite(os.fspath(path), picture)
 
 
 def write_gif(

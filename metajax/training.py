@@ -137,9 +137,7 @@ def train(
         recorder.keeper = stack.enter_context(
             checkpoints.Keeper(directory, config=fingerprint, keep=keep)
         )
-        found = checkpoints.newest(directory, _abstract_state(learner), fingerprint)
-        for name, reason in (found.refused if found else {}).items():
-            logger.warning("checkpoint %s of %s is refused: %s", name, run, reason)
+        found = _newest(run, _abstract_state(learner), fingerprint)
         recorder.keeper.set_aside(found.update if found else 0)
         log = MetricsLog(run / METRICS, keep_until=found.update if found else 0)
         recorder.go_on(stack.enter_context(contextlib.closing(log)), found)
@@ -159,12 +157,18 @@ def restore(learner: MetaLearner, run: str | os.PathLike[str], config: Any = Non
     Raises:
         CheckpointError: there is none that can be used.
     """
-    directory = Path(run) / CHECKPOINTS
     like = _abstract_state(learner)
-    found = checkpoints.newest(directory, like, checkpoints.fingerprint(config))
+    found = _newest(Path(run), like, checkpoints.fingerprint(config))
     if found is None:
-        raise checkpoints.CheckpointError(f"{run} has no whole checkpoint yet")
+        raise checkpoints.NoCheckpointError(f"{run} has no whole checkpoint yet")
     return checkpoints.load(found.path, like), found
+
+
+def _newest(run: Path, like: MetaState, fingerprint: str) -> checkpoints.Found | None:
+    found = checkpoints.newest(run / CHECKPOINTS, like, fingerprint)
+    for name, reason in (found.refused if found else {}).items():
+        logger.warning("checkpoint %s of %s is refused: %s", name, run, reason)
+    return found
 
 
 # The program ---------------------------------------------------------------------------------
@@ -246,7 +250,9 @@ def _run_chunks(
     recorder.start(update)
     program = _compile(learner, like)
     # Where the program wants its state, which may span devices: put there once, it stays there.
-    shardings = program.input_shardings[0][0]
+    shardings = jax.tree.map(
+        _named, like, program.input_shardings[0][0], program.output_shardings[0]
+    )
     if found:
         state = checkpoints.load(found.path, jax.tree.map(_placed, like, shardings))
     else:
@@ -272,6 +278,14 @@ def _run_chunks(
     if recorder.keeper and saved < update:
         recorder.save(update, state)
     return state
+
+
+def _named(leaf: jax.ShapeDtypeStruct, taken: Any, given: Any) -> Any:
+    """The sharding that a program takes, as the one it gives where they mean the same.
+
+    An input's sharding is the compiler's own kind, which cannot be saved; an output's has a mesh.
+    """
+    return given if given.is_equivalent_to(taken, leaf.ndim) else taken
 
 
 def _placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:

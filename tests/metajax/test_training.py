@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
-from jax.experimental.compilation_cache import compilation_cache
 
 from metajax import checkpoints, loggers, training
 from metajax.mapping import Mapping, map_tasks, task_mesh
@@ -37,20 +36,7 @@ def steps(run: Path) -> list[int]:
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Most tests here run the same few programs; their results, not their compiling, are tested."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+    yield from toy.compiled_once(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +157,6 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {here!r})
 import toy
-from jax.experimental.compilation_cache import compilation_cache
 from metajax import training
 training.train(toy.learner(work={work}), run=sys.argv[1], **{settings!r})
 """

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import optax
+from jax.experimental.compilation_cache import compilation_cache
 
 from metajax.types import MetaLearner, MetaState, Problem, Trace
 
@@ -64,3 +68,22 @@ def learner(*, of: Problem | None = None, steps: int = 1, work: int = 0) -> Meta
         return MetaState(params, opt_state, state.step + 1, state.key), metrics
 
     return MetaLearner(init, update, adapt)
+
+
+CACHE = {
+    "jax_compilation_cache_dir": None,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+def compiled_once(directory: Path) -> Iterator[None]:
+    """A fixture's body, for tests that run the same few programs over and over."""
+    before = {name: getattr(jax.config, name) for name in CACHE}
+    for name, value in CACHE.items():
+        jax.config.update(name, str(directory) if value is None else value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

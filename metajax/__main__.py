@@ -1,0 +1,5 @@
+"""`python -m metajax`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,184 @@
+"""What the command line was given: a flag per field, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+__all__ = [
+    "EvaluateOptions",
+    "RenderOptions",
+    "TrainOptions",
+    "UsageError",
+    "checking",
+    "parse",
+    "parse_train",
+]
+
+
+class UsageError(ValueError):
+    """Something is wrong with the arguments; the message is one line."""
+
+
+@dataclasses.dataclass
+class TrainOptions:
+    run: Path | None = None
+    """Folder to write; runs/PRESET-ALGORITHM-TIME by default."""
+    overwrite: bool = False
+    """Replace the run that is there."""
+    resume: Path | None = None
+    """Go on with this run; its own settings hold."""
+    quiet: bool = False
+    """No progress."""
+
+
+@dataclasses.dataclass
+class EvaluateOptions:
+    run: tyro.conf.Positional[Path]
+    """A run folder."""
+    tasks: int | None = None
+    """Held-out tasks; as many as the run was judged on by default."""
+    steps: int | None = None
+    """Inner steps; as many as the run was judged on by default."""
+    json: bool = False
+    """Print one JSON object instead of the table."""
+    devices: int | None = None
+    """Devices that share the tasks; as in training by default."""
+
+
+@dataclasses.dataclass
+class RenderOptions:
+    run: tyro.conf.Positional[Path]
+    """A run folder."""
+    devices: int | None = None
+    """Devices that share the tasks; as in training by default."""
+
+
+@contextlib.contextmanager
+def checking(*kinds: type[Exception]) -> Iterator[None]:
+    """Around what checks arguments: these errors, all that it may raise by default, are usage."""
+    try:
+        yield
+    except kinds or (ValueError, OSError) as error:  # noqa: B030
+        raise UsageError(" ".join(str(error).split())) from None
+
+
+def parse(what: Any, arguments: list[str], command: str, description: str) -> Any:
+    """tyro, with its boxed errors as one line."""
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                what, args=arguments, prog=f"metajax {command}", description=description
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_one_line(errors.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The message in one of tyro's boxes, and the flags that it says may have been meant.
+
+    A box has a title, then sections between rules: the message, hints, where to find help. It is
+    drawn with dashes and spaces where the terminal has no better.
+    """
+    sections: list[list[str]] = [[]]
+    for line in (line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]):
+        if line.strip("-"):
+            sections[-1].append(line)
+        else:
+            sections.append([])
+    message, *hints = [section for section in sections if section] or [[box.strip()]]
+    text = " ".join(message).removeprefix("Error parsing ").removeprefix("config.")
+    for hint in hints:
+        if hint[0].startswith("Perhaps you meant"):
+            near = [line.split()[0].rstrip(",") for line in hint if line.startswith("--")]
+            text += f"; nearest: {', '.join(near)}"
+    return text
+
+
+def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any] | None]:
+    """The options, the configuration, and the `config.json` of the run that is resumed."""
+    from . import presets, runs
+
+    named = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
+    for name in named:
+        if name not in presets.PRESETS:
+            near = presets.nearest(name, presets.PRESETS)
+            raise UsageError(f"preset: unknown {name!r}; nearest: {near}")
+    default = presets.PRESETS[named[0] if named else next(iter(presets.PRESETS))]
+    stored = None
+    resumed = _value_of("--resume", arguments)
+    if resumed is not None:
+        with checking():
+            default, stored = runs.read(Path(resumed))
+    description = "Meta-trains, evaluates on held-out tasks and writes a run folder. Presets: "
+    description += f"{', '.join(presets.PRESETS)}. These are the flags of {default.preset}."
+    options, config = _parse_config(default, arguments, description)
+    if stored is not None:
+        _check_resume(options, config, default, named)
+    return options, config, stored
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    for index, argument in enumerate(arguments):
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+        if argument == flag and index + 1 < len(arguments):
+            return arguments[index + 1]
+    return None
+
+
+def _parse_config(default: Any, arguments: list[str], description: str) -> tuple[TrainOptions, Any]:
+    """A flag per field of the preset, beside the command's own."""
+    kind = type(default)
+    values = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
+    # The preset is the positional argument, so its field is no flag.
+    hidden = [("preset", tyro.conf.Suppress[str])]
+    flags = dataclasses.make_dataclass(kind.__name__, hidden, bases=(kind,), frozen=True)
+    both = dataclasses.make_dataclass(
+        "Train",
+        [("config", Annotated[flags, tyro.conf.arg(name="")], flags(**values))],
+        bases=(TrainOptions,),
+    )
+    parsed = parse(both, arguments, "train", description)
+    options = {
+        field.name: getattr(parsed, field.name) for field in dataclasses.fields(TrainOptions)
+    }
+    config = {name: getattr(parsed.config, name) for name in values}
+    return TrainOptions(**options), kind(**config)
+
+
+def _check_resume(options: TrainOptions, config: Any, stored: Any, named: list[str]) -> None:
+    """Raises UsageError where a flag contradicts the run; where it runs, it may choose anew."""
+    where = options.resume
+    assert where is not None
+    if options.run is not None and options.run.absolute() != where.absolute():
+        raise UsageError(f"--run: {options.run} contradicts --resume {where}")
+    if options.overwrite:
+        raise UsageError(f"--overwrite contradicts --resume {where}")
+    if named and named[0] != stored.preset:
+        raise UsageError(f"preset: {named[0]} contradicts {where}, which is of {stored.preset}")
+    given, kept = _flat(dataclasses.asdict(config)), _flat(dataclasses.asdict(stored))
+    for flag, value in given.items():
+        if value != kept[flag] and flag != "devices":
+            shown = flag.replace("_", "-")
+            raise UsageError(f"--{shown}: {value} contradicts {where}, which has {kept[flag]}")
+
+
+def _flat(content: dict[str, Any]) -> dict[str, Any]:
+    """{"env": {"size": 9}} -> {"env.size": 9}."""
+    out = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            out |= {f"{name}.{inner}": leaf for inner, leaf in _flat(value).items()}
+        else:
+            out[name] = value
+    return out

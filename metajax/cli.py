@@ -1,0 +1,299 @@
+"""The command line: `metajax list | train | evaluate | render`.
+
+Arguments are checked before anything is compiled or written; what is wrong with them is one line
+on stderr and exit status 2. 1 is a failure that is not the arguments' fault, 130 and 143 are Ctrl-C
+and SIGTERM, after saving.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .arguments import (
+    EvaluateOptions,
+    RenderOptions,
+    UsageError,
+    checking,
+    parse,
+    parse_train,
+)
+
+__all__ = ["main", "run"]
+
+USAGE = """\
+usage: metajax COMMAND ...
+
+  list                        the presets, the environments and the algorithms
+  train [PRESET] [--flags]    meta-train (default: maze), judge on held-out tasks, print the table
+  train --resume RUN          go on exactly where RUN stopped
+  evaluate RUN [--flags]      adapt the newest checkpoint to fresh tasks: a table, or --json
+  render RUN                  a GIF and PNGs: the agent before and after adaptation, the curves
+
+`metajax COMMAND --help` has every flag of a command, `metajax train PRESET --help` of a preset.
+"""
+
+
+def main() -> NoReturn:
+    """The entry point of `metajax`."""
+    try:
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        _say("stopped")
+        sys.stdout.flush()
+        # At once: a chunk that the device still computes would hold up an ordinary exit.
+        os._exit(130)
+    sys.exit(status)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command line and returns its exit status.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C where there is nothing to save.
+    """
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "list": _list,
+        "train": _train,
+        "evaluate": _evaluate,
+        "render": _render,
+    }
+    command, *rest = [*arguments] or ["--help"]
+    if command in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    try:
+        if command not in commands:
+            raise UsageError(f"command: expected one of {', '.join(commands)}, got {command!r}")
+        return commands[command](rest)
+    except UsageError as error:
+        _say(str(error))
+        return 2
+    except SystemExit as done:  # --help
+        return int(done.code or 0)
+    except OSError as error:
+        _say(f"failed: {error}")
+        return 1
+
+
+def _say(text: str) -> None:
+    print(f"metajax: {text}", file=sys.stderr, flush=True)
+
+
+def _use_devices(devices: int | None) -> None:
+    """All cores as JAX devices where the CPU computes, or as many as asked for."""
+    import jax
+
+    if devices is not None and devices < 1:
+        raise UsageError(f"devices: expected at least 1, got {devices}")
+    if devices is None:
+        if getattr(jax.config, "jax_num_cpu_devices") > 0:  # noqa: B009 (the environment decided)
+            return
+        if hasattr(os, "sched_getaffinity"):
+            devices = len(os.sched_getaffinity(0))
+        else:
+            devices = os.cpu_count() or 1
+    # It is too late where a backend has started: in a notebook, or a test.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", devices)
+
+
+def _list(arguments: list[str]) -> int:
+    if arguments:
+        raise UsageError(f"list takes no arguments, got {arguments[0]!r}")
+    import envs
+
+    from . import presets
+
+    sections = {
+        "presets": {name: presets.describe(name) for name in presets.PRESETS},
+        "environments": envs.registered(),
+        "algorithms": presets.ALGORITHMS,
+    }
+    for title, lines in sections.items():
+        print(title)
+        for name, line in lines.items():
+            print(f"  {name:<14}{line}")
+    return 0
+
+
+def _train(arguments: list[str]) -> int:
+    options, config, stored = parse_train(arguments)
+    from . import presets, runs, training
+
+    folder = options.resume or options.run or runs.default_folder(config)
+    with checking():
+        if stored is None:
+            runs.check_free(folder, options.overwrite)
+        _use_devices(config.devices)
+        experiment = presets.build(config)
+        if stored is None:
+            runs.create(folder, config, options.overwrite)
+    _note_changes(stored)
+    try:
+        _train_learners(folder, config, experiment, options.quiet)
+    except training.Interrupted as stopped:
+        _say(f"{stopped}; go on with: metajax train --resume {folder}")
+        return 128 + stopped.signum
+    except KeyboardInterrupt:
+        _say(f"go on with: metajax train --resume {folder}")
+        raise
+    return _finish(folder, config, experiment)
+
+
+def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> None:
+    from . import checkpoints, runs, training
+
+    learners = {"": (experiment.learner, folder, f"{config.preset}, {config.algorithm}")}
+    if config.comparisons and config.algorithm != "multitask":
+        learners[runs.MULTITASK] = (
+            experiment.multitask, folder / runs.MULTITASK, "for comparison: multi-task policy",
+        )  # fmt: skip
+    for row, (learner, where, title) in learners.items():
+        with checking(checkpoints.CheckpointError):
+            training.train(
+                learner,
+                updates=config.updates,
+                seed=config.seed,
+                run=where,
+                resume=True,  # a new run has nothing yet
+                config=runs.described(config, row),
+                log_every=config.log_every,
+                checkpoint_every=config.checkpoint_every,
+                progress=False if quiet else None,
+                title=title,
+            )
+
+
+def _note_changes(stored: dict[str, Any] | None) -> None:
+    """Says what differs from where a run was started: its numbers may differ in the last digits."""
+    from . import runs
+
+    if stored is None:
+        return
+    now = {**runs.versions(), **{f"device {k}": v for k, v in runs.device().items()}}
+    then = {**stored["versions"], **{f"device {k}": v for k, v in stored["device"].items()}}
+    changes = [f"{k} {then.get(k)} is now {v}" for k, v in now.items() if then.get(k) != v]
+    if changes:
+        _say(f"goes on elsewhere than it started: {', '.join(changes)}")
+
+
+def _finish(folder: Path, config: Any, experiment: Any) -> int:
+    """Judges a trained run, and leaves the results in its folder and on screen."""
+    from . import render, runs
+
+    rows, params = _rows(
+        folder, config, experiment, config.evaluation_tasks, config.evaluation_steps
+    )
+    report = _report(config, rows)
+    runs.write_json(folder / runs.ADAPTATION, report)
+    _print_table(config, rows)
+    render.draw_curves(folder, config, report)
+    render.draw_agent(folder, config, experiment, params)
+    print(f"everything is in {folder}")
+    return 0
+
+
+def _rows(
+    folder: Path, config: Any, experiment: Any, tasks: int, steps: int
+) -> tuple[dict[str, Any], Any]:
+    """name -> Adaptation, the run's learner first; and the parameters of that."""
+    from . import checkpoints, evaluation, runs, training
+
+    with checking():
+        adapt = evaluation.evaluator(
+            experiment.evaluation(steps),
+            experiment.problem,
+            tasks=tasks,
+            seed=config.seed,
+            oracle=experiment.oracle,
+            mapping=experiment.mapping,
+        )
+    with checking(checkpoints.CheckpointError):
+        state, _ = training.restore(experiment.learner, folder, runs.described(config))
+        joint = None
+        if (folder / runs.MULTITASK).is_dir():
+            described = runs.described(config, runs.MULTITASK)
+            with contextlib.suppress(checkpoints.NoCheckpointError):  # not that far yet
+                joint, _ = training.restore(
+                    experiment.multitask, folder / runs.MULTITASK, described
+                )
+    random = experiment.problem.init(training.key_stream(config.seed, "baseline"))
+    rows = {config.algorithm: adapt(state.params), "random initialisation": adapt(random)}
+    if joint is not None:
+        rows["multi-task policy"] = adapt(joint.params)
+    return rows, state.params
+
+
+def _report(config: Any, rows: dict[str, Any]) -> dict[str, Any]:
+    from . import evaluation
+
+    (_, own), *others = rows.items()
+    return evaluation.report(
+        own, preset=config.preset, algorithm=config.algorithm, comparisons=dict(others)
+    )
+
+
+def _print_table(config: Any, rows: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from . import evaluation
+
+    console = Console()
+    # Where nobody's window sets a width, the table takes what it needs.
+    console = console if console.is_terminal else Console(width=140)
+    console.print(evaluation.table(rows, title=f"{config.preset}: adaptation to held-out tasks"))
+
+
+def _open(folder: Path, devices: int | None) -> tuple[Any, Any]:
+    """The configuration of a run folder and what it describes."""
+    from . import presets, runs
+
+    with checking():
+        config, _ = runs.read(folder)
+        if devices is not None:
+            config = dataclasses.replace(config, devices=devices)
+        _use_devices(config.devices)
+        return config, presets.build(config)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    options = parse(EvaluateOptions, arguments, "evaluate", "Adapts a run to fresh tasks.")
+    for name, least in (("tasks", 1), ("steps", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UsageError(f"--{name}: expected at least {least}, got {value}")
+    config, experiment = _open(options.run, options.devices)
+    tasks = config.evaluation_tasks if options.tasks is None else options.tasks
+    steps = config.evaluation_steps if options.steps is None else options.steps
+    rows, _ = _rows(options.run, config, experiment, tasks, steps)
+    if options.json:
+        print(json.dumps(_report(config, rows), allow_nan=False))
+    else:
+        _print_table(config, rows)
+    return 0
+
+
+def _render(arguments: list[str]) -> int:
+    options = parse(RenderOptions, arguments, "render", "Draws a run: its curves, and its agent.")
+    config, experiment = _open(options.run, options.devices)
+    from . import checkpoints, render, runs, training
+
+    with checking(checkpoints.CheckpointError):
+        state, _ = training.restore(experiment.learner, options.run, runs.described(config))
+    report = runs.read_report(options.run)
+    if report is None:
+        steps = config.evaluation_steps
+        rows, _ = _rows(options.run, config, experiment, config.evaluation_tasks, steps)
+        report = _report(config, rows)
+    written = render.draw_curves(options.run, config, report)
+    written += render.draw_agent(options.run, config, experiment, state.params)
+    for path in written:
+        print(path)
+    return 0

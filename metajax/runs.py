@@ -1,0 +1,139 @@
+"""Run folders: what makes one, what may be written over, and reading one back."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import __version__, presets
+
+__all__ = ["ADAPTATION", "CONFIG", "MULTITASK", "RunError", "create", "described", "read"]
+
+CONFIG = "config.json"
+ADAPTATION = "adaptation.json"
+MULTITASK = "multitask"  # the folder of the multi-task policy's run, inside the run
+
+_OWNED = (CONFIG, ADAPTATION, "metrics.jsonl", "checkpoints", "checkpoints-refused", MULTITASK)
+_OWNED_PATTERNS = ("*.png", "*.gif")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class RunError(ValueError):
+    """A folder that cannot be used as asked; the message is one line."""
+
+
+def default_folder(config: presets.TrainConfig) -> Path:
+    """runs/PRESET-ALGORITHM-TIME, with a number behind where that exists."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    base = Path("runs") / f"{config.preset}-{config.algorithm}-{now}"
+    candidates = [base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 1000))]
+    return next(path for path in candidates if not path.exists())
+
+
+def check_free(run: Path, overwrite: bool) -> None:
+    """Raises RunError where a new run may not be written to `run`."""
+    if not run.exists():
+        return
+    if not run.is_dir():
+        raise RunError(f"--run: {run} is a file")
+    if not any(run.iterdir()):
+        return
+    if not overwrite:
+        raise RunError(
+            f"--run: {run} exists; --overwrite replaces it, "
+            f"`metajax train --resume {run}` goes on with it"
+        )
+    if not (run / CONFIG).is_file():
+        raise RunError(f"--overwrite: {run} is not a run folder (it has no {CONFIG})")
+
+
+def create(run: Path, config: presets.TrainConfig, overwrite: bool) -> None:
+    """Makes a run folder that holds its configuration and nothing else of a run.
+
+    Of a run that is written over, what a run consists of is removed, and no other file.
+
+    Raises:
+        RunError: see `check_free`.
+    """
+    check_free(run, overwrite)
+    run.mkdir(parents=True, exist_ok=True)
+    owned = [run / name for name in _OWNED]
+    for path in [*owned, *(file for pattern in _OWNED_PATTERNS for file in run.glob(pattern))]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    content = {
+        "config": dataclasses.asdict(config),
+        "versions": versions(),
+        "device": device(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    write_json(run / CONFIG, content)
+
+
+def read(run: Path) -> tuple[presets.TrainConfig, dict[str, Any]]:
+    """The configuration of a run folder, and all of its `config.json`.
+
+    Raises:
+        RunError: it is not a run folder, or was written by a version that differs too much.
+    """
+    try:
+        content = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+        return presets.from_json(content["config"]), content
+    except (FileNotFoundError, NotADirectoryError):
+        what = f"has no {CONFIG}" if run.exists() else "does not exist"
+        raise RunError(f"{run} is not a run folder (it {what})") from None
+    except json.JSONDecodeError:
+        raise RunError(f"{run / CONFIG} is damaged (it is not JSON)") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{run / CONFIG} cannot be used ({error})") from None
+
+
+def read_report(run: Path) -> dict[str, Any] | None:
+    """The content of `adaptation.json`, None where there is none that can be read."""
+    try:
+        return json.loads((run / ADAPTATION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def described(config: presets.TrainConfig, row: str = "") -> dict[str, Any]:
+    """What must agree for a checkpoint to belong to a run: all but where it is computed.
+
+    Args:
+        config: of the run.
+        row: which of the run's learners, where it is not the one that the algorithm names.
+    """
+    content = dataclasses.asdict(config)
+    del content["devices"]
+    return {**content, "row": row}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers depend on."""
+    others = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {"python": platform.python_version(), "metajax": __version__, **others}
+
+
+def device() -> dict[str, Any]:
+    """What the default backend computes on."""
+    import jax
+
+    first = jax.devices()[0]
+    return {"platform": first.platform, "kind": first.device_kind, "count": jax.device_count()}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes `content`; a crash leaves the old file or the new one, never half of one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
