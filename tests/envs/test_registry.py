@@ -45,7 +45,8 @@ def test_every_field_has_a_default_and_a_frozen_home(id):
         (
             "maze",
             {"sise": 9},
-            "maze: got field 'sise', expected 'size', 'horizon', 'view', 'position' or 'see_exit'",
+            "maze: got field 'sise', "
+            "expected 'size', 'horizon', 'view', 'position', 'see_exit' or 'far_exit'",
         ),
         ("point", {"goal": 9}, "point: got field 'goal', expected 'horizon'"),
         ("maze", {"size": 10}, "size: got 10, expected an odd number"),

@@ -1,0 +1,218 @@
+"""Pictures of tasks and of episodes on them: numpy in, numpy out, one task at a time.
+
+A ring is where an episode starts, a target where it should end, a disc where the agent is, and the
+line the way it took, from pale to deep as time goes by.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .gridworld import Gridworld
+from .maze import Maze
+from .point import PointNavigation
+
+__all__ = ["frame", "frames", "text"]
+
+_PAPER = np.array([251, 248, 242], float)
+_LINE = np.array([226, 219, 206], float)
+_OUTSIDE = np.array([242, 237, 228], float)
+_SHADE = np.array([221, 214, 202], float)
+_WALL = np.array([47, 57, 78], float)
+_GOAL = np.array([35, 150, 102], float)
+_AGENT = np.array([236, 90, 56], float)
+_START = np.array([128, 132, 146], float)
+_TRAIL = np.array([[190, 213, 240], [37, 92, 184]], float)  # its oldest and its newest part
+
+_STRIDE = 0.1  # side of a square of the plane: what one step covers
+_SQUARES = 15  # along a side of the visible plane, with (0, 0) in the middle
+_SUPERSAMPLED = 3
+
+
+class _Scene(NamedTuple):
+    """A task as squares; places are (down, right) from the top left corner, in squares."""
+
+    side: int
+    walls: np.ndarray  # bool [side, side]
+    start: np.ndarray  # (2,)
+    goal: np.ndarray  # (2,)
+    marks: float = 1.0  # size of what is drawn on it, in squares
+    margin: float = 0.0  # width of the band along its sides where no goal lies
+
+
+def frame(env: Any, task: Any, position: Any, trail: Any = None, pixels: int = 320) -> np.ndarray:
+    """A picture of one task and of the agent on it.
+
+    Args:
+      env: a `Maze`, a `Gridworld` or a `PointNavigation`.
+      task: one task of it.
+      position: where the agent is, (2,).
+      trail: where it was before, [t, 2], oldest first; nothing is drawn of None.
+      pixels: side of the picture, at least 32.
+
+    Returns:
+      uint8 [pixels, pixels, 3].
+
+    Raises:
+      ValueError: an environment that has no pictures, or too few pixels.
+    """
+    path = np.asarray(position, float)[None]
+    if trail is not None:
+        path = np.concatenate([np.asarray(trail, float), path])
+    scene = _scene(env, task)
+    return _draw(scene, _background(scene, pixels), _places(env, path), len(path))
+
+
+def frames(env: Any, task: Any, positions: Any, length: int, pixels: int = 320) -> np.ndarray:
+    """An episode as pictures: one for each of the first `length` of `positions` [T, 2].
+
+    `positions[0]` is where the episode started. The trail grows from picture to picture.
+
+    Returns:
+      uint8 [length, pixels, pixels, 3].
+
+    Raises:
+      ValueError: as `frame`, or a length outside 1 to T.
+    """
+    path = np.asarray(positions, float)
+    if not 1 <= length <= len(path):
+        raise ValueError(f"length: got {length}, expected from 1 to {len(path)}")
+    scene = _scene(env, task)
+    background, places = _background(scene, pixels), _places(env, path)
+    ends = range(1, length + 1)
+    return np.stack([_draw(scene, background, places[:end], length) for end in ends])
+
+
+def text(env: Any, task: Any, state: Any) -> str:
+    """The same for a terminal, two columns a square: @ the agent, X the goal, o the start.
+
+    Raises:
+      ValueError: an environment that has no pictures.
+    """
+    scene = _scene(env, task)
+    floor = "  " if isinstance(env, Maze) else "· "
+    lines = np.where(scene.walls, "██", floor)
+    agent = _places(env, np.asarray(state.position, float)[None])[0]
+    for sign, place in (("o ", scene.start), ("X ", scene.goal), ("@ ", agent)):
+        row, column = np.floor(place).astype(int)
+        if 0 <= row < scene.side and 0 <= column < scene.side:
+            lines[row, column] = sign
+    return "\n".join("".join(line).rstrip() for line in lines)
+
+
+def _scene(env: Any, task: Any) -> _Scene:
+    if isinstance(env, PointNavigation):
+        start, goal = _places(env, np.stack([np.zeros(2), np.asarray(task.goal, float)]))
+        walls = np.zeros((_SQUARES, _SQUARES), bool)
+        return _Scene(_SQUARES, walls, start, goal, marks=1.5, margin=_SQUARES / 2 - 5)
+    if not isinstance(env, Maze | Gridworld):
+        raise ValueError(
+            f"env: got {type(env).__name__}, expected Maze, Gridworld or PointNavigation"
+        )
+    words = np.asarray(task.walls)
+    columns = np.arange(env.size)
+    walls = words[:, columns // 32] >> (columns % 32).astype(np.uint32) & 1 != 0
+    goal = task.exit if isinstance(env, Maze) else task.goal
+    marks = 1.0 if isinstance(env, Maze) else 0.8
+    return _Scene(env.size, walls, np.asarray(task.start) + 0.5, np.asarray(goal) + 0.5, marks)
+
+
+def _places(env: Any, positions: np.ndarray) -> np.ndarray:
+    """Positions of the environment, [t, 2], as places of its scene."""
+    if isinstance(env, PointNavigation):
+        right, up = positions.T / _STRIDE
+        return _SQUARES / 2 + np.stack([-up, right], axis=-1)
+    return positions + 0.5
+
+
+def _background(scene: _Scene, pixels: int) -> np.ndarray:
+    """Floor, grid lines and walls: float [pixels, pixels, 3]."""
+    if pixels < 32:
+        raise ValueError(f"pixels: got {pixels}, expected at least 32")
+    picture = np.broadcast_to(_PAPER, (pixels, pixels, 3)).copy()
+    unit = pixels / scene.side
+    # Distance in pixels from the middle of each pixel to the nearest line between two squares.
+    middle = (np.arange(pixels) + 0.5) / unit
+    within = np.clip(
+        np.minimum(middle, scene.side - middle) - scene.margin, -0.5 / unit, 0.5 / unit
+    )
+    within = within * unit + 0.5
+    _blend(picture, 1 - within[:, None] * within[None], _OUTSIDE)
+    gap = np.abs(middle - np.round(middle)) * unit
+    line = np.clip(1.1 - gap, 0, 1)
+    _blend(picture, np.maximum(line[:, None], line[None]), _LINE)
+    edge = np.clip(2 - np.minimum(middle, scene.side - middle) * unit, 0, 1)
+    _blend(picture, np.maximum(edge[:, None], edge[None]), _SHADE)
+    if scene.walls.any():
+        fine = np.arange(pixels * _SUPERSAMPLED) * scene.side // (pixels * _SUPERSAMPLED)
+        walls = _rounded(scene.walls[np.ix_(fine, fine)], unit * _SUPERSAMPLED)
+        drop = max(1, round(0.14 * unit))
+        shadow = np.pad(walls, ((drop, 0), (0, 0)), mode="edge")[:pixels]
+        _blend(picture, shadow, _SHADE)
+        _blend(picture, walls, _WALL)
+    return picture
+
+
+def _rounded(mask: np.ndarray, unit: float) -> np.ndarray:
+    """How much of each pixel a supersampled mask covers, its corners rounded: [pixels, pixels].
+
+    A blur moves no straight edge of a mask, only its corners.
+    """
+    reach = max(1, round(0.16 * unit))
+    soft = mask.astype(float)
+    for axis in (0, 1):
+        padding = [(reach + 1, reach) if a == axis else (0, 0) for a in (0, 1)]
+        total = np.cumsum(np.pad(soft, padding, mode="edge"), axis=axis)
+        later = np.take(total, np.arange(2 * reach + 1, total.shape[axis]), axis=axis)
+        earlier = np.take(total, np.arange(total.shape[axis] - 2 * reach - 1), axis=axis)
+        soft = (later - earlier) / (2 * reach + 1)
+    side = mask.shape[0] // _SUPERSAMPLED
+    blocks = (soft > 0.5).reshape(side, _SUPERSAMPLED, side, _SUPERSAMPLED)
+    return blocks.mean(axis=(1, 3))
+
+
+def _draw(scene: _Scene, background: np.ndarray, path: np.ndarray, length: int) -> np.ndarray:
+    """The scene with the agent at the end of `path` [t, 2], of at most `length` places."""
+    picture = background.copy()
+    unit = len(picture) / scene.side
+    goal, start, places = scene.goal * unit, scene.start * unit, path * unit
+    mark = unit * scene.marks
+    age = np.arange(len(path)) / max(length - 1, 1)
+    colours = _TRAIL[0] + (_TRAIL[1] - _TRAIL[0]) * age[:, None]
+    for tail, head, colour in zip(places[:-1], places[1:], colours[1:], strict=True):
+        _segment(picture, tail, head, 0.11 * unit, colour)
+    for radius, colour in ((0.42, _GOAL), (0.29, _PAPER), (0.17, _GOAL)):
+        _disc(picture, goal, radius * mark, colour)
+    _disc(picture, start, 0.2 * mark, _START)
+    _disc(picture, start, 0.11 * mark, _PAPER)
+    _disc(picture, places[-1], 0.36 * mark, _PAPER)
+    _disc(picture, places[-1], 0.3 * mark, _AGENT)
+    return np.round(picture).astype(np.uint8)
+
+
+def _disc(picture: np.ndarray, centre: np.ndarray, radius: float, colour: np.ndarray) -> None:
+    _segment(picture, centre, centre, radius, colour)
+
+
+def _segment(
+    picture: np.ndarray, tail: np.ndarray, head: np.ndarray, radius: float, colour: np.ndarray
+) -> None:
+    """Paints what is within `radius` of the line from `tail` to `head`, all in pixels."""
+    low = np.floor(np.minimum(tail, head) - radius - 1).astype(int).clip(0, len(picture))
+    high = np.ceil(np.maximum(tail, head) + radius + 1).astype(int).clip(0, len(picture))
+    if (low >= high).any():
+        return
+    rows, columns = np.mgrid[low[0] : high[0], low[1] : high[1]] + 0.5
+    offset = np.stack([rows - tail[0], columns - tail[1]], axis=-1)
+    along = head - tail
+    share = np.clip(offset @ along / max(float(along @ along), 1e-9), 0, 1)
+    distance = np.linalg.norm(offset - share[..., None] * along, axis=-1)
+    part = picture[low[0] : high[0], low[1] : high[1]]
+    _blend(part, np.clip(radius - distance + 0.5, 0, 1), colour)
+
+
+def _blend(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:
+    """Paints `colour` over `picture`, in place, as far as `cover`, [H, W] from 0 to 1, says."""
+    picture += cover[..., None] * (colour - picture)
