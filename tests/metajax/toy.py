@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from metajax.types import MetaLearner, MetaState, Problem, Trace
@@ -70,20 +71,23 @@ def learner(*, of: Problem | None = None, steps: int = 1, work: int = 0) -> Meta
     return MetaLearner(init, update, adapt)
 
 
-CACHE = {
-    "jax_compilation_cache_dir": None,
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-}
+def compiled_once(directory: Path, **options: object) -> Iterator[None]:
+    """A fixture's body, for tests that run the same few programs over and over.
 
-
-def compiled_once(directory: Path) -> Iterator[None]:
-    """A fixture's body, for tests that run the same few programs over and over."""
-    before = {name: getattr(jax.config, name) for name in CACHE}
-    for name, value in CACHE.items():
-        jax.config.update(name, str(directory) if value is None else value)
-    compilation_cache.reset_cache()
-    yield
+    Subprocesses are given the same options, for they compile the same programs.
+    """
+    options |= {
+        "jax_compilation_cache_dir": str(directory),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: jax.config.values[name] for name in options}
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in options.items():
+            jax.config.update(name, value)
+            environment.setenv(name.upper(), str(value))
+        compilation_cache.reset_cache()
+        yield
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
