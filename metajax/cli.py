@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -42,6 +43,9 @@ usage: metajax COMMAND ...
 
 def main() -> NoReturn:
     """The entry point of `metajax`."""
+    logging.basicConfig(format="metajax: %(message)s")
+    # What Orbax has to say of half-written checkpoints is said better by ours.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         status = run(sys.argv[1:])
     except KeyboardInterrupt:

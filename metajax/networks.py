@@ -45,21 +45,36 @@ class MLP(nn.Module):
 
 
 # Nearly uniform first policies explore; the gain, 0.01, is that of PPO's reference implementations.
-_policy_head = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
+_nearly_zero = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
+
+
+def _policy_output(observation: Array, outputs: int, policy: Any) -> Array:
+    """An MLP from a flat observation of any dtype, and a linear path beside it.
+
+    The linear path adapts fast: what a gradient step on its weights does to the output grows with
+    the square of `skip`, and for a one-hot observation it is a table with a row of its own.
+    """
+    inputs = observation.astype(jnp.result_type(float))
+    mlp = MLP((*policy.hidden, outputs), policy.activation, last_kernel_init=_nearly_zero)
+    out = mlp(inputs)
+    if policy.skip:
+        table = nn.Dense(outputs, use_bias=False, kernel_init=nn.initializers.zeros)
+        out += policy.skip * table(inputs)
+    return out
 
 
 class CategoricalPolicy(nn.Module):
-    """Logits over `actions` choices from a flat observation of any dtype; its value is 0."""
+    """Logits over `actions` choices; its value is 0."""
 
     actions: int
     hidden: Sequence[int] = (64, 64)
     activation: Callable[[Array], Array] = nn.tanh
+    skip: float = 0.0
 
     @nn.compact
     def __call__(self, observation: Array, carry: Any = ()) -> tuple[Array, Array, Any]:
-        inputs = observation.astype(jnp.result_type(float))
-        mlp = MLP((*self.hidden, self.actions), self.activation, last_kernel_init=_policy_head)
-        return mlp(inputs), jnp.zeros(inputs.shape[:-1]), carry
+        logits = _policy_output(observation, self.actions, self)
+        return logits, jnp.zeros(logits.shape[:-1]), carry
 
 
 class GaussianPolicy(nn.Module):
@@ -68,31 +83,32 @@ class GaussianPolicy(nn.Module):
     actions: int
     hidden: Sequence[int] = (64, 64)
     activation: Callable[[Array], Array] = nn.tanh
+    skip: float = 0.0
     initial_std: float = 1.0
 
     @nn.compact
     def __call__(
         self, observation: Array, carry: Any = ()
     ) -> tuple[tuple[Array, Array], Array, Any]:
-        inputs = observation.astype(jnp.result_type(float))
-        mlp = MLP((*self.hidden, self.actions), self.activation, last_kernel_init=_policy_head)
+        mean = _policy_output(observation, self.actions, self)
         initial = nn.initializers.constant(math.log(self.initial_std))
         log_std = self.param("log_std", initial, (self.actions,))
-        mean = mlp(inputs)
-        return (mean, jnp.broadcast_to(log_std, mean.shape)), jnp.zeros(inputs.shape[:-1]), carry
+        return (mean, jnp.broadcast_to(log_std, mean.shape)), jnp.zeros(mean.shape[:-1]), carry
 
 
 def mlp_policy(
     action_space: Any,
     hidden: Sequence[int] = (64, 64),
     activation: Callable[[Array], Array] = nn.tanh,
+    skip: float = 0.0,
     initial_std: float = 1.0,
 ) -> CategoricalPolicy | GaussianPolicy:
     """The multilayer policy that fits an action space: categorical or Gaussian.
 
+    `skip` scales a linear path from the observation to the logits or means, 0 leaves it out.
     `initial_std` is the Gaussian's standard deviation before training, in units of the action.
     """
     if hasattr(action_space, "n"):
-        return CategoricalPolicy(action_space.n, tuple(hidden), activation)
+        return CategoricalPolicy(action_space.n, tuple(hidden), activation, skip)
     (actions,) = action_space.shape
-    return GaussianPolicy(actions, tuple(hidden), activation, initial_std)
+    return GaussianPolicy(actions, tuple(hidden), activation, skip, initial_std)

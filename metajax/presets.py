@@ -112,6 +112,8 @@ class PolicyConfig(TrainConfig):
     """lvc or log_prob: what the inner gradient's derivative sees."""
     entropy: float = 0.0
     """Weight of the policy's entropy in both losses."""
+    skip: float = 0.0
+    """Scale of a linear path from the observation to the policy's output; 0 leaves it out."""
     initial_std: float = 1.0
     """Standard deviation of a continuous policy before training."""
 
@@ -170,16 +172,17 @@ PRESETS: dict[str, TrainConfig] = {
         preset="maze",
         updates=400,
         tasks=32,
-        inner_learning_rate=(25.0,),
-        inner_steps=2,
+        inner_learning_rate=(20.0, 4.0),
         outer_learning_rate=2e-3,
         final_rate=0.1,
+        gradient_clip=1.0,
         hidden=(64, 64),
-        episodes=24,
-        gae_lambda=0.95,
-        normalise_advantage=False,
+        skip=3.0,
+        episodes=32,
+        gae_lambda=0.8,
         entropy=0.01,
-        env=Maze(horizon=60, far_exit=False),
+        evaluation_tasks=1024,
+        env=Maze(horizon=60, view=0, far_exit=False),
     ),
     "gridworld": GridworldConfig(
         preset="gridworld",
@@ -291,8 +294,8 @@ def _check(config: TrainConfig) -> None:
     for name in at_least_one:
         if getattr(config, name) < 1:
             raise ValueError(f"{name}: expected at least 1, got {getattr(config, name)}")
-    for name in ("inner_steps", "evaluation_steps", "gradient_clip"):
-        if getattr(config, name) < 0:
+    for name in ("inner_steps", "evaluation_steps", "gradient_clip", "skip"):
+        if getattr(config, name, 0) < 0:
             raise ValueError(f"{name}: expected at least 0, got {getattr(config, name)}")
     for name in ("outer_learning_rate", "initial_std"):
         if getattr(config, name, 1.0) <= 0:
@@ -321,7 +324,9 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
         )
     assert isinstance(config, PolicyConfig)
     env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
-    network = mlp_policy(env.action_space, config.hidden, activation, config.initial_std)
+    network = mlp_policy(
+        env.action_space, config.hidden, activation, config.skip, config.initial_std
+    )
 
     def problem(episodes: int) -> Problem:
         return policy_gradient(
