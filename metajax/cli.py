@@ -49,7 +49,6 @@ def main() -> NoReturn:
     try:
         status = run(sys.argv[1:])
     except KeyboardInterrupt:
-        _say("stopped")
         sys.stdout.flush()
         # At once: a chunk that the device still computes would hold up an ordinary exit.
         os._exit(130)
@@ -142,13 +141,13 @@ def _train(arguments: list[str]) -> int:
     _note_changes(stored)
     try:
         _train_learners(folder, config, experiment, options.quiet)
+        return _finish(folder, config, experiment)
     except training.Interrupted as stopped:
         _say(f"{stopped}; go on with: metajax train --resume {folder}")
         return 128 + stopped.signum
     except KeyboardInterrupt:
-        _say(f"go on with: metajax train --resume {folder}")
+        _say(f"stopped; go on with: metajax train --resume {folder}")
         raise
-    return _finish(folder, config, experiment)
 
 
 def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> None:

@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ STREAMS = {"training": 0, "heldout": 1, "baseline": 2}
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
+_POLL_SECONDS = 0.002
 
 
 class Interrupted(KeyboardInterrupt):
@@ -261,23 +263,43 @@ def _run_chunks(
 
     pending = None
     recorder.compiled()
-    while update < plan.updates and not (stop and stop.signum):
-        count = min(plan.log_every - update % plan.log_every, plan.updates - update)
-        state, totals = program(state, np.int32(count))
-        state = jax.device_put(state, shardings)
-        update += count
-        # The next chunk is given this state's memory, so a checkpoint needs its own.
-        due = recorder.keeper and saved + plan.checkpoint_every <= update < plan.updates
-        snapshot = copy(state) if due else None
-        saved = update if due else saved
+    # Some backends return from a call when its result is there, and cannot be interrupted until
+    # then. From a thread, either kind leaves the host free.
+    with _Thread() as device:
+        while update < plan.updates and not (stop and stop.signum):
+            count = min(plan.log_every - update % plan.log_every, plan.updates - update)
+            call = device.submit(program, state, np.int32(count))
+            if pending:
+                recorder.report(*pending)  # while the device is busy
+            state, totals = _wait(call)
+            state = jax.device_put(state, shardings)
+            update += count
+            # The next chunk is given this state's memory, so a checkpoint needs its own.
+            due = recorder.keeper and saved + plan.checkpoint_every <= update < plan.updates
+            snapshot = copy(state) if due else None
+            saved = update if due else saved
+            pending = (update, count, totals, snapshot)
         if pending:
-            recorder.report(*pending)  # while the device is busy
-        pending = (update, count, totals, snapshot)
-    if pending:
-        recorder.report(*pending)
+            recorder.report(*pending)
     if recorder.keeper and saved < update:
         recorder.save(update, state)
     return state
+
+
+class _Thread(ThreadPoolExecutor):
+    """A thread for calls in order; it is left to itself where an exception leaves the block."""
+
+    def __init__(self) -> None:
+        super().__init__(max_workers=1, thread_name_prefix="metajax")
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown(wait=False, cancel_futures=True)
+
+
+def _wait(call: Future[Any]) -> Any:
+    while not call.done():
+        time.sleep(_POLL_SECONDS)  # unlike blocking, lets Ctrl-C through
+    return call.result()
 
 
 def _named(leaf: jax.ShapeDtypeStruct, taken: Any, given: Any) -> Any:
@@ -321,7 +343,7 @@ class _Recorder:
     def report(self, update: int, count: int, totals: _Totals, snapshot: MetaState | None) -> None:
         """Waits for a chunk of `count` updates to end, then records it."""
         while not all(leaf.is_ready() for leaf in jax.tree.leaves(totals)):
-            time.sleep(0.002)  # unlike blocking on the array, lets Ctrl-C through
+            time.sleep(_POLL_SECONDS)
         now = time.perf_counter()
         low, high = map(int, totals.env_steps)
         steps = (high << 32) + low
