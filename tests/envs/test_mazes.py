@@ -10,8 +10,8 @@ import pytest
 
 from envs import mazes
 
-# high, wide: a single cell, a corridor, oblong, two words a row
-SHAPES = [(1, 1), (1, 6), (5, 3), (4, 31)]
+# high, wide: a single cell, oblong, two words a row
+SHAPES = [(1, 1), (5, 3), (4, 31)]
 
 
 @functools.cache

@@ -78,9 +78,9 @@ def test_a_walk_by_hand():
     assert timestep.reward == pytest.approx(-np.hypot(0.15, 0.05))
     state, timestep = step(key, state, jnp.array([0.1, -0.05]), task)
     assert not timestep.terminated
-    state, timestep = step(key, state, jnp.array([0.045, 0.02]), task)
+    state, timestep = step(key, state, jnp.array([0.045, 0.012]), task)
     assert not timestep.terminated  # near along x only
-    state, timestep = step(key, state, jnp.array([0.0, -0.015]), task)
+    state, timestep = step(key, state, jnp.array([0.0, -0.007]), task)
     assert timestep.terminated
     assert not timestep.truncated
     assert timestep.reward == pytest.approx(-np.hypot(0.005, 0.005), abs=1e-6)
