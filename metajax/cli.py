@@ -25,6 +25,7 @@ from .arguments import (
     parse,
     parse_train,
 )
+from .loggers import MetricsError
 
 __all__ = ["main", "run"]
 
@@ -75,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
         if command not in commands:
             raise UsageError(f"command: expected one of {', '.join(commands)}, got {command!r}")
         return commands[command](rest)
-    except UsageError as error:
+    except (UsageError, MetricsError) as error:
         _say(str(error))
         return 2
     except SystemExit as done:  # --help

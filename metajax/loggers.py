@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -14,10 +15,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-__all__ = ["CLOCK_FIELDS", "MetricsLog", "Reporter", "read_metrics"]
+__all__ = ["CLOCK_FIELDS", "MetricsError", "MetricsLog", "Reporter", "read_metrics"]
 
 # The only fields of a line that differ between two runs of one configuration and seed.
 CLOCK_FIELDS = ("seconds",)
+
+
+class MetricsError(ValueError):
+    """A log that cannot be read; the message is one line and says where."""
 
 
 class MetricsLog:
@@ -57,7 +62,11 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`, empty where there is none; a torn last line is left out."""
+    """The rows of a `metrics.jsonl`, empty where there is none; a torn last line is left out.
+
+    Raises:
+        MetricsError: another line is damaged.
+    """
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
@@ -71,13 +80,13 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError):
             if number == len(lines):
                 break
-            raise ValueError(f"{path}: line {number} is not a line of metrics") from None
+            raise MetricsError(f"{path}: line {number} is not a line of metrics") from None
         rows.append(row)
     return rows
 
 
 class Reporter:
-    """Progress of a training run on stderr: a bar where one can move, else plain lines.
+    """Progress of a training run, for people: a bar where one can move, else plain lines.
 
     Args:
         updates: how many there will be.
@@ -92,7 +101,10 @@ class Reporter:
         self._title = title
         self._show = show is not False
         console = Console(stderr=True)
-        moving = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
+        moving = console.is_terminal and not console.is_dumb_terminal
+        if console.is_jupyter:  # there, rich needs widgets for what moves, and stderr is alarming
+            moving = importlib.util.find_spec("ipywidgets") is not None
+        self._stream = sys.stdout if console.is_jupyter else sys.stderr
         self._bar = _bar(console) if self._show and moving else None
         self._task = None
         self._last_line = -math.inf
@@ -137,7 +149,7 @@ class Reporter:
             self._bar.stop()
 
     def _print(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=self._stream, flush=True)
 
 
 def _bar(console: Console) -> Progress:

@@ -27,6 +27,7 @@ def learning_curve(
     *,
     title: str,
     oracle: float | None = None,
+    samples: str = "environment steps",
 ) -> None:
     """Draws the score on training tasks, before and after adaptation, against updates.
 
@@ -35,6 +36,7 @@ def learning_curve(
         path: the PNG to write.
         title: above the picture.
         oracle: the best mean score, where known; a dashed line.
+        samples: what `env_steps` counts.
     """
     figure, axes = _figure(title)
     updates = np.array([row["update"] for row in rows])
@@ -54,7 +56,7 @@ def learning_curve(
         pace = rows[-1]["env_steps"] / updates[-1]
         above = axes.secondary_xaxis("top", (lambda x: x * pace, lambda x: x / pace))
         above.xaxis.set_major_formatter(EngFormatter(sep=""))
-        above.set_xlabel("environment steps", color=_GREY)
+        above.set_xlabel(samples, color=_GREY)
         above.tick_params(colors=_GREY)
     _save(figure, axes, path)
 

@@ -39,7 +39,13 @@ def draw_curves(
     written = [run / "learning.png"]
     rows = loggers.read_metrics(run / METRICS)
     oracle = report["oracle"] if report else None
-    plots.learning_curve(rows, written[0], title=f"Learning: {name}", oracle=oracle)
+    plots.learning_curve(
+        rows,
+        written[0],
+        title=f"Learning: {name}",
+        oracle=oracle,
+        samples="environment steps" if hasattr(config, "env") else "examples",
+    )
     if report:
         written.append(run / "adaptation.png")
         plots.adaptation_curve(report, written[1], title=f"Adaptation: {name}")

@@ -114,6 +114,7 @@ def train(
         ValueError: an argument is out of range, or a metric is not a scalar.
         FileExistsError: `run` holds a run and `resume` is false.
         CheckpointError: there are checkpoints and none can be used, or another process trains here.
+        MetricsError: `metrics.jsonl` is damaged elsewhere than at its end.
         Interrupted: see above.
     """
     plan = _Plan(
@@ -140,9 +141,9 @@ def train(
             checkpoints.Keeper(directory, config=fingerprint, keep=keep)
         )
         found = _newest(run, _abstract_state(learner), fingerprint)
-        recorder.keeper.set_aside(found.update if found else 0)
         log = MetricsLog(run / METRICS, keep_until=found.update if found else 0)
         recorder.go_on(stack.enter_context(contextlib.closing(log)), found)
+        recorder.keeper.set_aside(found.update if found else 0)
         stop = stack.enter_context(_Stop(recorder.reporter.note))
         state = _run_chunks(learner, key, plan, recorder, found, stop)
         if stop.signum is not None:

@@ -390,6 +390,15 @@ def test_a_damaged_config_is_refused(copied, capsys, text, words):
     assert words in refused(capsys, "evaluate", copied)
 
 
+def test_a_damaged_log_is_refused_and_kept(copied, capsys):
+    log = copied / "metrics.jsonl"
+    log.write_bytes(b"\xff" + log.read_bytes())
+    before = everything(copied)
+    for command in (["train", "--resume"], ["render"]):
+        assert "line 1 is not a line of metrics" in refused(capsys, *command, copied)
+    assert everything(copied) == before
+
+
 def test_a_run_that_another_process_trains_is_refused(copied, capsys):
     from metajax import checkpoints
 
