@@ -177,7 +177,12 @@ def figures(
 
 
 def show(console: Console, report: dict[str, Any]) -> None:
-    table = Table(title="One MAML update on point navigation", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title="One MAML update on point navigation",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     table.add_column("side", no_wrap=True)
     for column in ("first s", "ms", "best", "worst", "upd/s", "steps/s", "ratio (range)"):
         table.add_column(column, justify="right", no_wrap=True)
