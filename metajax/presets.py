@@ -208,8 +208,8 @@ PRESETS: dict[str, TrainConfig] = {
         initial_std=0.3,
         final_rate=0.1,
     ),
-    # Trained for one step, five shots leave too little to go on from: the published error after five
-    # steps (clvrai/MAML-TensorFlow) takes training for two.
+    # Trained for one step, five shots leave too little to go on from: the published error after
+    # five steps (clvrai/MAML-TensorFlow) takes training for two.
     "sinusoid-5": _sinusoid(5, inner_steps=2),
     "sinusoid-10": _sinusoid(10, inner_steps=1),
     "bandit-10x5": BanditConfig(

@@ -54,7 +54,8 @@ def policy_gradient(
 
     Args:
         env: an environment with tasks as data, see `envs.core.Environment`.
-        network: a policy, `apply(params, observation, carry)`, such as `networks.mlp_policy`.
+        network: a policy, `apply(params, observation, carry)`, such as `networks.mlp_policy`; it
+            takes observations with any leading axes.
         episodes: B, of each inner step and of the judging batch.
         horizon: T, the most steps of an episode; the environment's own where None.
         discount: γ in [0, 1].
@@ -100,9 +101,9 @@ def policy_gradient(
 
     def loss(params: Params, batch: Trajectories) -> tuple[Array, dict[str, Array]]:
         flat = batch.observation.reshape(-1, *batch.observation.shape[2:])
-        apply = jax.vmap(lambda observation: network.apply(params, observation, ())[0])
         parameters = jax.tree.map(
-            lambda leaf: leaf.reshape(*batch.mask.shape, *leaf.shape[1:]), apply(flat)
+            lambda leaf: leaf.reshape(*batch.mask.shape, *leaf.shape[1:]),
+            network.apply(params, flat, ())[0],
         )
         log_prob = distribution.log_prob(parameters, batch.action)
         mean_entropy = masked_mean(distribution.entropy(parameters), batch.mask)
