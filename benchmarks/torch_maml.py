@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -139,7 +139,7 @@ def compiled_kernels(block: int = 10) -> Kernels:
 
     On a CPU tanh is then made of exponentials, which is twice as fast as the library's.
     """
-    options: dict[str, str | int | bool] = {"cpp.use_decompose_tanh": True}
+    options: dict[str, Any] = {"cpp.use_decompose_tanh": True}
     compiled = functools.partial(torch.compile, fullgraph=True, dynamic=False, options=options)
     return Kernels(compiled(play), block, compiled(adapt_traceable), compiled(surrogate_loss))
 
