@@ -149,12 +149,24 @@ def _over_devices(body: Callable[..., Any], mapping: Mapping, out_specs: Any) ->
     )
 
 
-def _chunks(per_task: Any, mapping: Mapping) -> tuple[int, Any]:
-    """The number of chunks on this device, and the tasks with a leading axis of that length."""
+def _chunk_size(tasks: int, mapping: Mapping) -> int:
+    """The largest chunk that divides a device's tasks, unless that is far below what was asked for.
+
+    Then the last chunk is a shorter one: a second program, but not thousands of tiny chunks where
+    the number of tasks is a prime.
+    """
+    bound = min(mapping.chunk or _CHUNK, tasks)
+    divisor = _largest_divisor(tasks, bound)
+    return divisor if 2 * divisor > bound else bound
+
+
+def _split(per_task: Any, mapping: Mapping) -> tuple[Any, Any]:
+    """Whole chunks with a leading axis of their number, and the tasks left over, or None."""
     tasks = jax.tree.leaves(per_task)[0].shape[0]
-    size = _largest_divisor(tasks, mapping.chunk or _CHUNK)
-    count = tasks // size
-    return count, jax.tree.map(lambda leaf: leaf.reshape(count, size, *leaf.shape[1:]), per_task)
+    size = _chunk_size(tasks, mapping)
+    whole = tasks - tasks % size
+    chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), per_task)
+    return chunks, jax.tree.map(lambda leaf: leaf[whole:], per_task) if whole < tasks else None
 
 
 def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[..., Any]:
@@ -169,14 +181,15 @@ def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[
             out = jax.vmap(function, in_axes=(None, 0))(shared, chunk)
             return jax.tree.map(functools.partial(jnp.sum, axis=0), out)
 
-        count, chunks = _chunks(per_task, mapping)
-        first = jax.tree.map(lambda leaf: leaf[0], chunks)
-        sums = total(first)
-        if count > 1:
+        chunks, left_over = _split(per_task, mapping)
+        sums = total(jax.tree.map(lambda leaf: leaf[0], chunks))
+        if jax.tree.leaves(chunks)[0].shape[0] > 1:
             rest = jax.tree.map(lambda leaf: leaf[1:], chunks)
             sums, _ = jax.lax.scan(
                 lambda sums, chunk: (jax.tree.map(jnp.add, sums, total(chunk)), None), sums, rest
             )
+        if left_over is not None:
+            sums = jax.tree.map(jnp.add, sums, total(left_over))
         tasks = jax.tree.leaves(per_task)[0].shape[0] * mapping.devices
         if mapping.mesh is not None:
             sums = jax.lax.psum(sums, AXIS)
@@ -191,9 +204,12 @@ def map_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[..., A
     """`function(shared, task_data)` of one task -> the same of N tasks, each result kept."""
 
     def body(shared: Any, per_task: Any) -> Any:
-        _, chunks = _chunks(per_task, mapping)
+        chunks, left_over = _split(per_task, mapping)
         mapped = jax.vmap(function, in_axes=(None, 0))
         out = jax.lax.map(lambda chunk: mapped(shared, chunk), chunks)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+        out = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+        if left_over is None:
+            return out
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), out, mapped(shared, left_over))
 
     return _over_devices(body, mapping, out_specs=jax.P(AXIS))

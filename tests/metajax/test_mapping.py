@@ -71,6 +71,19 @@ def test_mapped_tasks_keep_their_order():
         )
 
 
+@pytest.mark.parametrize("tasks", [7, 11, 12])
+def test_a_number_of_tasks_that_no_chunk_divides_is_not_cut_into_tiny_ones(tasks):
+    mapping = mj.Mapping(chunk=5)
+    values = jnp.arange(float(tasks))
+    mean = jax.jit(mean_over_tasks(lambda shared, task: shared * task, mapping))
+    np.testing.assert_allclose(mean(jnp.float32(2.0), values), tasks - 1.0)
+    mapped = map_tasks(lambda shared, task: shared + task, mapping)
+    np.testing.assert_array_equal(mapped(jnp.float32(1.0), values), values + 1)
+    program = jax.make_jaxpr(mapped)(jnp.float32(1.0), values)
+    (loop,) = [e for e in program.eqns if e.primitive.name == "scan"]
+    assert loop.params["length"] <= 3
+
+
 def test_tiled_function_is_itself_under_vmap_whatever_is_batched():
     def function(a, b):
         return {"sum": a["x"] + b, "product": a["x"] * b}
