@@ -21,7 +21,7 @@ import optax
 from .mapping import tiled
 from .types import Batch, Params, Problem, Trace, pytree_dataclass
 
-__all__ = ["Inner", "Record", "adam", "descend", "replay", "run", "sgd"]
+__all__ = ["Inner", "Record", "adam", "descend", "replay", "replay_path", "run", "sgd"]
 
 Array = jax.Array
 
@@ -162,15 +162,45 @@ def replay(
     With `first_order` the recorded gradients are constants (FOMAML). Reverse mode, once: a second
     derivative of the meta-objective is not available through it.
     """
+    return _replay(problem, inner, params, record, first_order, keep=False)[0]
 
-    def step(carry: tuple[Params, Any], recorded: Any) -> tuple[tuple[Params, Any], None]:
+
+def replay_path(
+    problem: Problem, inner: Inner, params: Params, record: Record, first_order: bool = False
+) -> tuple[Params, Batch]:
+    """As `replay`, but θ_1, ..., θ_K with a leading axis K, and the batch that judges each."""
+    path = _replay(problem, inner, params, record, first_order, keep=True)[1]
+    if problem.on_policy:
+        judged = jax.tree.map(
+            lambda all, last: jnp.concatenate([all[1:], last[None]]), record.batches, record.judged
+        )
+    else:  # one query set judges every step
+        judged = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf[None], (inner.steps, *leaf.shape)), record.judged
+        )
+    return path, judged
+
+
+def _replay(
+    problem: Problem,
+    inner: Inner,
+    params: Params,
+    record: Record,
+    first_order: bool,
+    keep: bool,
+) -> tuple[Params, Params | None]:
+    """θ_K, and where `keep` is set θ_1, ..., θ_K."""
+
+    def step(carry: tuple[Params, Any], recorded: Any) -> tuple[tuple[Params, Any], Any]:
         theta, opt_state = carry
         batch, grads = recorded
         if not first_order:
             support = record.batches if batch is None else batch
             grads = _recorded_gradient(problem.inner_loss, theta, support, grads)
-        return descend(inner.optimizer, grads, opt_state, theta), None
+        carry = descend(inner.optimizer, grads, opt_state, theta)
+        return carry, carry[0] if keep else None
 
     batches = record.batches if problem.on_policy else None
     carry = (params, inner.optimizer.init(params))
-    return jax.lax.scan(step, carry, (batches, record.gradients))[0][0]
+    (adapted, _), path = jax.lax.scan(step, carry, (batches, record.gradients))
+    return adapted, path

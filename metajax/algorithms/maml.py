@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from ..inner import Inner, Record, replay, run
+from ..inner import Inner, Record, replay, replay_path, run
 from ..mapping import Mapping, tiled
 from ..types import MetaLearner, Params, Problem
 from .core import from_task_gradient, trace_metrics
@@ -24,9 +26,15 @@ def maml(
     tasks: int,
     *,
     first_order: bool = False,
+    step_weights: Sequence[float] = (),
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
     """Minimises E_T[L_T(θ')], θ' = θ after K inner steps on task T (algorithms 1 and 3).
+
+    With `step_weights` it minimises Σ_k w_k E_T[L_T(θ_k)], the losses after all inner steps: the
+    multi-step loss of MAML++ (Antoniou et al. 2019, arXiv 1810.09502, equation 4), its weights
+    constant.
+    Where a problem is on-policy, the batch that step k+1 adapts on judges step k.
 
     The meta-gradient goes through the inner steps. For reinforcement learning it is that of the
     problem's surrogate; see `estimators` for what each surrogate's Hessian leaves out.
@@ -37,17 +45,32 @@ def maml(
         outer: the outer optimiser, any optax transformation.
         tasks: N, tasks of one update.
         first_order: takes dθ'/dθ for the identity (FOMAML).
+        step_weights: w_1, ..., w_K, at least 0 and not all 0; () judges the last step alone.
         mapping: how tasks are laid on hardware.
 
     Raises:
-        ValueError: a size that cannot be.
+        ValueError: a size that cannot be, or weights that are not one for each inner step.
     """
+    if step_weights and (
+        len(step_weights) != inner.steps or min(step_weights) < 0 or not any(step_weights)
+    ):
+        raise ValueError(
+            f"step weights: expected {inner.steps} of at least 0, not all 0, got {step_weights}"
+        )
+
+    def multi_step_loss(params: Params, record: Record) -> tuple[Array, Any]:
+        path, judged = replay_path(problem, inner, params, record, first_order)
+        losses, aux = jax.lax.map(lambda step: problem.outer_loss(*step), (path, judged))
+        weights = jnp.asarray(step_weights, losses.dtype)
+        return jnp.sum(weights * losses), jax.tree.map(lambda leaf: leaf[-1], aux)
 
     def task_gradient(params: Params, task: Any, key: Array) -> tuple[Params, dict[str, Array]]:
         _, record, trace = run(problem, inner, params, task, key, mapping.tile)
 
         def meta_gradient(params: Params, record: Record) -> tuple[Any, Params]:
             def objective(params: Params) -> tuple[Array, Any]:
+                if step_weights:
+                    return multi_step_loss(params, record)
                 adapted = replay(problem, inner, params, record, first_order)
                 return problem.outer_loss(adapted, record.judged)
 

@@ -13,23 +13,31 @@ import metajax as mj
 from metajax import algorithms
 
 STEPS, RATE = 3, 0.2
+WEIGHTS = (0.5, 0.0, 2.0)  # of the losses after each step
 
 ALGORITHMS = {
     "maml": mj.maml,
     "fomaml": lambda *args, **kwargs: mj.maml(*args, first_order=True, **kwargs),
+    "multi-step": lambda problem, inner, *args, **kwargs: mj.maml(
+        problem, inner, *args, step_weights=WEIGHTS[: inner.steps], **kwargs
+    ),
     "reptile": mj.reptile,
     "multitask": mj.multitask,
 }
 
 
 def expected_meta_gradient(name, theta, centre):
-    """On a quadratic θ_K − c = M (θ − c) with M = (I − αA)^K, in double precision."""
+    """On a quadratic θ_K − c = M_K (θ − c) with M_K = (I − αA)^K, in double precision."""
     curvature = np.asarray(problems.CURVATURE, np.float64)
     offset = np.asarray(theta, np.float64) - np.asarray(centre, np.float64)
-    contraction = np.linalg.matrix_power(np.eye(3) - RATE * curvature, STEPS)
+    path = [np.linalg.matrix_power(np.eye(3) - RATE * curvature, k + 1) for k in range(STEPS)]
+    contraction = path[-1]
     return {
         "maml": contraction.T @ curvature @ contraction @ offset,
         "fomaml": curvature @ contraction @ offset,
+        "multi-step": sum(
+            w * m.T @ curvature @ m @ offset for w, m in zip(WEIGHTS, path, strict=True)
+        ),
         "reptile": offset - contraction @ offset,
         "multitask": curvature @ offset,
     }[name]
@@ -38,6 +46,12 @@ def expected_meta_gradient(name, theta, centre):
 def build(name, problem, tasks=4, outer=None, inner=None, **kwargs):
     inner = inner or mj.sgd(RATE, STEPS)
     return ALGORITHMS[name](problem, inner, outer or optax.sgd(1.0), tasks, **kwargs)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (0.0, 0.0, 0.0), (1.0, -1.0, 1.0)])
+def test_weights_that_fit_no_inner_steps_are_refused(weights):
+    with pytest.raises(ValueError, match="step weights: expected 3 of at least 0"):
+        mj.maml(problems.quadratic(), mj.sgd(RATE, 3), optax.sgd(1.0), 4, step_weights=weights)
 
 
 def test_every_public_algorithm_is_tested_here_and_has_one_signature():

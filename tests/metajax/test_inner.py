@@ -12,7 +12,7 @@ import pytest
 
 import envs
 import metajax as mj
-from metajax.inner import Record, replay, run
+from metajax.inner import Record, replay, replay_path, run
 
 OPTIMISERS = {
     "sgd": lambda steps: mj.sgd(0.5, steps),
@@ -108,6 +108,36 @@ def test_meta_gradient_of_rl_matches_finite_differences_in_x64(optimiser, steps)
             )
         )
         assert directional_error(objective, gradient, params, jax.random.key(3)) < 1e-6
+
+
+def test_a_multi_step_loss_judges_every_step_by_the_batch_that_follows_it():
+    problem = problems.point("lvc")
+    inner = mj.sgd((0.5, 0.25), 3)
+    weights = jnp.array([0.2, 0.5, 0.3])
+    params = problem.init(jax.random.key(0))
+    _, record, _ = run(
+        problem, inner, params, problem.sample_task(jax.random.key(1)), jax.random.key(2)
+    )
+
+    def objective(p):
+        path, judged = replay_path(problem, inner, p, record)
+        losses = jax.vmap(lambda *step: problem.outer_loss(*step)[0])(path, judged)
+        return jnp.sum(weights * losses)
+
+    def plain(p):
+        batches = [*unstack(record, 3), record.judged]
+        losses = [
+            plain_objective(
+                problem.inner_loss, problem.outer_loss, inner, batches[:k], batches[k], p
+            )
+            for k in (1, 2, 3)
+        ]
+        return jnp.sum(weights * jnp.stack(losses))
+
+    actual, expected = (
+        jax.flatten_util.ravel_pytree(jax.jit(jax.grad(of))(params))[0] for of in (objective, plain)
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_lvc_meta_gradient_matches_finite_differences_of_the_ratio_in_x64():
