@@ -14,6 +14,7 @@ from .core import Box, Discrete, Environment, Space, TimeStep
 from .gridworld import Gridworld
 from .maze import Maze
 from .point import PointNavigation
+from .tasksets import TaskSet
 
 __all__ = [
     "BernoulliBandit",
@@ -24,6 +25,7 @@ __all__ = [
     "Maze",
     "PointNavigation",
     "Space",
+    "TaskSet",
     "TimeStep",
     "make",
     "registered",

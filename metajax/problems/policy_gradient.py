@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -49,6 +50,7 @@ def policy_gradient(
     normalise_advantage: bool = True,
     surrogate: str = "lvc",
     entropy: float = 0.0,
+    sample_task: Callable[[Array], Any] | None = None,
 ) -> Problem:
     """Each inner step descends on the policy gradient of `episodes` fresh episodes.
 
@@ -65,6 +67,8 @@ def policy_gradient(
             shrinks as a task is solved, which several large inner steps need.
         surrogate: "lvc" or "log_prob", see `estimators`.
         entropy: weight of the policy's entropy in the inner and the outer loss.
+        sample_task: key -> task, in the place of the environment's own: `train.sample` of an
+            `envs.TaskSet` learns over a fixed set.
 
     Raises:
         ValueError: a size or a rate out of range, or a name that is not known.
@@ -113,7 +117,7 @@ def policy_gradient(
         return value, {"entropy": mean_entropy}
 
     return Problem(
-        sample_task=env.sample_task,
+        sample_task=sample_task or env.sample_task,
         init=init,
         collect=collect,
         inner_loss=loss,

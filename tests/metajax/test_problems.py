@@ -88,6 +88,22 @@ def test_masked_steps_weigh_nothing_in_a_loss():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.smoke
+def test_a_policy_learns_over_a_fixed_set_of_tasks():
+    env = envs.make("gridworld", horizon=6)
+    tasks = envs.TaskSet.make(env, jax.random.key(0), 100)
+    train, test = tasks.split(0.6)
+    network = mj.networks.mlp_policy(env.action_space, (4,))
+    problem = mj.policy_gradient(env, network, episodes=2, sample_task=train.sample)
+    drawn = jax.vmap(problem.sample_task)(jax.random.split(jax.random.key(1), 300))
+    goals = {tuple(goal) for goal in drawn.goal.tolist()}
+    assert goals == {tuple(goal) for goal in train.tasks.goal.tolist()}
+    assert not goals & {tuple(goal) for goal in test.tasks.goal.tolist()}
+    learner = mj.maml(problem, mj.sgd(1.0), optax.adam(1e-3), 2)
+    _, metrics = jax.jit(learner.update)(learner.init(jax.random.key(2)))
+    assert np.isfinite(metrics["outer_loss"])
+
+
 class PlainPolicy:
     """Any init/apply pair will do: here, a table of logits."""
 

@@ -1,0 +1,109 @@
+"""What does a fixed set of a million mazes cost: to make, to keep, to load, to sample?
+
+    python benchmarks/tasksets.py --json figures.json
+
+Sampling is timed inside jit, a batch a call, beside drawing fresh mazes in the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import envs
+from envs import TaskSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Times a set of mazes."""
+
+    count: int = 1_000_000
+    """Mazes."""
+    size: int = 9
+    """Squares along a side of each."""
+    batch: int = 4096
+    """Tasks sampled at once."""
+    repeats: int = 9
+    """Timed calls of what is short."""
+    json: Path | None = None
+    """Writes the figures there as well."""
+
+
+def seconds(function: Callable[..., Any], *arguments: Any, repeats: int = 1) -> float:
+    """Median time of a call whose result is ready."""
+    taken = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def measure(options: Options) -> dict[str, float]:
+    """The figures, by what they are."""
+    env = envs.make("maze", size=options.size)
+    key, keys = jax.random.key(0), jax.random.split(jax.random.key(1), options.batch)
+    began = time.perf_counter()
+    tasks = TaskSet.make(env, key, options.count, unique=False)
+    figures = {"make: s, compilation included": time.perf_counter() - began}
+    figures["different tasks"] = len(np.unique(np.asarray(tasks.hashes), axis=0))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tasks.npz"
+        figures["save: s"] = seconds(tasks.save, path)
+        figures["on disk: bytes a task"] = path.stat().st_size / options.count
+        figures["load: s, checks and hashes included"] = seconds(TaskSet.load, path, env)
+    in_memory = sum(leaf.nbytes for leaf in jax.tree.leaves(tasks))
+    figures["in memory: bytes a task"] = in_memory / options.count
+    figures["split: s"] = seconds(tasks.split, 0.9, repeats=options.repeats)
+    for name, sample in {
+        "sample: ns a task": lambda tasks, keys: jax.vmap(tasks.sample)(keys),
+        "draw afresh: ns a task": lambda _, keys: jax.vmap(env.sample_task)(keys),
+    }.items():
+        compiled = jax.jit(sample).lower(tasks, keys).compile()
+        compiled(tasks, keys)
+        taken = seconds(compiled, tasks, keys, repeats=options.repeats)
+        figures[name] = 1e9 * taken / options.batch
+    return figures
+
+
+def main() -> None:
+    """Prints the table."""
+    options = tyro.cli(Options)
+    figures = measure(options)
+    side = f"{options.size} x {options.size}"
+    table = Table("what", "figure", title=f"{options.count:,} mazes of {side} squares")
+    table.columns[1].justify = "right"
+    for what, value in figures.items():
+        table.add_row(what, f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
+    Console().print(table)
+    if options.json:
+        record = {
+            "hardware": {
+                "processor": platform.processor() or platform.machine(),
+                "cores": os.cpu_count(),
+                "devices": [device.device_kind for device in jax.devices()],
+            },
+            "versions": {"jax": jax.__version__, "numpy": np.__version__},
+            "mazes": {"count": options.count, "size": options.size, "batch": options.batch},
+            "figures": figures,
+        }
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Fixed sets of tasks: drawn once, known by their content, kept in a file, sampled inside jit.
+
+A task's identity is a hash of its arrays. Which side of a train/test split it falls on follows from
+that hash alone, so no task crosses when a set is drawn again, shuffled, filtered or extended.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .core import Environment, require, require_integer
+from .taskfiles import form_of, read_tasks, write_tasks
+
+__all__ = ["TaskSet", "content_hash"]
+
+Array = jax.Array
+
+_GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: successive multiples are far apart
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSet:
+    """M tasks of one environment; a pytree that passes through `jax.jit` as an argument.
+
+    `sample`, `get` and `shuffle` are for use inside jit and out. `filter` and `split` are not: how
+    many tasks they keep depends on the tasks, and an array's shape cannot.
+
+        tasks = TaskSet.make(env, jax.random.key(0), 1_000_000)
+        train, test = tasks.split(0.9)
+        problem = mj.policy_gradient(env, network, episodes=20, sample_task=train.sample)
+    """
+
+    tasks: Any  # a task, every leaf [M, ...]
+    hashes: Array  # [M, 2] uint32, of each task, see `content_hash`
+    environment: str  # JSON, the class and the fields of the environment that the tasks are of
+
+    @classmethod
+    def make(
+        cls, env: Environment, key: Array, count: int, *, chunk: int = 8192, unique: bool = True
+    ) -> TaskSet:
+        """Draws `count` tasks from the environment's p(T).
+
+        Task i is drawn from `fold_in(key, i)`: a larger set of the same key begins with the
+        smaller one.
+
+        Args:
+          count: draws.
+          chunk: tasks drawn at once; what is drawn does not depend on it (to rounding, for tasks
+            that are computed in floating point).
+          unique: keeps the first of equal tasks only, so that M may be less than `count`.
+
+        Raises:
+          ValueError: a count or a chunk below 1.
+        """
+        require_integer("count", count, 1, 2**31 - 1)
+        require_integer("chunk", chunk, 1)
+        chunk = min(chunk, count)
+
+        def draw(index: Array) -> tuple[Any, Array]:
+            task = env.sample_task(jax.random.fold_in(key, index))
+            return task, content_hash(task)
+
+        # Whole chunks: `lax.map` compiles a second program for a rest.
+        indices = jnp.arange(-(-count // chunk) * chunk, dtype=jnp.uint32)
+        tasks, hashes = jax.jit(lambda: jax.lax.map(draw, indices, batch_size=chunk))()
+        kept = np.arange(count)
+        if unique:
+            words = np.asarray(hashes)[:count].view(np.uint64)
+            kept = np.sort(np.unique(words, return_index=True)[1])
+        return cls(tasks, hashes, described(env))._keep(kept)
+
+    @classmethod
+    def of(cls, env: Environment, tasks: Any) -> TaskSet:
+        """The set of given tasks, every leaf [M, ...].
+
+        Raises:
+          ValueError: tasks that are not of the form that `env.sample_task` draws.
+        """
+        count = jax.tree.leaves(tasks)[0].shape[0]
+        like = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], tasks))
+        found, expected = form_of(like), form_of(_form_drawn_by(env))
+        require("tasks", found, found == expected, str(expected))
+        require("tasks", count, count > 0, "at least one")
+        return cls(tasks, jax.jit(jax.vmap(content_hash))(tasks), described(env))
+
+    @classmethod
+    def load(cls, path: str | Path, like: Any) -> TaskSet:
+        """Reads what `save` wrote.
+
+        Args:
+          like: the environment that the tasks are of, with the fields they were drawn with; or
+            one task (arrays or `ShapeDtypeStruct`s), for tasks of the same form from whatever
+            environment, such as one that differs in what is observed.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+          ValueError: it is not a task set, damaged, of a later version, or of another environment.
+        """
+        is_env = hasattr(like, "sample_task")
+        form = _form_drawn_by(like) if is_env else like
+        tasks, environment = read_tasks(path, form, described(like) if is_env else None)
+        return cls(tasks, jax.jit(jax.vmap(content_hash))(tasks), environment)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the set as one npz file, whole or not at all; see `taskfiles` for the format.
+
+        Raises:
+          ValueError: an empty set, or a leaf that is not of numbers.
+        """
+        write_tasks(path, self.tasks, self.environment)
+
+    def __len__(self) -> int:
+        return self.hashes.shape[0]
+
+    def sample(self, key: Array) -> Any:
+        """One task, uniformly: in the place of `env.sample_task`."""
+        return self.get(jax.random.randint(key, (), 0, len(self), jnp.int32))
+
+    def get(self, index: int | Array) -> Any:
+        """Task `index`, or those at an array of indices.
+
+        Raises:
+          ValueError: a Python integer out of range. An array's elements are clipped to the range.
+        """
+        require("tasks", len(self), len(self) > 0, "a set that is not empty")
+        if isinstance(index, int):
+            require_integer("index", index, -len(self), len(self) - 1)
+        return jax.tree.map(lambda leaf: leaf[index], self.tasks)
+
+    def shuffle(self, key: Array) -> TaskSet:
+        """The same tasks in a random order."""
+        order = jax.random.permutation(key, len(self))
+        tasks, hashes = jax.tree.map(lambda leaf: leaf[order], (self.tasks, self.hashes))
+        return TaskSet(tasks, hashes, self.environment)
+
+    def filter(self, keep: Array | Callable[[Any], Array], *, chunk: int = 8192) -> TaskSet:
+        """The tasks where `keep` holds, in their order.
+
+        Args:
+          keep: bool [M], or a function from one task to bool ().
+          chunk: tasks that the function is mapped over at once.
+
+        Raises:
+          ValueError: anything else than M bools.
+        """
+        if callable(keep):
+            test = keep
+            keep = jax.jit(lambda tasks: jax.lax.map(test, tasks, batch_size=chunk))(self.tasks)
+        mask = np.asarray(keep)
+        form = f"{mask.dtype} {list(mask.shape)}"
+        require("keep", form, form == f"bool [{len(self)}]", f"bool [{len(self)}]")
+        return self._keep(np.flatnonzero(mask))
+
+    def split(self, share: float, *, salt: int = 0) -> tuple[TaskSet, TaskSet]:
+        """Two sets without a task in common; the first has about `share` of the tasks.
+
+        A task's side is a function of its content, `share` and `salt` only; equal tasks share it.
+        With a greater share the first set only gains tasks. Another salt is another split: give
+        one to the second of two nested splits.
+
+        Raises:
+          ValueError: a share outside [0, 1], or a salt that is not an integer of 32 bits.
+        """
+        require("share", share, 0 <= share <= 1, "a number from 0 to 1")
+        require_integer("salt", salt, 0, 2**32 - 1)
+        low, high = np.asarray(self.hashes).T
+        place = _mixed(low ^ _mixed(high ^ _mixed(np.array([salt], np.uint32))))
+        first = place < round(share * 2**32)
+        return self._keep(np.flatnonzero(first)), self._keep(np.flatnonzero(~first))
+
+    def _keep(self, indices: np.ndarray) -> TaskSet:
+        # By numpy: nothing is compiled for a number of tasks that comes once.
+        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[indices]), self)
+
+
+jax.tree_util.register_dataclass(
+    TaskSet, data_fields=["tasks", "hashes"], meta_fields=["environment"]
+)
+
+
+def content_hash(task: Any) -> Array:
+    """64 bits that identify one task's content: (2,) uint32.
+
+    Of the bits of every leaf, its dtype and its shape, in the order of the leaves; -0.0 is not 0.0.
+    Integer arithmetic only, so it is the same on every platform, under jit and vmap or not.
+
+    Two different tasks share a hash with a chance of about 2^-64, so among a million some pair does
+    with a chance of 3e-8; they would count as one task. It is not made to withstand an adversary.
+
+    Each 32-bit word is encrypted by its place and they are added up, twice with different keys.
+    """
+    leaves = jax.tree.leaves(task)
+    form = json.dumps([[str(leaf.dtype), list(leaf.shape)] for leaf in leaves])
+    seeds = np.frombuffer(hashlib.sha256(form.encode()).digest()[:8], "<u4").astype(np.uint32)
+    sums = jnp.asarray(seeds)
+    first = 0
+    for words in map(_words, leaves):
+        place = np.arange(first, first + words.size, dtype=np.uint32)
+        keys = _mixed(place * np.uint32(_GOLDEN) ^ seeds[:, None])
+        sums += jnp.sum(_mixed(words ^ keys), axis=-1, dtype=jnp.uint32)
+        first += words.size
+    return _mixed(sums ^ _mixed(sums[::-1]))
+
+
+def _words(leaf: Array) -> Array:
+    """The bits of an array in 32-bit words, [1, words] uint32; a small element fills one."""
+    bits = leaf.ravel()
+    if bits.dtype != bool:
+        bits = jax.lax.bitcast_convert_type(bits, f"uint{8 * leaf.dtype.itemsize}")
+    words = [bits.astype(jnp.uint32)]
+    if leaf.dtype.itemsize == 8:
+        words.append((bits >> 32).astype(jnp.uint32))
+    return jnp.concatenate(words)[None]
+
+
+def _mixed(words: Any) -> Any:
+    """A bijection of 32-bit words in which each bit depends on all: Wellons' lowbias32."""
+    words = words ^ words >> np.uint32(16)
+    words = words * np.uint32(0x7FEB352D)
+    words = words ^ words >> np.uint32(15)
+    words = words * np.uint32(0x846CA68B)
+    return words ^ words >> np.uint32(16)
+
+
+def _form_drawn_by(env: Environment) -> Any:
+    return jax.eval_shape(env.sample_task, jax.random.key(0))
+
+
+def described(env: Any) -> str:
+    """An environment as JSON: its class and fields, those of the environments in it likewise."""
+    return json.dumps(_description(env), sort_keys=True)
+
+
+def _description(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: _description(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"class": type(value).__name__, "fields": fields}
+    if isinstance(value, list | tuple):
+        return [_description(item) for item in value]
+    return value if isinstance(value, str | int | float | None) else type(value).__name__

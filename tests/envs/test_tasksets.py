@@ -1,0 +1,386 @@
+"""Sets of tasks: identity by content, splits that do not leak, files that are whole or refused."""
+
+import dataclasses
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import envs
+from envs import TaskSet, taskfiles
+from envs.taskfiles import read_tasks
+from envs.tasksets import content_hash
+
+ENV = envs.make("maze", size=13)
+GRIDWORLD = envs.make("gridworld")
+FORM = jax.eval_shape(ENV.sample_task, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def mazes():
+    return TaskSet.make(ENV, jax.random.key(0), 2000, chunk=512)
+
+
+@pytest.fixture(scope="module")
+def longer():
+    """Of the same key, drawn in other chunks, and with what was drawn twice."""
+    return TaskSet.make(ENV, jax.random.key(0), 3000, chunk=1000, unique=False)
+
+
+@pytest.fixture(scope="module")
+def goals():
+    """All of the 21 tasks of VariBAD's gridworld."""
+    return TaskSet.make(GRIDWORLD, jax.random.key(0), 500)
+
+
+@pytest.fixture
+def file(mazes, tmp_path):
+    mazes.save(tmp_path / "mazes.npz")
+    return tmp_path / "mazes.npz"
+
+
+def identities(tasks):
+    return {tuple(words) for words in np.asarray(tasks.hashes).tolist()}
+
+
+def anything(bit=0):
+    """A task with leaves of every kind, one of them absent."""
+    return {
+        "bool": jnp.array([[True, False, True]]),
+        "int": [jnp.int8(-3), jnp.uint32(2**32 - 1), jnp.array([5, -6], jnp.int16)],
+        "float": (jnp.array([-0.0, jnp.nan, 1e-40], jnp.float32), jnp.bfloat16(0.1)),
+        "flipped": jnp.uint32(7) ^ jnp.uint32(bit),
+        "none": None,
+        "empty": jnp.zeros((0, 2), jnp.float16),
+    }
+
+
+# Drawing, sampling ------------------------------------------------------------------------------
+
+
+def test_a_set_holds_what_the_environment_draws_whatever_the_count_and_the_chunk(mazes, longer):
+    first, again = np.arange(100), longer.get(np.arange(100))
+    chex.assert_trees_all_equal(again, mazes.get(first))
+    alone = jax.jit(ENV.sample_task)(jax.random.fold_in(jax.random.key(0), 7))
+    chex.assert_trees_all_equal(alone, mazes.get(7))
+
+
+@pytest.mark.smoke
+def test_equal_tasks_are_kept_once_unless_asked_for(goals):
+    assert len(goals) == 21
+    assert len({tuple(goal) for goal in goals.tasks.goal.tolist()}) == 21
+    drawn = TaskSet.make(GRIDWORLD, jax.random.key(0), 500, unique=False)
+    assert len(drawn) == 500
+    chex.assert_trees_all_equal(drawn.get(0), goals.get(0))
+    assert identities(drawn) == identities(goals)
+
+
+@pytest.mark.smoke
+def test_a_set_is_sampled_uniformly_inside_jit(goals):
+    count = 4000
+    keys = jax.random.split(jax.random.key(1), count)
+    tasks = jax.jit(lambda tasks, keys: jax.vmap(tasks.sample)(keys))(goals, keys)
+    found, counts = np.unique(np.asarray(tasks.goal), axis=0, return_counts=True)
+    assert len(found) == 21
+    assert np.abs(counts / count - 1 / 21).max() < 4.5 * np.sqrt(1 / 21 / count)
+    _, timestep = jax.jit(lambda tasks, key: GRIDWORLD.reset(key, tasks.sample(key)))(
+        goals, jax.random.key(2)
+    )
+    assert timestep.observation.shape == GRIDWORLD.observation_space.shape
+
+
+def test_get_gives_one_task_or_several_and_refuses_what_is_not_there(goals):
+    chex.assert_trees_all_equal(goals.get(-1), goals.get(20))
+    chex.assert_trees_all_equal(goals.get(jnp.array([3, 3])).goal[1], goals.get(3).goal)
+    with pytest.raises(ValueError, match="index: got 21, expected an integer from -21 to 20"):
+        goals.get(21)
+
+
+def test_a_shuffle_keeps_every_task_beside_its_hash(goals):
+    shuffled = jax.jit(TaskSet.shuffle)(goals, jax.random.key(3))
+    assert identities(shuffled) == identities(goals)
+    assert not (shuffled.hashes == goals.hashes).all()
+    np.testing.assert_array_equal(shuffled.hashes, jax.vmap(content_hash)(shuffled.tasks))
+
+
+def test_a_filter_takes_a_mask_or_a_function_of_a_task(goals):
+    near = goals.filter(lambda task: task.goal.sum() <= 3)
+    mask = goals.tasks.goal.sum(axis=1) <= 3
+    assert 0 < len(near) < 21
+    chex.assert_trees_all_equal(near, goals.filter(mask))
+    empty = goals.filter(jnp.zeros(21, bool))
+    assert len(empty) == 0
+    with pytest.raises(ValueError, match="tasks: got 0, expected a set that is not empty"):
+        empty.sample(jax.random.key(0))
+    for wrong in (mask[:-1], mask.astype(jnp.float32), lambda task: task.goal > 2):
+        with pytest.raises(ValueError, match=r"keep: got .*, expected bool \[21\]"):
+            goals.filter(wrong)
+
+
+# Identity, splits -------------------------------------------------------------------------------
+
+
+@pytest.mark.smoke
+def test_the_hash_of_a_task_is_the_same_everywhere():
+    assert content_hash(anything()).tolist() == [49298060, 99784570]
+    assert jax.jit(content_hash)(anything()).tolist() == [49298060, 99784570]
+
+
+def test_the_hash_of_a_batch_is_that_of_each_task(mazes):
+    for index in (0, 1, -1):
+        np.testing.assert_array_equal(content_hash(mazes.get(index)), mazes.hashes[index])
+
+
+def test_every_bit_of_a_task_changes_half_of_its_hash():
+    task = np.random.default_rng(0).integers(2**32, size=64, dtype=np.uint32)
+    flips = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    flipped = task ^ np.kron(np.eye(64, dtype=np.uint32), flips[:, None])
+    hashes = np.asarray(jax.jit(jax.vmap(content_hash))(np.vstack([task, flipped])))
+    changed = hashes[1:] ^ hashes[0]
+    bits = np.unpackbits(changed.view(np.uint8), axis=1)
+    assert abs(bits.mean() - 0.5) < 0.01
+    # Of 2048 flips each bit of the hash: four and a half standard deviations.
+    assert np.abs(bits.mean(axis=0) - 0.5).max() < 0.05
+
+
+def test_tasks_that_differ_little_do_not_share_a_hash():
+    """All pairs of small numbers at all pairs of places: where a weak hash would collide."""
+    place, other = np.triu_indices(24, 1)
+    tasks = np.zeros((len(place), 16, 16, 24), np.int32)
+    value = np.arange(16)
+    tasks[np.arange(len(place)), :, :, place] += value[None, :, None]
+    tasks[np.arange(len(place)), :, :, other] += value[None, None, :]
+    tasks = np.unique(tasks.reshape(-1, 24), axis=0)
+    hashes = np.asarray(jax.jit(jax.vmap(content_hash))(jnp.asarray(tasks)))
+    assert len(np.unique(hashes, axis=0)) == len(tasks) > 50_000
+    # Half of the bits alone are a hash of 32: some 0.4 pairs by chance.
+    for half in hashes.T:
+        assert len(np.unique(half)) >= len(tasks) - 5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        jnp.zeros((4,), jnp.uint32),
+        jnp.zeros((2, 2), jnp.int32),
+        jnp.zeros((5,), jnp.int32),
+        jnp.zeros((4,), jnp.float32),
+        -jnp.zeros((4,), jnp.float32),
+        [jnp.zeros((2,), jnp.int32), jnp.zeros((2,), jnp.int32)],
+    ],
+)
+def test_dtype_shape_and_sign_of_zero_are_content(other):
+    assert (content_hash(jnp.zeros((4,), jnp.int32)) != content_hash(other)).all()
+    assert (content_hash(jnp.zeros((4,), jnp.float32)) == content_hash(other)).all() == (
+        jax.tree.structure(other) == jax.tree.structure(0)
+        and other.dtype == np.float32
+        and not np.signbit(other).any()
+    )
+
+
+@pytest.mark.smoke
+def test_a_split_does_not_leak_when_the_set_is_drawn_again_longer_shuffled_or_filtered(
+    mazes, longer
+):
+    train, test = mazes.split(0.8)
+    assert not identities(train) & identities(test)
+    assert identities(train) | identities(test) == identities(mazes)
+    assert abs(len(train) / len(mazes) - 0.8) < 4 * np.sqrt(0.8 * 0.2 / len(mazes))
+    for other in (
+        longer,
+        mazes.shuffle(jax.random.key(1)),
+        mazes.filter(np.arange(len(mazes)) % 3 == 0),
+        TaskSet.of(ENV, mazes.tasks),
+    ):
+        again = other.split(0.8)
+        assert identities(again[0]) & identities(mazes) <= identities(train)
+        assert identities(again[1]) & identities(mazes) <= identities(test)
+
+
+def test_a_greater_share_only_gains_and_another_salt_splits_anew(mazes):
+    smaller, larger = (identities(mazes.split(share)[0]) for share in (0.3, 0.5))
+    assert smaller < larger
+    assert [len(part) for part in mazes.split(1.0)] == [len(mazes), 0]
+    assert [len(part) for part in mazes.split(0)] == [0, len(mazes)]
+    # Of the first half, another salt takes a half.
+    half, _ = mazes.split(0.5)
+    quarter, _ = half.split(0.5, salt=1)
+    assert abs(len(quarter) / len(half) - 0.5) < 4 * 0.5 / np.sqrt(len(half))
+    assert len(half.split(0.5)[1]) == 0
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.smoke
+def test_a_set_comes_back_from_its_file_to_the_bit(mazes, file):
+    for like in (ENV, FORM, mazes.get(0)):
+        chex.assert_trees_all_equal(TaskSet.load(file, like), mazes)
+    assert TaskSet.load(file, ENV).environment == mazes.environment
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_tasks_of_any_kind_come_back_to_the_bit(tmp_path):
+    stacked = jax.vmap(anything)(jnp.arange(19))
+    taskfiles.write_tasks(tmp_path / "any", stacked, "{}")
+    loaded, _ = read_tasks(tmp_path / "any", anything(), None)
+    assert jax.tree.structure(loaded) == jax.tree.structure(stacked)
+    for found, expected in zip(jax.tree.leaves(loaded), jax.tree.leaves(stacked), strict=True):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        assert np.asarray(found).tobytes() == np.asarray(expected).tobytes()
+
+
+def test_a_file_holds_only_the_bits_that_differ(mazes, file):
+    """60 joints of 36 cells and an exit of 2 x 3 bits: 66 bits, and the start, once."""
+    assert file.stat().st_size - 8.25 * len(mazes) < 2500
+    with np.load(file, allow_pickle=False) as archive:
+        assert archive["planes"].shape == (66, 250)
+
+
+def test_a_file_cut_short_anywhere_is_refused(mazes, tmp_path):
+    path = tmp_path / "short"
+    mazes.get(jnp.arange(3))
+    taskfiles.write_tasks(path, mazes.get(jnp.arange(3)), mazes.environment)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="not a task set") as refusal:
+            read_tasks(path, FORM, None)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.fixture(scope="module")
+def whole(mazes, tmp_path_factory):
+    """A small file: its path, its bytes, its tasks."""
+    path = tmp_path_factory.mktemp("files") / "small"
+    tasks = mazes.get(jnp.arange(5))
+    taskfiles.write_tasks(path, tasks, mazes.environment)
+    return path, path.read_bytes(), tasks
+
+
+@given(st.data())
+def test_a_damaged_file_is_refused_or_the_damage_is_outside_its_content(whole, data):
+    path, content, tasks = whole
+    place = data.draw(st.integers(0, len(content) - 1))
+    damaged = bytearray(content)
+    damaged[place] ^= data.draw(st.integers(1, 255))
+    path.with_name("damaged").write_bytes(damaged)
+    try:
+        found, _ = read_tasks(path.with_name("damaged"), FORM, None)
+    except ValueError as error:
+        found, refusal = tasks, str(error)
+    else:
+        refusal = "not needed"
+    assert "\n" not in refusal
+    chex.assert_trees_all_equal(found, tasks)
+
+
+def rewritten(file, **changes):
+    """The archive with members changed, and no seal to match."""
+    with np.load(file) as archive:
+        content = {**archive, **changes}
+    np.savez(file, **content)
+
+
+def test_what_is_not_a_task_set_of_ours_is_refused_with_the_reason(file):
+    with np.load(file) as archive:
+        header = json.loads(archive["header"].tobytes())
+    header["format"] += 1
+    rewritten(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8))
+    with pytest.raises(ValueError, match=r"mazes.npz: of format 2, expected 1$"):
+        TaskSet.load(file, ENV)
+    header.update(format=1, count=1)
+    rewritten(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8))
+    with pytest.raises(ValueError, match=r"damaged \(its SHA-256 does not match\)"):
+        TaskSet.load(file, ENV)
+    np.savez(file, walls=np.zeros(3))
+    with pytest.raises(ValueError, match=r"not a task set, or damaged .*header"):
+        TaskSet.load(file, ENV)
+    file.write_text("walls")
+    with pytest.raises(ValueError, match="not a task set, or cut short"):
+        TaskSet.load(file, ENV)
+    with pytest.raises(FileNotFoundError):
+        TaskSet.load(file.with_name("nothing"), ENV)
+
+
+def test_pickled_content_is_never_opened(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("unpickled",))
+
+    trap = np.array([Trap()], dtype=object)
+    np.savez(tmp_path / "trap.npz", **dict.fromkeys(("header", "first", "sha256"), trap))
+    with pytest.raises(ValueError, match="not a task set"):
+        TaskSet.load(tmp_path / "trap.npz", ENV)
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        (GRIDWORLD, "tasks of Maze, expected Gridworld"),
+        (envs.make("maze", size=11), "tasks of Maze with size 13, expected 11"),
+        (envs.make("maze", size=13, view=5), "tasks of Maze with view 3, expected 5"),
+        (
+            dataclasses.replace(FORM, start=jnp.zeros(3, jnp.int8)),
+            r"a task has start int32\[2\], expected start int8\[3\]",
+        ),
+        (dataclasses.replace(FORM, horizon=None), "a task has 4 leaves, expected 3"),
+    ],
+)
+def test_tasks_of_another_environment_are_refused(file, like, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        TaskSet.load(file, like)
+    assert str(refusal.value).startswith(f"{file}: ")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(goals, file, monkeypatch):
+    before = file.read_bytes()
+
+    def full(file, **content):
+        file.write(b"half of it")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="no space"):
+        goals.save(file)
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        (lambda: TaskSet.make(GRIDWORLD, jax.random.key(0), 0), "count: got 0, expected"),
+        (lambda: TaskSet.make(GRIDWORLD, jax.random.key(0), 9, chunk=0), "chunk: got 0, expected"),
+        (
+            lambda: TaskSet.of(ENV, TaskSet.make(GRIDWORLD, jax.random.key(0), 2).tasks),
+            "tasks: got .*goal.*, expected .*exit",
+        ),
+        (lambda: taskfiles.form_of({"a": jax.random.key(0)}), "task leaf a: got 'key<fry>'"),
+        (lambda: taskfiles.form_of(None), "task: got None, expected a pytree with an array in it"),
+    ],
+)
+def test_what_makes_no_set_is_refused_in_one_line(refused, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        refused()
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(share=1.5), "share: got 1.5, expected a number from 0 to 1"),
+        (dict(share=float("nan")), "share: got nan"),
+        (dict(share=0.5, salt=-1), "salt: got -1, expected an integer from 0 to"),
+    ],
+)
+def test_a_split_out_of_range_is_refused(goals, fields, message):
+    with pytest.raises(ValueError, match=message):
+        goals.split(**fields)
+    with pytest.raises(ValueError, match="tasks: got 0, expected at least one to write"):
+        goals.split(0)[0].save("nowhere")
