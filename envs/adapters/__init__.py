@@ -1,0 +1,8 @@
+"""Our environments for other libraries' trainers, and theirs for ours; import what you need.
+
+`gymnax` and `gymnasium` lead out, `gymnax`, `xland` and `brax` lead in. Each module needs the
+package it is named for, and nothing else in `envs` imports one of them.
+
+An environment that was led in has everything of `envs.Environment` but the oracle: no
+`optimal_return` and no `optimal_action`.
+"""
