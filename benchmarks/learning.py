@@ -113,6 +113,11 @@ ROWS: dict[str, list[Figure]] = {
     "gridworld": [
         Figure("after one step over before: gap between 95% intervals", _apart(1), 0.0),
     ],
+    "tabular-mdp": [
+        Figure("after one step over before: gap between 95% intervals", _apart(1), 0.0),
+        Figure("over the multi-task policy at its best step: gap between intervals",
+               _best_multitask, 0.0),
+    ],
     "point": [
         Figure("return after 1 step", lambda r: r.score(1), -16.0, beyond="-11.7, cbfinn/maml_rl"),
         Figure("return after 3 steps", lambda r: r.score(3), -9.0, beyond="-3.2, cbfinn/maml_rl"),

@@ -14,6 +14,7 @@ from .core import Box, Discrete, Environment, Space, TimeStep
 from .gridworld import Gridworld
 from .maze import Maze
 from .point import PointNavigation
+from .tabular_mdp import TabularMDP
 from .tasksets import TaskSet
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Maze",
     "PointNavigation",
     "Space",
+    "TabularMDP",
     "TaskSet",
     "TimeStep",
     "make",
@@ -36,6 +38,7 @@ _CLASSES: dict[str, type] = {
     "gridworld": Gridworld,
     "point": PointNavigation,
     "bandit": BernoulliBandit,
+    "tabular-mdp": TabularMDP,
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import flax.linen as nn
 import optax
 
-from envs import BernoulliBandit, Gridworld, Maze, PointNavigation
+from envs import BernoulliBandit, Gridworld, Maze, PointNavigation, TabularMDP
 
 from .algorithms import maml, multitask, reptile
 from .inner import sgd
@@ -152,6 +152,14 @@ class BanditConfig(PolicyConfig):
     """The environment."""
 
 
+@dataclasses.dataclass(frozen=True)
+class TabularMDPConfig(PolicyConfig):
+    """Random tabular MDPs."""
+
+    env: TabularMDP = TabularMDP()
+    """The environment."""
+
+
 def _sinusoid(
     shots: int, inner_steps: int, step_weights: tuple[float, ...] = ()
 ) -> RegressionConfig:
@@ -230,6 +238,18 @@ PRESETS: dict[str, TrainConfig] = {
         discount=1.0,
         baseline="mean",
     ),
+    "tabular-mdp": TabularMDPConfig(
+        preset="tabular-mdp",
+        updates=300,
+        tasks=64,
+        inner_learning_rate=(10.0,),
+        outer_learning_rate=2e-3,
+        gradient_clip=1.0,
+        hidden=(64,),
+        episodes=20,
+        gae_lambda=0.95,
+        entropy=0.01,
+    ),
 }
 
 _SUMMARIES = {
@@ -239,6 +259,7 @@ _SUMMARIES = {
     "sinusoid-5": "5-shot regression of sine waves (Finn et al. 2017)",
     "sinusoid-10": "10-shot regression of sine waves (Finn et al. 2017)",
     "bandit-10x5": "10 pulls of 5 Bernoulli arms (Duan et al. 2016)",
+    "tabular-mdp": "random MDPs of 10 states and 5 actions (Duan et al. 2016)",
 }
 
 

@@ -7,7 +7,7 @@ from metajax import evaluation, presets, training
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gridworld", "point", "maze"])
+@pytest.mark.parametrize("name", ["gridworld", "tabular-mdp", "point", "maze"])
 def test_meta_training_makes_one_step_worth_taking_on_held_out_tasks(name):
     config = presets.PRESETS[name]
     experiment = presets.build(config)

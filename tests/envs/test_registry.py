@@ -11,6 +11,7 @@ import envs
 def test_every_id_makes_its_class_with_the_given_fields():
     classes = {"maze": envs.Maze, "gridworld": envs.Gridworld}
     classes |= {"point": envs.PointNavigation, "bandit": envs.BernoulliBandit}
+    classes |= {"tabular-mdp": envs.TabularMDP}
     assert set(classes) <= set(envs.registered())
     for id, cls in classes.items():
         assert envs.make(id) == cls()
@@ -40,7 +41,8 @@ def test_every_field_has_a_default_and_a_frozen_home(id):
         (
             "xyz",
             {},
-            "environment: got 'xyz', expected 'maze', 'gridworld', 'point' or 'bandit'",
+            "environment: got 'xyz', expected "
+            "'maze', 'gridworld', 'point', 'bandit' or 'tabular-mdp'",
         ),
         (
             "maze",
@@ -70,6 +72,8 @@ def test_every_field_has_a_default_and_a_frozen_home(id):
         ("gridworld", {"horizon": -1}, "horizon: got -1, expected an integer of at least 1"),
         ("point", {"horizon": True}, "horizon: got True, expected an integer of at least 1"),
         ("bandit", {"arms": 0}, "arms: got 0, expected an integer of at least 1"),
+        ("tabular-mdp", {"states": 0}, "states: got 0, expected an integer of at least 1"),
+        ("tabular-mdp", {"actions": 0}, "actions: got 0, expected an integer of at least 1"),
         ("bandit", {"horizon": 0}, "horizon: got 0, expected an integer of at least 1"),
     ],
 )
