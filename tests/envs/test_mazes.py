@@ -2,9 +2,11 @@
 
 import collections
 import functools
+import itertools
 
 import grid_reference as reference
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,12 +15,14 @@ from envs import mazes
 # high, wide: a single cell, oblong, two words a row
 SHAPES = [(1, 1), (5, 3), (4, 31)]
 
+every_generator = pytest.mark.parametrize("name", mazes.GENERATORS)
+
 
 @functools.cache
-def _sample(high, wide, count):
+def _sample(name, high, wide, count):
     """`count` mazes as bool [count, 2 * high + 1, 2 * wide + 1], true where a wall is."""
     keys = jax.random.split(jax.random.key(0), count)
-    words = jax.jit(jax.vmap(lambda key: mazes.recursive_backtracker(key, high, wide)))(keys)
+    words = jax.jit(jax.vmap(lambda key: mazes.GENERATORS[name](key, high, wide)))(keys)
     return [reference.walls_of(maze, 2 * wide + 1) for maze in np.asarray(words)]
 
 
@@ -35,17 +39,52 @@ def _joined(walls):
     return frozenset(right + down)
 
 
+def _assert_perfect(walls, high, wide):
+    cells = {(2 * row + 1, 2 * column + 1) for row in range(high) for column in range(wide)}
+    reached = reference.distances(walls, (1, 1))
+    # A spanning tree: all cells are connected, by one join fewer than there are cells.
+    assert cells <= set(reached)
+    assert len(_joined(walls)) == len(cells) - 1
+    # Nothing else is open.
+    assert (~walls).sum() == 2 * len(cells) - 1
+
+
+@every_generator
 @pytest.mark.parametrize(("high", "wide"), SHAPES)
-def test_every_maze_is_perfect(high, wide):
-    for walls in _sample(high, wide, 50):
-        cells = {(2 * row + 1, 2 * column + 1) for row in range(high) for column in range(wide)}
-        reached = reference.distances(walls, (1, 1))
-        # A spanning tree: all cells are connected, by one join fewer than there are cells.
-        assert cells <= set(reached)
-        assert len(_joined(walls)) == len(cells) - 1
-        # Nothing else is open.
-        assert (~walls).sum() == 2 * len(cells) - 1
+def test_every_maze_is_perfect(name, high, wide):
+    for walls in _sample(name, high, wide, 50):
         assert walls.shape == (2 * high + 1, 2 * wide + 1)
+        _assert_perfect(walls, high, wide)
+
+
+@pytest.mark.smoke
+@every_generator
+def test_mazes_of_every_size_share_a_batch(name):
+    sizes = list(itertools.product(range(1, 6), range(1, 5)))
+    keys = jax.random.split(jax.random.key(1), len(sizes))
+    high, wide = jnp.array(sizes, jnp.int32).T
+    sample = jax.vmap(lambda key, high, wide: mazes.GENERATORS[name](key, 5, 4, high, wide))
+    for words, size in zip(np.asarray(jax.jit(sample)(keys, high, wide)), sizes, strict=True):
+        _assert_perfect(reference.walls_of(words, 9), *size)
+
+
+@every_generator
+def test_the_largest_mazes_are_perfect(name):
+    for walls in _sample(name, 31, 31, 2):
+        _assert_perfect(walls, 31, 31)
+
+
+def _assert_as_often_as(found, expected):
+    """Whether the trees of `found`, a list, are as frequent as `expected`, tree to probability."""
+    counts = collections.Counter(found)
+    assert set(counts) <= set(expected)
+    assert sum(expected.values()) == pytest.approx(1)
+    chi_squared = sum(
+        (counts[tree] - len(found) * chance) ** 2 / (len(found) * chance)
+        for tree, chance in expected.items()
+    )
+    freedom = len(expected) - 1
+    assert chi_squared < freedom + 4 * np.sqrt(2 * freedom)
 
 
 def _depth_first_trees(high, wide):
@@ -69,20 +108,14 @@ def _depth_first_trees(high, wide):
     return grow(((0, 0),), frozenset([(0, 0)]), frozenset())
 
 
-def test_mazes_come_as_often_as_depth_first_walks_do():
-    count = 6000
+def test_backtracker_mazes_come_as_often_as_depth_first_walks():
     expected = _depth_first_trees(3, 3)
-    found = collections.Counter(_joined(walls) for walls in _sample(3, 3, count))
-    assert set(found) <= set(expected)
-    chi_squared = sum(
-        (found[tree] - count * chance) ** 2 / (count * chance) for tree, chance in expected.items()
-    )
     assert len(expected) == 14
-    freedom = len(expected) - 1
-    assert chi_squared < freedom + 4 * np.sqrt(2 * freedom)
+    _assert_as_often_as([_joined(w) for w in _sample("backtracker", 3, 3, 6000)], expected)
 
 
+@every_generator
 @pytest.mark.parametrize(("high", "wide"), [(0, 3), (3, 0), (3, 32)])
-def test_impossible_sides_are_refused(high, wide):
+def test_impossible_sides_are_refused(name, high, wide):
     with pytest.raises(ValueError, match=f"got {high} high by {wide} wide"):
-        mazes.recursive_backtracker(jax.random.key(0), high, wide)
+        mazes.GENERATORS[name](jax.random.key(0), high, wide)

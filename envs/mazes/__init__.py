@@ -1,0 +1,30 @@
+"""Generators of perfect mazes: between any two cells there is exactly one path.
+
+A maze of `cells_high` by `cells_wide` cells is a packed grid (see `grids`) of 2 * cells_high + 1
+rows and 2 * cells_wide + 1 columns: cell (i, j) is the square (2i + 1, 2j + 1), the square between
+two cells is open where they are joined, and everything else is wall.
+
+A generator is a function of
+
+- key: typed, consumed.
+- cells_high, cells_wide: int, the cells of the grid; at most 31 wide.
+- high, wide: () int32, the cells of this maze, at most those, all else being wall, so that mazes of
+  different sizes share a batch. None: all of them.
+
+to the walls, uint32 [2 * cells_high + 1, words]. It makes a number of trips that depends on the
+grid alone: a batch waits for nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+
+from .backtracker import recursive_backtracker
+
+__all__ = ["GENERATORS", "recursive_backtracker"]
+
+GENERATORS: dict[str, Callable[..., jax.Array]] = {
+    "backtracker": recursive_backtracker,
+}

@@ -1,0 +1,42 @@
+"""Cells of a maze, and the packed grid of the walls between them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ..grids import pack
+
+__all__ = ["cells_inside", "require_cells", "walls_of"]
+
+Array = jax.Array
+
+_MOST_CELLS_WIDE = 31
+
+
+def require_cells(cells_high: int, cells_wide: int) -> None:
+    """Refuses a side below 1, or more than 31 cells wide: ValueError."""
+    if cells_high < 1 or not 1 <= cells_wide <= _MOST_CELLS_WIDE:
+        raise ValueError(
+            f"cells: got {cells_high} high by {cells_wide} wide; "
+            f"expected at least 1 each way and at most {_MOST_CELLS_WIDE} wide"
+        )
+
+
+def cells_inside(cells_high: int, cells_wide: int, high: Array | None, wide: Array | None) -> Array:
+    """bool [cells_high, cells_wide], true at the cells of a maze of `high` () by `wide` ()."""
+    rows = jnp.arange(cells_high, dtype=jnp.int32) < (cells_high if high is None else high)
+    columns = jnp.arange(cells_wide, dtype=jnp.int32) < (cells_wide if wide is None else wide)
+    return rows[:, None] & columns[None]
+
+
+def walls_of(inside: Array, right: Array, below: Array) -> Array:
+    """The packed grid of cells, some joined to the one on the right, some to the one below.
+
+    All are bool [cells_high, cells_wide]; what is not `inside` is wall.
+    """
+    high, wide = inside.shape
+    cell = jnp.stack([inside, right], axis=-1).reshape(high, 2 * wide)
+    passage = jnp.stack([below, jnp.zeros_like(below)], axis=-1).reshape(high, 2 * wide)
+    opened = jnp.stack([cell, passage], axis=1).reshape(2 * high, 2 * wide)
+    return pack(~jnp.pad(opened, ((1, 0), (1, 0))))
