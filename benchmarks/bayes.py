@@ -125,7 +125,7 @@ def _neighbours(square: Square, size: int) -> list[Square]:
     """Where one step leads on an open grid; staying is a step."""
     steps = ((0, 0), (-1, 0), (0, 1), (1, 0), (0, -1))
     targets = [(square[0] + down, square[1] + right) for down, right in steps]
-    return [target for target in targets if 0 <= min(target) and max(target) < size]
+    return [target for target in targets if min(target) >= 0 and max(target) < size]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,15 +139,13 @@ class Options:
 def main() -> None:
     """Prints the table."""
     options = tyro.cli(Options)
-    table = Table("task distribution", "Bayes-optimal", "of", title="Exact, nothing simulated")
+    table = Table("task distribution", "total", "by episode", title="Bayes-optimal, exact")
     values: dict[str, list[float]] = {}
     for pulls, arms in ((10, 5), (10, 10), (10, 50)):
-        values[f"Bernoulli bandit, {pulls} pulls of {arms} arms"] = [
-            float(bandit_value(pulls, arms))
-        ]
-    values["gridworld 5 x 5, 4 episodes of 15 steps"] = list(map(float, gridworld_values()))
+        values[f"bandit, {pulls} pulls of {arms} arms"] = [float(bandit_value(pulls, arms))]
+    values["gridworld 5 x 5, 4 times 15 steps"] = list(map(float, gridworld_values()))
     for what, parts in values.items():
-        table.add_row(what, f"{sum(parts):.4f}", " + ".join(f"{part:.4f}" for part in parts))
+        table.add_row(what, f"{sum(parts):.4f}", " ".join(f"{part:.4f}" for part in parts))
     Console().print(table)
     if options.json:
         options.json.write_text(json.dumps(values, indent=2) + "\n")

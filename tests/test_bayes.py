@@ -55,7 +55,7 @@ def _return_of(walk, goal, size, horizon, episodes):
             else:
                 down, right = walk[episode * horizon + step]
                 target = (square[0] + down, square[1] + right)
-                square = target if 0 <= min(target) and max(target) < size else square
+                square = target if min(target) >= 0 and max(target) < size else square
                 at_goal = found = square == goal
             total += 1.0 if at_goal else -0.1
     return total
