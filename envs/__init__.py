@@ -16,6 +16,7 @@ from .maze import Maze
 from .point import PointNavigation
 from .tabular_mdp import TabularMDP
 from .tasksets import TaskSet
+from .trial import Trial
 
 __all__ = [
     "BernoulliBandit",
@@ -29,6 +30,7 @@ __all__ = [
     "TabularMDP",
     "TaskSet",
     "TimeStep",
+    "Trial",
     "make",
     "registered",
 ]

@@ -7,8 +7,6 @@ import functools
 import pytest
 from whole_episodes import CONFIGURATIONS, run_episodes, sample_tasks
 
-import envs
-
 
 @functools.cache
 def _batch(env, chance):
@@ -18,8 +16,7 @@ def _batch(env, chance):
 @pytest.fixture(params=CONFIGURATIONS, scope="session")
 def env(request):
     """Each configuration in turn."""
-    id, fields = CONFIGURATIONS[request.param]
-    return envs.make(id, **fields)
+    return CONFIGURATIONS[request.param]
 
 
 @pytest.fixture

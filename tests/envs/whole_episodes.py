@@ -15,12 +15,11 @@ import envs
 
 # Every registered environment as it comes, and configurations that reach other code.
 CONFIGURATIONS = {
-    **{id: (id, {}) for id in envs.registered()},
-    "maze-sees-exit": (
-        "maze",
-        {"size": 13, "view": 7, "position": False, "see_exit": True, "horizon": 60},
-    ),
-    "maze-position-only": ("maze", {"size": 5, "view": 0, "horizon": 6}),
+    **{id: envs.make(id) for id in envs.registered()},
+    "maze-sees-exit": envs.make("maze", size=13, view=7, position=False, see_exit=True, horizon=60),
+    "maze-position-only": envs.make("maze", size=5, view=0, horizon=6),
+    "trial-of-mazes": envs.Trial(envs.make("maze", size=5, view=0, horizon=6), episodes=3),
+    "trial-of-gridworlds": envs.Trial(envs.make("gridworld"), episodes=2),
 }
 
 COUNT = 96  # tasks in a batch

@@ -104,6 +104,17 @@ def test_a_policy_learns_over_a_fixed_set_of_tasks():
     assert np.isfinite(metrics["outer_loss"])
 
 
+def test_a_policy_plays_a_trial_as_any_environment():
+    trial = envs.Trial(envs.make("gridworld", horizon=3), episodes=2)
+    network = mj.networks.mlp_policy(trial.action_space, (4,))
+    problem = mj.policy_gradient(trial, network, episodes=2)
+    params = problem.init(jax.random.key(0))
+    batch = problem.collect(params, problem.sample_task(jax.random.key(1)), jax.random.key(2))
+    ended = batch.observation[..., -1]
+    np.testing.assert_array_equal(ended, np.eye(6)[3][:, None].repeat(2, axis=1))
+    assert batch.mask.all()
+
+
 class PlainPolicy:
     """Any init/apply pair will do: here, a table of logits."""
 

@@ -1,0 +1,140 @@
+"""Several episodes on one task as one longer episode: what an agent with memory learns in."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .core import (
+    Box,
+    Discrete,
+    Environment,
+    Space,
+    TimeStep,
+    pytree_dataclass,
+    require,
+    require_integer,
+)
+
+__all__ = ["Trial", "TrialState"]
+
+Array = jax.Array
+
+
+@pytree_dataclass
+class TrialState:
+    """How far a trial is."""
+
+    inner: Any  # the state of the environment in the episode that is on
+    episode: Array  # () int32, episodes that have ended
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Several episodes on one task as one: RL²'s trials.
+
+    Duan et al. 2016 (arXiv 1611.02779), section 2.2.
+
+    Observation: float32 [O + A + 2], unbounded. In this order: the environment's observation,
+      flattened; the last action, one-hot where it is discrete, as it came where it is not; the last
+      reward; whether the last step ended an episode, 0 or 1. All but the first part are 0 after
+      `reset`.
+    Action, reward: the environment's.
+    Termination: never. Truncation: with the last step of the last episode.
+    Task: the environment's. State: `TrialState`.
+
+    The step that ends an episode, by termination or truncation, also begins the next one: its
+    reward and the flag are of the episode that ended, and what it observes is the start of the new
+    one, as in RL² and VariBAD. No step is lost between episodes, so a trial has as many steps as
+    its episodes have, at most `episodes * env.max_horizon`; the observation that an episode ended
+    with is not seen, except the last, which the trial ends with. Every step pays for a `reset`,
+    which a task that is data makes cheap: nothing is drawn but what the environment's reset draws.
+
+    Raises:
+      ValueError: fewer than 1 episode, or an environment whose observation is not an array.
+    """
+
+    env: Environment
+    episodes: int = 2  # of a trial
+
+    def __post_init__(self) -> None:
+        require_integer("episodes", self.episodes, 1)
+        require("env", self.env, isinstance(self.env, Environment), "an environment")
+        space = self.env.observation_space
+        require("env", self.env, isinstance(space, Box), "one that observes an array")
+
+    @property
+    def observation_space(self) -> Box:
+        observed = math.prod(self.env.observation_space.shape)
+        return Box(-np.inf, np.inf, (observed + self._action_length + 2,))
+
+    @property
+    def action_space(self) -> Space:
+        return self.env.action_space
+
+    @property
+    def max_horizon(self) -> int:
+        return self.episodes * self.env.max_horizon
+
+    def sample_task(self, key: Array) -> Any:
+        return self.env.sample_task(key)
+
+    def reset(self, key: Array, task: Any) -> tuple[TrialState, TimeStep]:
+        inner, timestep = self.env.reset(key, task)
+        no_action = jnp.zeros((self._action_length,), jnp.float32)
+        observation = self._observe(timestep, no_action, jnp.array(False))
+        timestep = dataclasses.replace(timestep, observation=observation)
+        return TrialState(inner, jnp.array(0, jnp.int32)), timestep
+
+    def step(
+        self, key: Array, state: TrialState, action: Array, task: Any
+    ) -> tuple[TrialState, TimeStep]:
+        key_step, key_reset = jax.random.split(key)
+        inner, timestep = self.env.step(key_step, state.inner, action, task)
+        ended = timestep.terminated | timestep.truncated
+        episode = state.episode + ended.astype(jnp.int32)
+        over = episode >= self.episodes
+
+        fresh, first = self.env.reset(key_reset, task)
+        begins = ended & ~over
+        inner, seen = jax.tree.map(
+            lambda start, here: jnp.where(begins, start, here),
+            (fresh, first.observation),
+            (inner, timestep.observation),
+        )
+        timestep = dataclasses.replace(timestep, observation=seen)
+        observation = self._observe(timestep, self._flat_action(action), ended)
+        timestep = TimeStep(
+            observation, timestep.reward, terminated=jnp.array(False), truncated=over
+        )
+        return TrialState(inner, episode), timestep
+
+    def optimal_return(self, task: Any) -> Array:
+        """That of the environment in every episode: the task is known from the first."""
+        return self.episodes * self.env.optimal_return(task)
+
+    def optimal_action(self, state: TrialState, task: Any) -> Array:
+        """That of the environment."""
+        return self.env.optimal_action(state.inner, task)
+
+    @property
+    def _action_length(self) -> int:
+        space = self.action_space
+        return space.n if isinstance(space, Discrete) else math.prod(space.shape)
+
+    def _flat_action(self, action: Array) -> Array:
+        """float32 [A]."""
+        space = self.action_space
+        if isinstance(space, Discrete):
+            return (jnp.arange(space.n, dtype=action.dtype) == action).astype(jnp.float32)
+        return action.astype(jnp.float32).ravel()
+
+    def _observe(self, timestep: TimeStep, action: Array, ended: Array) -> Array:
+        seen = timestep.observation.astype(jnp.float32).ravel()
+        rest = jnp.stack([timestep.reward, ended.astype(jnp.float32)])
+        return jnp.concatenate([seen, action, rest])
