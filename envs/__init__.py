@@ -13,6 +13,7 @@ from .bandit import BernoulliBandit
 from .core import Box, Discrete, Environment, Space, TimeStep
 from .gridworld import Gridworld
 from .maze import Maze
+from .minigrid import MiniGrid
 from .point import PointNavigation
 from .tabular_mdp import TabularMDP
 from .tasksets import TaskSet
@@ -25,6 +26,7 @@ __all__ = [
     "Environment",
     "Gridworld",
     "Maze",
+    "MiniGrid",
     "PointNavigation",
     "Space",
     "TabularMDP",
@@ -38,6 +40,7 @@ __all__ = [
 _CLASSES: dict[str, type] = {
     "maze": Maze,
     "gridworld": Gridworld,
+    "minigrid": MiniGrid,
     "point": PointNavigation,
     "bandit": BernoulliBandit,
     "tabular-mdp": TabularMDP,

@@ -20,6 +20,7 @@ __all__ = [
     "mark",
     "moved",
     "pack",
+    "read",
     "spread",
     "square_set",
     "unpack",
@@ -50,9 +51,27 @@ def unpack(words: Array, wide: int) -> Array:
     return bits.reshape(*words.shape[:-1], -1)[..., :wide] != 0
 
 
+def read(walls: Array, row: Array, column: Array) -> Array:
+    """32 squares of a row from `column` on, a bit each, lowest first; set outside the grid."""
+    high, count = walls.shape
+    words = walls[jnp.clip(row, 0, high - 1)]
+    words = jnp.where((row >= 0) & (row < high), words, _WALL)
+
+    def word(number: Array) -> Array:
+        found = jnp.asarray(_WALL)
+        for candidate in range(count):
+            found = jnp.where(number == candidate, words[candidate], found)
+        return found
+
+    number, shift = column >> 5, (column & 31).astype(jnp.uint32)
+    # The next word, shifted in two steps: a shift by 32 is not defined.
+    next_word = word(number + 1) << jnp.uint32(1) << (jnp.uint32(31) - shift)
+    return (word(number) >> shift) | next_word
+
+
 def is_wall(walls: Array, position: Array) -> Array:
     """Whether the square `position` (2,) is a wall or outside the grid, () bool."""
-    return _read(walls, position[0], position[1]) & jnp.uint32(1) != 0
+    return read(walls, position[0], position[1]) & jnp.uint32(1) != 0
 
 
 def window(walls: Array, position: Array, side: int, length: int) -> Array:
@@ -66,7 +85,7 @@ def window(walls: Array, position: Array, side: int, length: int) -> Array:
     row, column = position[0] - side // 2, position[1] - side // 2
     words = []
     for index in range(side):
-        bits = _read(walls, row + index, column) & jnp.uint32(2**side - 1)
+        bits = read(walls, row + index, column) & jnp.uint32(2**side - 1)
         place = index % rows_a_word
         if place == 0:
             words.append(bits)
@@ -113,21 +132,3 @@ def spread(squares: Array) -> Array:
     # Two slices of one padded copy: on a CPU twice as fast as a pad for either neighbour.
     padded = jnp.pad(squares, ((1, 1), (0, 0)))
     return squares | later | earlier | padded[:-2] | padded[2:]
-
-
-def _read(walls: Array, row: Array, column: Array) -> Array:
-    """32 squares of a row from `column` on, a bit each, lowest first; set outside the grid."""
-    high, count = walls.shape
-    words = walls[jnp.clip(row, 0, high - 1)]
-    words = jnp.where((row >= 0) & (row < high), words, _WALL)
-
-    def word(number: Array) -> Array:
-        found = jnp.asarray(_WALL)
-        for candidate in range(count):
-            found = jnp.where(number == candidate, words[candidate], found)
-        return found
-
-    number, shift = column >> 5, (column & 31).astype(jnp.uint32)
-    # The next word, shifted in two steps: a shift by 32 is not defined.
-    next_word = word(number + 1) << jnp.uint32(1) << (jnp.uint32(31) - shift)
-    return (word(number) >> shift) | next_word

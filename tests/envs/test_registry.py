@@ -9,7 +9,7 @@ import envs
 
 @pytest.mark.smoke
 def test_every_id_makes_its_class_with_the_given_fields():
-    classes = {"maze": envs.Maze, "gridworld": envs.Gridworld}
+    classes = {"maze": envs.Maze, "gridworld": envs.Gridworld, "minigrid": envs.MiniGrid}
     classes |= {"point": envs.PointNavigation, "bandit": envs.BernoulliBandit}
     classes |= {"tabular-mdp": envs.TabularMDP}
     assert set(classes) <= set(envs.registered())
@@ -42,7 +42,7 @@ def test_every_field_has_a_default_and_a_frozen_home(id):
             "xyz",
             {},
             "environment: got 'xyz', expected "
-            "'maze', 'gridworld', 'point', 'bandit' or 'tabular-mdp'",
+            "'maze', 'gridworld', 'minigrid', 'point', 'bandit' or 'tabular-mdp'",
         ),
         (
             "maze",
@@ -67,6 +67,16 @@ def test_every_field_has_a_default_and_a_frozen_home(id):
             "maze",
             {"view": 0, "see_exit": True},
             "see_exit: got True, expected a view to see it in",
+        ),
+        ("minigrid", {"family": "dorkey"}, "family: got 'dorkey', expected 'doorkey'"),
+        ("minigrid", {"size": 4}, "size: got 4, expected an integer from 5 to 63"),
+        ("minigrid", {"family": "memory", "size": 8}, "size: got 8, expected an odd number"),
+        ("minigrid", {"count": 2}, "count: got 2, expected an integer from 1 to 1"),
+        ("minigrid", {"view": 6}, "view: got 6, expected an odd number"),
+        (
+            "minigrid",
+            {"full": True, "compass": True},
+            "compass: got True, expected a view to tell it in",
         ),
         ("gridworld", {"size": 2}, "size: got 2, expected an integer from 3 to 63"),
         ("gridworld", {"horizon": -1}, "horizon: got -1, expected an integer of at least 1"),

@@ -18,6 +18,7 @@ CONFIGURATIONS = {
     **{id: envs.make(id) for id in envs.registered()},
     "maze-sees-exit": envs.make("maze", size=13, view=7, position=False, see_exit=True, horizon=60),
     "maze-position-only": envs.make("maze", size=5, view=0, horizon=6),
+    "minigrid-sees-all": envs.make("minigrid", family="empty-random", size=5, full=True),
     "trial-of-mazes": envs.Trial(envs.make("maze", size=5, view=0, horizon=6), episodes=3),
     "trial-of-gridworlds": envs.Trial(envs.make("gridworld"), episodes=2),
 }

@@ -1,0 +1,242 @@
+"""Are our levels, copied from the `minigrid` package, the same world step for step?
+
+    python benchmarks/minigrid_parity.py --steps 10000 --json figures.json
+
+Plays levels of every family in `minigrid`, copies each level and its actions to `envs.minigrid`,
+and compares every image, heading, reward, termination and truncation. The actions are random, but
+every other one is what the square ahead calls for. The balls of Dynamic-Obstacles are put where
+`minigrid` drew them. Exits with status 1 where anything differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from minigrid import envs as reference
+from minigrid.wrappers import FullyObsWrapper
+from rich.console import Console
+from rich.table import Table
+
+from envs.minigrid import NOWHERE, MiniGrid, MiniGridTask, convert
+from envs.minigrid.view import full_grid
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Empty-6x6": ("EmptyEnv", {"size": 6}),
+    "Empty-Random-5x5": ("EmptyEnv", {"size": 5, "agent_start_pos": None}),
+    "FourRooms": ("FourRoomsEnv", {}),
+    "DoorKey-5x5": ("DoorKeyEnv", {"size": 5}),
+    "DoorKey-8x8": ("DoorKeyEnv", {"size": 8}),
+    "Unlock": ("UnlockEnv", {}),
+    "UnlockPickup": ("UnlockPickupEnv", {}),
+    "BlockedUnlockPickup": ("BlockedUnlockPickupEnv", {}),
+    "KeyCorridorS3R3": ("KeyCorridorEnv", {"room_size": 3, "num_rows": 3}),
+    "KeyCorridorS4R3": ("KeyCorridorEnv", {"room_size": 4, "num_rows": 3}),
+    "LavaGapS5": ("LavaGapEnv", {"size": 5}),
+    "LavaCrossingS9N2": ("CrossingEnv", {"size": 9, "num_crossings": 2}),
+    "SimpleCrossingS9N3": (
+        "CrossingEnv",
+        {"size": 9, "num_crossings": 3, "obstacle_type": "wall"},
+    ),
+    "MultiRoom-N4-S5": (
+        "MultiRoomEnv",
+        {"minNumRooms": 4, "maxNumRooms": 4, "maxRoomSize": 5},
+    ),
+    "MemoryS7": ("MemoryEnv", {"size": 7}),
+    "MemoryS13Random": ("MemoryEnv", {"size": 13, "random_length": True}),
+    "DistShift1": ("DistShiftEnv", {"strip2_row": 2}),
+    "DistShift2": ("DistShiftEnv", {"strip2_row": 5}),
+    "Dynamic-Obstacles-6x6": ("DynamicObstaclesEnv", {"size": 6, "n_obstacles": 3}),
+}
+
+
+def make(name: str) -> Any:
+    """The environment of a case."""
+    family, fields = CASES[name]
+    return getattr(reference, family)(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class Played:
+    """An episode as `minigrid` played it; T steps, padded, of which `length` count."""
+
+    task: MiniGridTask
+    length: int
+    actions: np.ndarray  # [T] int32
+    balls: np.ndarray  # [T, K, 2] int32, the squares of the objects before each move
+    heading: np.ndarray  # [T + 1] int32
+    view: np.ndarray  # [T + 1, 7, 7, 3] uint8
+    full: np.ndarray  # [T + 1, W, H, 3] uint8
+    reward: np.ndarray  # [T + 1]
+    terminated: np.ndarray  # [T + 1] bool
+    truncated: np.ndarray  # [T + 1] bool
+
+
+def play(env: Any, horizon: int, seed: int, through: bool) -> Played:
+    """An episode of at most `horizon` steps on the level that `seed` draws."""
+    random = np.random.default_rng(seed)
+    env.max_steps, env.see_through_walls = horizon, through
+    whole = FullyObsWrapper(env)
+    seen, _ = env.reset(seed=seed)
+    task = convert.from_minigrid(env)
+    obstacles = getattr(env, "obstacles", [])
+    place_of = [tuple(square) for square in np.asarray(task.squares).tolist()]
+    numbers = [place_of.index(tuple(map(int, ball.cur_pos[::-1]))) for ball in obstacles]
+
+    squares = np.asarray(task.squares)
+    rows = [(env.agent_dir, seen["image"], whole.observation(seen)["image"], 0.0, False, False)]
+    actions, balls = [], []
+    while len(actions) < horizon and not (rows[-1][-1] or rows[-1][-2]):
+        actions.append(_action(env, random))
+        seen, reward, terminated, truncated, _ = env.step(actions[-1])
+        squares = squares.copy()
+        for number, ball in zip(numbers, obstacles, strict=True):
+            squares[number] = ball.cur_pos[::-1]
+        balls.append(squares)
+        full = whole.observation(seen)["image"]
+        rows.append((env.agent_dir, seen["image"], full, float(reward), terminated, truncated))
+    length, more = len(actions), horizon - len(actions)
+    columns = [np.stack([*column, *[column[-1]] * more]) for column in zip(*rows, strict=True)]
+    balls = np.stack([*balls, *[squares] * more])
+    return Played(task, length, np.array([*actions, *[6] * more], np.int32), balls, *columns)
+
+
+def _action(env: Any, random: np.random.Generator) -> int:
+    """Opens, picks up or walks on where it can; or anything, mostly forward."""
+    cell = env.grid.get(*env.front_pos)
+    if cell is not None and random.random() < 0.5:
+        if cell.type == "door" and not cell.is_open:
+            return 5
+        if cell.can_pickup():
+            return 3 if env.carrying is None else 4
+    if env.carrying is not None and random.random() < 0.1:
+        return 4
+    return int(random.choice(7, p=[0.2, 0.2, 0.4, 0.06, 0.04, 0.07, 0.03]))
+
+
+@functools.cache
+def _replay(through: bool, obstacles: bool) -> Callable[..., Any]:
+    family = "dynamic-obstacles" if obstacles else "empty"
+    env = MiniGrid(family=family, see_through_walls=through)
+
+    def one(task: MiniGridTask, actions: jax.Array, balls: jax.Array) -> Any:
+        def step(state: Any, given: Any) -> Any:
+            # In place of the key that would draw them: where the balls have gone.
+            squares, action = given
+            state, timestep = env.step(squares, state, action, task)
+            return state, (state, timestep)
+
+        first = env.reset(jax.random.key(0), task)
+        _, rest = jax.lax.scan(step, first[0], (balls, actions))
+        states, timesteps = jax.tree.map(
+            lambda start, later: jnp.concatenate([start[None], later]), first, rest
+        )
+        wide = 32 * task.walls.shape[1]
+        full = jax.vmap(lambda state: full_grid(state, task, wide))(states)
+        return states.heading, full, timesteps
+
+    return jax.jit(jax.vmap(one))
+
+
+MOST_OBJECTS = 16  # in any level of the cases
+HIGHEST = 25
+
+
+def mismatches(played: list[Played], through: bool, obstacles: bool = False) -> list[str]:
+    """What differs in `envs.minigrid`: the episode, the step and the quantity of each difference.
+
+    The episodes are of one number of steps, and of any of the cases: all levels are padded alike.
+    """
+    high, count = HIGHEST, MOST_OBJECTS
+    tasks = [convert.padded(p.task, high, 1, count) for p in played]
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)
+    actions = np.stack([p.actions for p in played])
+    balls = np.stack(
+        [
+            np.pad(
+                p.balls, ((0, 0), (0, count - p.balls.shape[1]), (0, 0)), constant_values=NOWHERE
+            )
+            for p in played
+        ]
+    )
+    with mock.patch("envs.minigrid.environment.walk", lambda squares, state, task: squares):
+        found = jax.device_get(_replay(through, obstacles)(batch, actions, balls))
+    heading, full, timesteps = found
+    differences = []
+    for number, p in enumerate(played):
+        wide, tall = p.full.shape[1:3]
+        pairs = {
+            "heading": (p.heading, heading[number]),
+            "view": (p.view, timesteps.observation[number]),
+            "full view": (p.full, full[number, :, :wide, :tall]),
+            "reward": (p.reward, timesteps.reward[number]),
+            "termination": (p.terminated, timesteps.terminated[number]),
+            # MiniGrid also calls a last step truncated that terminates.
+            "truncation": (p.truncated & ~p.terminated, timesteps.truncated[number]),
+        }
+        for name, (theirs, ours) in pairs.items():
+            axes = tuple(range(1, theirs.ndim))
+            off = ~np.isclose(theirs, ours, rtol=0, atol=1e-6).all(axis=axes)
+            steps = np.flatnonzero(off[: p.length + 1])
+            differences += [f"episode {number}, step {step}: {name}" for step in steps]
+    return differences
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Compares every family with `minigrid`."""
+
+    steps: int = 10_000
+    """Steps of each case, at least."""
+    horizon: int = 200
+    """Steps of an episode, at most."""
+    json: Path | None = None
+    """Writes the figures there as well."""
+
+
+def main() -> None:
+    """Prints the table."""
+    options = tyro.cli(Options)
+    table = Table("case", "episodes", "steps", "successes", "mismatches")
+    record, batch = {}, 64
+    for name in CASES:
+        env, obstacles = make(name), "Obstacles" in name
+        count = steps = successes = 0
+        found: list[str] = []
+        through = [env.see_through_walls, not env.see_through_walls]
+        while steps < options.steps:
+            seeds = range(count, count + batch)
+            # Every other batch with the walls the other way.
+            view = through[count // batch % 2]
+            played = [play(env, options.horizon, seed, view) for seed in seeds]
+            found += mismatches(played, view, obstacles)
+            count += batch
+            steps += sum(p.length for p in played)
+            successes += sum(p.reward[p.length] > 0 for p in played)
+        table.add_row(name, *map(str, (count, steps, successes, len(found))))
+        record[name] = {
+            "episodes": count,
+            "steps": steps,
+            "successes": int(successes),
+            "mismatches": len(found),
+        }
+        for line in found[:3]:
+            print(f"{name}: {line}", file=sys.stderr)
+    Console().print(table)
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    sys.exit(any(row["mismatches"] for row in record.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""MiniGrid as an environment of pure functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core import Box, Discrete, TimeStep, first_timestep, require, require_integer
+from . import oracle
+from .levels import FAMILIES, Family
+from .obstacles import blocked, walk
+from .view import WIDEST, egocentric, full_grid
+from .world import FORWARD, LEFT, MiniGridState, MiniGridTask, first_state, transition
+
+__all__ = ["MiniGrid"]
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class MiniGrid:
+    """MiniGrid's world of walls, lava, doors, keys, balls and boxes, seen by an agent inside.
+
+    Chevalier-Boisvert et al. 2023 (arXiv 2306.13831). Step for step the `minigrid` package, to
+    which the tests hold it; `convert` copies its levels.
+
+    Observation: uint8 [view, view, 3], MiniGrid's `image`: (kind, colour, state) of the squares
+      ahead, [column, row], the agent in the middle of the last row looking up. Walls and closed
+      doors hide what is behind them, unless `see_through_walls`. With `full` the whole grid, uint8
+      [W, H, 3], the agent's square (10, 0, heading), as MiniGrid's `FullyObsWrapper`.
+      MiniGrid's `direction` is `state.heading`; with `compass` it is also the state channel of the
+      agent's own square of the view, which MiniGrid always has 0.
+    Action: int32 () in 0..6, turn left, turn right, forward, pick up, drop, toggle, done.
+    Reward: float32 (), 1 - 0.9 * t / horizon with the step t = 1, 2, ... that succeeds, else 0.
+      Walking into an obstacle that moves, or into a wall where such are, costs 1.
+    Termination: with success, in lava, on a wrong answer, on a collision. Truncation: after
+      `task.horizon` steps that did not terminate (MiniGrid says both of a last step that does).
+    Task: `MiniGridTask`, of one height, width and number of objects per `family`, `size` and
+      `count`; `padded` lets different ones share a batch. State: `MiniGridState`.
+
+    p(T): the levels of the `family`, drawn as MiniGrid draws them; all can be solved.
+    | family | size | count |
+    |---|---|---|
+    | empty, empty-random, fourrooms, doorkey, lavagap | side of the grid | 1 |
+    | memory, memory-random | side of the grid | 1 |
+    | unlock, unlockpickup | side of a room | 1 |
+    | keycorridor | side of a room | rows of rooms |
+    | lavacrossing, simplecrossing | side of the grid | crossings |
+    | multiroom | largest side of a room | rooms |
+    | distshift | 9 | 1 or 2, its two levels |
+    | dynamic-obstacles, dynamic-obstacles-random | side of the grid | obstacles |
+
+    Raises:
+      ValueError: an unknown family (the nearest are named), or a field out of range.
+    """
+
+    family: str = "doorkey"  # see the table
+    size: int | None = None  # see the table; None for MiniGrid's
+    count: int | None = None  # see the table; None for MiniGrid's
+    horizon: int | None = None  # steps an episode may take; None for MiniGrid's
+    view: int = 7  # side of the view in squares: odd, 3 to 15
+    see_through_walls: bool | None = None  # whether nothing hides anything; None for MiniGrid's
+    full: bool = False  # whether the agent sees the whole grid
+    compass: bool = False  # whether the view tells the heading
+
+    def __post_init__(self) -> None:
+        near = difflib.get_close_matches(str(self.family), FAMILIES) or list(FAMILIES)
+        require("family", self.family, self.family in FAMILIES, " or ".join(map(repr, near)))
+        sizes, counts = self._family.sizes, self._family.counts
+        if self.size is not None:
+            require_integer("size", self.size, sizes[0], sizes[-1])
+            require("size", self.size, self.size in sizes, "an odd number")
+        if self.count is not None:
+            require_integer("count", self.count, counts[0], counts[-1])
+        if self.horizon is not None:
+            require_integer("horizon", self.horizon, 1)
+        require_integer("view", self.view, 3, WIDEST)
+        require("view", self.view, self.view % 2 == 1, "an odd number")
+        require("compass", self.compass, not (self.compass and self.full), "a view to tell it in")
+
+    @property
+    def _family(self) -> Family:
+        return FAMILIES[self.family]
+
+    @property
+    def _level(self) -> tuple[int, int]:
+        """Size and count."""
+        family = self._family
+        size = family.size if self.size is None else self.size
+        return size, family.count if self.count is None else self.count
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the grids that `sample_task` draws."""
+        return self._family.shape(*self._level)
+
+    @property
+    def observation_space(self) -> Box:
+        high, wide = self.shape
+        squares = (wide, high) if self.full else (self.view, self.view)
+        return Box(0, 10, (*squares, 3), np.dtype(np.uint8))
+
+    @property
+    def action_space(self) -> Discrete:
+        return Discrete(7)
+
+    @property
+    def max_horizon(self) -> int:
+        return self._family.horizon(*self._level) if self.horizon is None else self.horizon
+
+    def sample_task(self, key: Array) -> MiniGridTask:
+        task = self._family.draw(key, *self._level)
+        return dataclasses.replace(task, horizon=jnp.array(self.max_horizon, jnp.int32))
+
+    def reset(self, key: Array, task: MiniGridTask) -> tuple[MiniGridState, TimeStep]:
+        del key
+        state = first_state(task)
+        return state, first_timestep(self._observe(state, task))
+
+    def step(
+        self, key: Array, state: MiniGridState, action: Array, task: MiniGridTask
+    ) -> tuple[MiniGridState, TimeStep]:
+        collision = jnp.array(False)
+        if self._family.obstacles:
+            action = jnp.where(action > FORWARD, LEFT, action)
+            collision = (action == FORWARD) & blocked(state, task)
+            state = dataclasses.replace(state, squares=walk(key, state, task))
+        state, success, failure = transition(state, action, task)
+        terminated = success | failure | collision
+        truncated = (state.steps >= task.horizon) & ~terminated
+        reward = jnp.where(success, _success_reward(state.steps, task.horizon), jnp.float32(0))
+        reward = jnp.where(collision, jnp.float32(-1), reward)
+        return state, TimeStep(self._observe(state, task), reward, terminated, truncated)
+
+    def optimal_return(self, task: MiniGridTask) -> Array:
+        """The reward at the end of the shortest way; 0 where that is longer than the horizon.
+
+        Raises:
+          ValueError: a family without an oracle: one with moving obstacles, or one in which an
+            object is to be picked up behind a door. A task of the latter among others gives NaN.
+        """
+        steps, _ = self._plan(first_state(task), task)
+        reward = _success_reward(jnp.minimum(steps, task.horizon), task.horizon)
+        reward = jnp.where(steps <= task.horizon, reward, jnp.float32(0))
+        return jnp.where(oracle.is_exact(task), reward, jnp.float32(jnp.nan))
+
+    def optimal_action(self, state: MiniGridState, task: MiniGridTask) -> Array:
+        """Along the shortest way. Each call solves the level.
+
+        Raises:
+          ValueError: as `optimal_return`.
+        """
+        return self._plan(state, task)[1]
+
+    def _plan(self, state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:
+        solved = [name for name, family in FAMILIES.items() if family.solved]
+        require("family", self.family, self.family in solved, f"one with an oracle: {solved}")
+        return oracle.plan(state, task)
+
+    def _observe(self, state: MiniGridState, task: MiniGridTask) -> Array:
+        if self.full:
+            return full_grid(state, task, self.shape[1])
+        through = self.see_through_walls
+        through = self._family.see_through_walls if through is None else through
+        return egocentric(state, task, self.view, through, self.compass)
+
+
+def _success_reward(steps: Array, horizon: Array) -> Array:
+    return 1.0 - 0.9 * steps.astype(jnp.float32) / horizon.astype(jnp.float32)

@@ -1,0 +1,118 @@
+"""One room and a goal: Empty, DistShift, LavaGap, and the crossings of lava or walls."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ..world import BALL, BLUE, GOAL, GREEN, MiniGridTask
+from .build import Thing, at, choose, enclosed, is_square, level, random_heading, within
+
+__all__ = [
+    "crossing",
+    "dist_shift",
+    "dynamic_obstacles",
+    "empty",
+    "lava_gap",
+]
+
+Array = jax.Array
+
+
+def _goal(row: int, column: int) -> Thing:
+    return Thing(GOAL, GREEN, at(row, column))
+
+
+def _start(key: Array, size: int, anywhere: bool) -> tuple[Array, Array]:
+    """The top left corner, looking east, or any square but the goal's in any heading."""
+    if not anywhere:
+        return at(1, 1), jnp.int32(0)
+    key_square, key_heading = jax.random.split(key)
+    free = jnp.asarray(~enclosed(size, size)).at[size - 2, size - 2].set(False)
+    return choose(key_square, free), random_heading(key_heading)
+
+
+def empty(key: Array, size: int, count: int, anywhere: bool = False) -> MiniGridTask:
+    """MiniGrid-Empty, and with `anywhere` MiniGrid-Empty-Random."""
+    del count
+    start, heading = _start(key, size, anywhere)
+    return level(enclosed(size, size), [_goal(size - 2, size - 2)], start, heading)
+
+
+def dynamic_obstacles(key: Array, size: int, count: int, anywhere: bool = False) -> MiniGridTask:
+    """MiniGrid-Dynamic-Obstacles: `count` balls, objects 1 to `count`, that will walk about."""
+    if count > size / 2 + 1:  # MiniGrid's limit
+        count = size // 2
+    key_start, *keys = jax.random.split(key, count + 1)
+    start, heading = _start(key_start, size, anywhere)
+    things = [_goal(size - 2, size - 2)]
+    free = jnp.asarray(~enclosed(size, size)) & ~is_square((size, size), start)
+    for key_ball in keys:
+        free &= ~is_square((size, size), things[-1].square)
+        things.append(Thing(BALL, BLUE, choose(key_ball, free)))
+    return level(enclosed(size, size), things, start, heading)
+
+
+def dist_shift(key: Array, size: int, count: int) -> MiniGridTask:
+    """MiniGrid-DistShift: the second strip of lava is in row 2 (`count` 1) or 5 (`count` 2)."""
+    del key, size
+    shape = (7, 9)
+    lava = within(shape, (1, 2), (3, 6)) | within(shape, (3 * count - 1, 3 * count), (3, 6))
+    return level(enclosed(*shape), [_goal(1, 7)], at(1, 1), lava=lava)
+
+
+def lava_gap(key: Array, size: int, count: int) -> MiniGridTask:
+    """MiniGrid-LavaGap: a column of lava with one gap."""
+    del count
+    key_row, key_column = jax.random.split(key)
+    row = jax.random.randint(key_row, (), 1, size - 1, jnp.int32)
+    column = jax.random.randint(key_column, (), 2, size - 2, jnp.int32)
+    shape = (size, size)
+    lava = within(shape, (1, size - 1), (column, column + 1)) & ~is_square(shape, at(row, column))
+    return level(enclosed(*shape), [_goal(size - 2, size - 2)], at(1, 1), lava=lava)
+
+
+def crossing(key: Array, size: int, count: int, wet: bool = True) -> MiniGridTask:
+    """MiniGrid-LavaCrossing, or with walls MiniGrid-SimpleCrossing: `count` rivers to cross.
+
+    Rivers are `count` of the even rows and columns. They divide the grid into a grid of rooms. A
+    random monotone path of rooms leads from the first to the last, with an opening, anywhere on the
+    shared side, from each room to the next.
+    """
+    key_rivers, key_path, key_openings = jax.random.split(key, 3)
+    banks = jnp.arange(2, size - 2, 2, dtype=jnp.int32)
+    count = min(count, 2 * len(banks))
+    chosen = jax.random.permutation(key_rivers, 2 * len(banks)) < count
+    is_column, is_row = chosen[: len(banks)], chosen[len(banks) :]
+
+    def limits(present: Array) -> Array:
+        """The sides of the rooms along one axis, in order; the last one is repeated."""
+        rivers = jnp.sort(jnp.where(present, banks, jnp.int32(size - 1)))
+        return jnp.concatenate([jnp.zeros((1,), jnp.int32), rivers, jnp.full((1,), size - 1)])
+
+    columns, rows = limits(is_column), limits(is_row)
+    river = within((size, size), (0, 0), (0, 0))
+    for bank in range(len(banks)):
+        here = 2 + 2 * bank
+        river |= within((size, size), (1, size - 1), (here, here + 1)) & is_column[bank]
+        river |= within((size, size), (here, here + 1), (1, size - 1)) & is_row[bank]
+
+    # Of `count` moves in random order, as many go east as there are columns to cross.
+    goes_east = jax.random.permutation(key_path, count) < jnp.sum(is_column, dtype=jnp.int32)
+    east = south = jnp.int32(0)
+    for move, key_opening in enumerate(jax.random.split(key_openings, count)):
+        sides = jnp.where(goes_east[move], rows[south], columns[east])
+        others = jnp.where(goes_east[move], rows[south + 1], columns[east + 1])
+        along = jax.random.randint(key_opening, (), sides + 1, others, jnp.int32)
+        opening = jnp.where(
+            goes_east[move], at(along, columns[east + 1]), at(rows[south + 1], along)
+        )
+        river &= ~is_square((size, size), opening)
+        east += goes_east[move].astype(jnp.int32)
+        south += (~goes_east[move]).astype(jnp.int32)
+
+    walls = jnp.asarray(enclosed(size, size))
+    things = [_goal(size - 2, size - 2)]
+    if wet:
+        return level(walls, things, at(1, 1), lava=river)
+    return level(walls | river, things, at(1, 1))

@@ -1,0 +1,45 @@
+"""Balls that walk about, as in MiniGrid's Dynamic-Obstacles."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ..grids import is_wall
+from .world import BALL, GOAL, MiniGridState, MiniGridTask, ahead
+
+__all__ = ["blocked", "walk"]
+
+Array = jax.Array
+
+
+def blocked(state: MiniGridState, task: MiniGridTask) -> Array:
+    """Whether a wall or an object, but not a goal, is ahead: () bool."""
+    front = ahead(state.position, state.heading)
+    here = jnp.all(state.squares == front[None], axis=1) & (task.kinds != 0)
+    return is_wall(task.walls, front) | jnp.any(here & (task.kinds != GOAL))
+
+
+def walk(key: Array, state: MiniGridState, task: MiniGridTask) -> Array:
+    """Moves each ball in turn to a free square next to it, diagonals included: squares [K, 2].
+
+    Each free square is as likely; a ball that has none stays. (MiniGrid gives up after a hundred
+    draws, which one in a hundred thousand moves to a last free square would need.)
+    """
+    around = jnp.array([(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)], jnp.int32)
+
+    def move(squares: Array, number_and_key: tuple[Array, Array]) -> tuple[Array, None]:
+        number, key = number_and_key
+        places = squares[number][None] + around
+        taken = jnp.any(jnp.all(places[:, None] == squares[None], axis=2), axis=1)
+        taken |= jnp.all(places == state.position[None], axis=1)
+        taken |= jax.vmap(lambda place: is_wall(task.walls | task.lava, place))(places)
+        ticket = jnp.where(taken, -1.0, jax.random.uniform(key, taken.shape))
+        moves = (task.kinds[number] == BALL) & ~jnp.all(taken)
+        place = jnp.where(moves, places[jnp.argmax(ticket)], squares[number])
+        return squares.at[number].set(place), None
+
+    count = state.squares.shape[0]
+    numbers = jnp.arange(count, dtype=jnp.int32)
+    squares, _ = jax.lax.scan(move, state.squares, (numbers, jax.random.split(key, count)))
+    return squares
