@@ -59,10 +59,11 @@ class TaskSet:
           unique: keeps the first of equal tasks only, so that M may be less than `count`.
 
         Raises:
-          ValueError: a count or a chunk below 1.
+          ValueError: a count or a chunk below 1, or tasks that are not made of numbers.
         """
         require_integer("count", count, 1, 2**31 - 1)
         require_integer("chunk", chunk, 1)
+        form_of(_form_drawn_by(env))
         chunk = min(chunk, count)
 
         def draw(index: Array) -> tuple[Any, Array]:
@@ -83,13 +84,12 @@ class TaskSet:
         """The set of given tasks, every leaf [M, ...].
 
         Raises:
-          ValueError: tasks that are not of the form that `env.sample_task` draws.
+          ValueError: no tasks, or tasks that are not of the form that `env.sample_task` draws.
         """
-        count = jax.tree.leaves(tasks)[0].shape[0]
-        like = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], tasks))
-        found, expected = form_of(like), form_of(_form_drawn_by(env))
-        require("tasks", found, found == expected, str(expected))
-        require("tasks", count, count > 0, "at least one")
+        found, expected = form_of(tasks), form_of(_form_drawn_by(env))
+        count = next(iter(found[0][2]), 0)
+        expected = [[name, dtype, [count, *shape]] for name, dtype, shape in expected]
+        require("tasks", found, found == expected and count > 0, f"one or more of {expected}")
         return cls(tasks, jax.jit(jax.vmap(content_hash))(tasks), described(env))
 
     @classmethod
@@ -122,7 +122,11 @@ class TaskSet:
         return self.hashes.shape[0]
 
     def sample(self, key: Array) -> Any:
-        """One task, uniformly: in the place of `env.sample_task`."""
+        """One task, uniformly: in the place of `env.sample_task`.
+
+        A set that a jitted function does not take as an argument is a constant of its program: a
+        second of compilation more for a million mazes, and no program holds more than 2 GB.
+        """
         return self.get(jax.random.randint(key, (), 0, len(self), jnp.int32))
 
     def get(self, index: int | Array) -> Any:
