@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..core import Environment, TimeStep, pytree_dataclass, require
 
-__all__ = ["Episode", "as_task", "as_tasks", "begin", "follow"]
+__all__ = ["Episode", "as_task", "as_tasks", "begin", "draw", "follow"]
 
 Array = jax.Array
 
@@ -31,9 +31,17 @@ def begin(env: Environment, key: Array, tasks: Any, task: Any = None) -> tuple[E
     # Folded in, not split: what an environment leaves unused is never computed.
     key_task, key_reset = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
     if task is None:
-        task = env.sample_task(key_task) if tasks is None else _draw(key_task, tasks)
+        task = env.sample_task(key_task) if tasks is None else draw(key_task, tasks)
     state, timestep = env.reset(key_reset, task)
     return Episode(task, state), timestep
+
+
+def draw(key: Array, tasks: Any) -> Any:
+    """One of the tasks [M, ...], each as likely."""
+    count = jax.tree.leaves(tasks)[0].shape[0]
+    # The remainder favours no task by more than M / 2^32, at half the price of `randint`.
+    index = jax.random.bits(key, (), jnp.uint32) % jnp.uint32(count)
+    return jax.tree.map(lambda leaf: leaf.at[index].get(mode="promise_in_bounds"), tasks)
 
 
 def follow(ended: Array, following: Any, current: Any) -> Any:
@@ -66,13 +74,6 @@ def as_task(env: Environment, task: Any) -> Any:
     form, expected = _form(task), _form(_abstract_task(env))
     require("task", form, form == expected, expected)
     return task
-
-
-def _draw(key: Array, tasks: Any) -> Any:
-    count = jax.tree.leaves(tasks)[0].shape[0]
-    # The remainder favours no task by more than M / 2^32, at half the price of `randint`.
-    index = jax.random.bits(key, (), jnp.uint32) % jnp.uint32(count)
-    return jax.tree.map(lambda leaf: leaf.at[index].get(mode="promise_in_bounds"), tasks)
 
 
 def _abstract_task(env: Environment) -> Any:

@@ -86,11 +86,18 @@ class ToGymnax(environment.Environment):
     def action_space(self, params: GymnaxParams | None = None) -> spaces.Space:
         return _to_gymnax_space(self.env.action_space)
 
-    def reset(self, key: Array, params: GymnaxParams | None = None) -> tuple[Array, GymnaxState]:
+    # gymnax's own `reset` and `step` are jitted, which is left to the trainer here.
+    def reset(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, key: Array, params: GymnaxParams | None = None
+    ) -> tuple[Array, GymnaxState]:
         return self.reset_env(key, self.default_params if params is None else params)
 
-    def step(
-        self, key: Array, state: GymnaxState, action: Array, params: GymnaxParams | None = None
+    def step(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self,
+        key: Array,
+        state: GymnaxState,
+        action: Array | float,
+        params: GymnaxParams | None = None,
     ) -> tuple[Any, ...]:
         """A step, and after the last of an episode the reset to the next one.
 
@@ -120,7 +127,7 @@ class ToGymnax(environment.Environment):
         return self._begin(key, params, None)
 
     def step_env(
-        self, key: Array, state: GymnaxState, action: Array, params: GymnaxParams
+        self, key: Array, state: GymnaxState, action: Array | float, params: GymnaxParams
     ) -> tuple[Any, ...]:
         """A step without auto-reset: observation, state, reward, an end, info.
 
@@ -149,7 +156,7 @@ class ToGymnax(environment.Environment):
         return timestep.observation, GymnaxState(jnp.int32(0), episode, no, no)
 
     def _advance(
-        self, key: Array, state: GymnaxState, action: Array, params: GymnaxParams
+        self, key: Array, state: GymnaxState, action: Array | float, params: GymnaxParams
     ) -> tuple[Array, GymnaxState, Array]:
         """observation, state and reward, nothing reset."""
         action = jnp.asarray(action, self.env.action_space.dtype)
