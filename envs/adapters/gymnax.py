@@ -265,7 +265,7 @@ def from_gymnax(
     """
     require("env", env, isinstance(env, environment.Environment), "an environment unwrapped")
     params = env.default_params if params is None else params
-    most = params.max_steps_in_episode if max_horizon is None else max_horizon
+    most = int(params.max_steps_in_episode) if max_horizon is None else max_horizon
     require_integer("max_horizon", most, 1)
     observation, _ = jax.eval_shape(env.reset_env, jax.random.key(0), params)
     return FromGymnax(

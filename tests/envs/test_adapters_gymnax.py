@@ -3,6 +3,8 @@
 import copy
 import functools
 import re
+import subprocess
+import sys
 import typing
 
 import chex
@@ -168,6 +170,26 @@ def test_it_looks_like_an_environment_of_gymnax(lenient):
     _, state = logged.reset(jax.random.key(0), params)
     *_, info = logged.step(jax.random.key(0), state, jnp.int32(1), params)
     assert not info["returned_episode"]
+
+
+@pytest.mark.parametrize("id", envs.registered())
+def test_every_environment_may_be_handed_out(id):
+    env = envs.make(id)
+    outer = to_gymnax(env, returns=6)
+    params, key = outer.default_params, jax.random.key(0)
+    observation, state = jax.eval_shape(outer.reset, key, params)
+    action = jax.eval_shape(outer.action_space(params).sample, key)
+    given = jax.eval_shape(outer.step, key, state, action, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(given[:2], (observation, state))
+    space = outer.observation_space(params)
+    for seen in (observation, given[-1]["final_observation"]):
+        assert (seen.shape, seen.dtype) == (space.shape, space.dtype)
+
+
+def test_no_package_is_imported_until_its_adapter_is():
+    names = {"gymnax", "gymnasium", "xminigrid", "brax"}
+    code = f"import envs, sys; sys.exit(bool({names} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_it_is_a_value():
