@@ -43,9 +43,9 @@ def _tasks(count=M):
 
 
 @functools.cache
-def _played(*, fresh=False, **options):
+def _played(**options):
     """T random steps in N environments as numpy, [N, T]: before, action, what `step` gave."""
-    outer = to_gymnax(MAZE, None if fresh else _tasks(), **options)
+    outer = to_gymnax(MAZE, _tasks(), **options)
 
     def step(carry, keys):
         observation, state = carry
@@ -131,20 +131,31 @@ def test_the_same_task_may_be_kept():
 
 
 def test_without_a_set_every_reset_draws_a_new_task():
-    _, before, _, (_, after, _, done, _) = _played(fresh=True, returns=5)
-    moved = (before.episode.task.exit != after.episode.task.exit).any(axis=-1)
-    assert not moved[~done].any()
-    assert 0.3 < moved[done].mean() < 0.9
-    assert (after.episode.task.horizon == MAZE.horizon).all()
+    outer = to_gymnax(envs.BernoulliBandit(horizon=2), returns=5)
+
+    def play(key):
+        _, first = outer.reset(key)
+        _, second, _, running, _ = outer.step(key, first, 0)
+        _, third, _, done, _ = outer.step(key, second, 0)
+        return [state.episode.task.probability for state in (first, second, third)], running, done
+
+    (first, second, third), running, done = jax.jit(jax.vmap(play))(
+        jax.random.split(jax.random.key(0), N)
+    )
+    assert not running.any()
+    assert done.all()
+    np.testing.assert_array_equal(first, second)
+    assert (third != second).all()
+    assert len(np.unique(third)) == third.size
 
 
 def test_params_may_shorten_episodes_and_bring_other_tasks():
     outer = to_gymnax(MAZE, returns=6)
+    step, reset = jax.jit(outer.step), jax.jit(outer.reset)
     task = jax.tree.map(lambda leaf: leaf[-1:], _tasks())
     params = outer.default_params.replace(max_steps_in_episode=2, tasks=task)
     assert isinstance(params, GymnaxParams)
-    step = jax.jit(outer.step)
-    _, state = outer.reset(jax.random.key(0), params)
+    _, state = reset(jax.random.key(0), params)
     chex.assert_trees_all_equal(state.episode.task, jax.tree.map(lambda leaf: leaf[0], task))
     for truncates in (False, True, False):
         # A typed key or an old one, an int or an array: whatever a trainer sends.
@@ -154,7 +165,7 @@ def test_params_may_shorten_episodes_and_bring_other_tasks():
 
 @pytest.mark.smoke
 def test_it_looks_like_an_environment_of_gymnax(lenient):
-    outer = to_gymnax(MAZE)
+    outer = to_gymnax(MAZE, _tasks())
     params = outer.default_params
     assert isinstance(outer, environment.Environment)
     assert isinstance(params, environment.EnvParams)
@@ -235,26 +246,26 @@ def _walk(env, task, keys, actions):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("returns", [5, 6])
-def test_out_and_in_again_is_the_same_environment(returns):
-    outer = to_gymnax(MAZE, returns=returns)
-    back = from_gymnax(outer)
-    assert back.observation_space == MAZE.observation_space
-    assert back.action_space == MAZE.action_space
-    assert back.max_horizon == MAZE.max_horizon
+def test_out_and_in_again_is_the_same_environment():
+    outers = [to_gymnax(MAZE, returns=returns) for returns in (5, 6)]
+    copies = [from_gymnax(outer) for outer in outers]
+    for env in copies:
+        assert env.observation_space == MAZE.observation_space
+        assert env.action_space == MAZE.action_space
+        assert env.max_horizon == MAZE.max_horizon
     tasks = jax.tree.map(lambda leaf: jnp.stack([leaf[-1]] * M), _tasks())  # horizon 6
     keys = jax.random.split(jax.random.key(0), (M, MAZE.horizon + 1))
     actions = jax.random.randint(keys[0, 0], (M, MAZE.horizon), 0, 4, jnp.int32)
 
     @jax.jit
     @jax.vmap
-    def both(task, keys, actions):
-        alone = jax.tree.map(lambda leaf: leaf[None], task)
-        params = outer.default_params.replace(tasks=alone)
-        return _walk(MAZE, task, keys, actions), _walk(back, params, keys, actions)
+    def played(task, keys, actions):
+        params = outers[0].default_params.replace(tasks=jax.tree.map(lambda x: x[None], task))
+        returned = [_walk(env, params, keys, actions) for env in copies]
+        return _walk(MAZE, task, keys, actions), *returned
 
-    ours, returned = both(tasks, keys, actions)
-    chex.assert_trees_all_equal(ours, returned)
+    ours, *returned = played(tasks, keys, actions)
+    chex.assert_trees_all_equal(ours, *returned)
     assert ours[1].truncated.any()
 
 
@@ -292,19 +303,19 @@ def test_an_environment_of_gymnax_has_its_params_as_tasks(lenient):
     assert (length <= limit).all()
 
 
-def test_a_learner_of_ours_trains_on_an_environment_of_gymnax(lenient):
+def test_a_learner_of_ours_collects_from_an_environment_of_gymnax(lenient):
     env = from_gymnax(gymnax.make("CartPole-v1")[0], max_horizon=10)
     problem = mj.policy_gradient(env, mlp_policy(env.action_space, (8,)), episodes=4)
 
     @jax.jit
-    def descend(key):
+    def collected(key):
         params = problem.init(key)
         batch = problem.collect(params, problem.sample_task(key), key)
-        return problem.score(batch), jax.grad(lambda p: problem.inner_loss(p, batch)[0])(params)
+        return problem.score(batch), problem.inner_loss(params, batch)[0]
 
-    score, gradient = descend(jax.random.key(0))
+    score, loss = collected(jax.random.key(0))
     assert 0 < score <= 10
-    assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+    assert np.isfinite(loss)
 
 
 def test_what_gymnax_hands_in_is_refused_where_it_cannot_be_one_of_ours():
