@@ -22,9 +22,17 @@ from collections.abc import Callable
 import jax
 
 from .backtracker import recursive_backtracker
+from .division import recursive_division
+from .kruskal import kruskal
+from .prim import prim
+from .wilson import wilson
 
-__all__ = ["GENERATORS", "recursive_backtracker"]
+__all__ = ["GENERATORS", "kruskal", "prim", "recursive_backtracker", "recursive_division", "wilson"]
 
 GENERATORS: dict[str, Callable[..., jax.Array]] = {
     "backtracker": recursive_backtracker,
+    "kruskal": kruskal,
+    "wilson": wilson,
+    "prim": prim,
+    "division": recursive_division,
 }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..grids import pack
 
-__all__ = ["cells_inside", "require_cells", "walls_of"]
+__all__ = ["around", "cells_inside", "have_next", "require_cells", "walls_of"]
 
 Array = jax.Array
 
@@ -28,6 +29,22 @@ def cells_inside(cells_high: int, cells_wide: int, high: Array | None, wide: Arr
     rows = jnp.arange(cells_high, dtype=jnp.int32) < (cells_high if high is None else high)
     columns = jnp.arange(cells_wide, dtype=jnp.int32) < (cells_wide if wide is None else wide)
     return rows[:, None] & columns[None]
+
+
+def around(cells: Array, beyond: int | np.uint32) -> tuple[Array, Array, Array, Array]:
+    """What the neighbours of each cell have, by direction: each [cells_high, cells_wide].
+
+    Of `cells`, [cells_high, cells_wide]; outside of them they have `beyond`.
+    """
+    padded = jnp.pad(cells, 1, constant_values=beyond)
+    middle = slice(1, -1)
+    return padded[:-2, middle], padded[middle, 2:], padded[2:, middle], padded[middle, :-2]
+
+
+def have_next(inside: Array) -> tuple[Array, Array]:
+    """Which cells of `inside` have one of them on the right, and which have one below."""
+    _, right, below, _ = around(inside, False)
+    return inside & right, inside & below
 
 
 def walls_of(inside: Array, right: Array, below: Array) -> Array:

@@ -12,8 +12,8 @@ import pytest
 
 from envs import mazes
 
-# high, wide: a single cell, oblong, two words a row
-SHAPES = [(1, 1), (5, 3), (4, 31)]
+# high, wide: a single cell, a corridor, two words a row
+SHAPES = [(1, 1), (1, 4), (31, 31)]
 
 every_generator = pytest.mark.parametrize("name", mazes.GENERATORS)
 
@@ -52,7 +52,7 @@ def _assert_perfect(walls, high, wide):
 @every_generator
 @pytest.mark.parametrize(("high", "wide"), SHAPES)
 def test_every_maze_is_perfect(name, high, wide):
-    for walls in _sample(name, high, wide, 50):
+    for walls in _sample(name, high, wide, 3):
         assert walls.shape == (2 * high + 1, 2 * wide + 1)
         _assert_perfect(walls, high, wide)
 
@@ -60,7 +60,7 @@ def test_every_maze_is_perfect(name, high, wide):
 @pytest.mark.smoke
 @every_generator
 def test_mazes_of_every_size_share_a_batch(name):
-    sizes = list(itertools.product(range(1, 6), range(1, 5)))
+    sizes = 10 * list(itertools.product(range(1, 6), range(1, 5)))
     keys = jax.random.split(jax.random.key(1), len(sizes))
     high, wide = jnp.array(sizes, jnp.int32).T
     sample = jax.vmap(lambda key, high, wide: mazes.GENERATORS[name](key, 5, 4, high, wide))
@@ -68,14 +68,8 @@ def test_mazes_of_every_size_share_a_batch(name):
         _assert_perfect(reference.walls_of(words, 9), *size)
 
 
-@every_generator
-def test_the_largest_mazes_are_perfect(name):
-    for walls in _sample(name, 31, 31, 2):
-        _assert_perfect(walls, 31, 31)
-
-
 def _assert_as_often_as(found, expected):
-    """Whether the trees of `found`, a list, are as frequent as `expected`, tree to probability."""
+    """By the chi-squared statistic, four standard deviations above its mean at most."""
     counts = collections.Counter(found)
     assert set(counts) <= set(expected)
     assert sum(expected.values()) == pytest.approx(1)
@@ -112,6 +106,98 @@ def test_backtracker_mazes_come_as_often_as_depth_first_walks():
     expected = _depth_first_trees(3, 3)
     assert len(expected) == 14
     _assert_as_often_as([_joined(w) for w in _sample("backtracker", 3, 3, 6000)], expected)
+
+
+def _passages(high, wide):
+    cells = itertools.product(range(high), range(wide))
+    ends = [((r, c), end) for r, c in cells for end in ((r, c + 1), (r + 1, c))]
+    return [(start, end) for start, end in ends if end[0] < high and end[1] < wide]
+
+
+def _grown_trees(high, wide, candidates):
+    """The probability of every tree that grows by one of `candidates(tree)`, all equally likely."""
+    grown = {frozenset(): 1.0}
+    for _ in range(high * wide - 1):
+        further = collections.Counter()
+        for tree, chance in grown.items():
+            choices = candidates(tree)
+            for passage in choices:
+                further[tree | {passage}] += chance / len(choices)
+        grown = further
+    return grown
+
+
+def _parts(high, wide, tree):
+    """By cell, a cell that stands for all those it is joined to."""
+    part = {cell: cell for cell in itertools.product(range(high), range(wide))}
+    for start, end in tree:
+        old, new = part[start], part[end]
+        part = {cell: new if its == old else its for cell, its in part.items()}
+    return part
+
+
+def _joining(high, wide, tree):
+    """Kruskal's choices: the passages between cells not joined yet."""
+    part = _parts(high, wide, tree)
+    return [(start, end) for start, end in _passages(high, wide) if part[start] != part[end]]
+
+
+def _leading_out(high, wide, tree):
+    """Prim's choices: the passages out of what cell (0, 0) is joined to."""
+    part = _parts(high, wide, tree)
+    return [
+        (start, end)
+        for start, end in _passages(high, wide)
+        if (part[start] == part[0, 0]) != (part[end] == part[0, 0])
+    ]
+
+
+@pytest.mark.parametrize(("name", "candidates"), [("kruskal", _joining), ("prim", _leading_out)])
+def test_grown_mazes_come_as_often_as_their_choices(name, candidates):
+    high, wide = 2, 4
+    expected = _grown_trees(high, wide, functools.partial(candidates, high, wide))
+    assert len(expected) == 56
+    _assert_as_often_as([_joined(walls) for walls in _sample(name, high, wide, 8000)], expected)
+
+
+@pytest.mark.parametrize(("high", "wide", "trees"), [(3, 3, 192), (2, 5, 209)])
+def test_wilson_mazes_are_all_equally_likely(high, wide, trees):
+    sets = itertools.combinations(_passages(high, wide), high * wide - 1)
+    spanning = [tree for tree in sets if len(set(_parts(high, wide, tree).values())) == 1]
+    assert len(spanning) == trees
+    expected = {frozenset(tree): 1 / trees for tree in spanning}
+    _assert_as_often_as(
+        [_joined(walls) for walls in _sample("wilson", high, wide, 20000)], expected
+    )
+
+
+def _divided(top, left, tall, broad):
+    """The probability of every set of passages left in a chamber that is divided recursively."""
+    if tall == 1 or broad == 1:
+        cells = itertools.product(range(tall), range(broad))
+        moved = [(top + r, left + c) for r, c in cells]
+        return {frozenset(itertools.pairwise(moved)): 1.0}
+    total = collections.Counter()
+    ways = ["level"] * (tall >= broad) + ["upright"] * (broad >= tall)
+    for way in ways:
+        length, other = (tall, broad) if way == "level" else (broad, tall)
+        for cut, gap in itertools.product(range(1, length), range(other)):
+            if way == "level":
+                parts = (top, left, cut, broad), (top + cut, left, tall - cut, broad)
+                gate = ((top + cut - 1, left + gap), (top + cut, left + gap))
+            else:
+                parts = (top, left, tall, cut), (top, left + cut, tall, broad - cut)
+                gate = ((top + gap, left + cut - 1), (top + gap, left + cut))
+            for one, chance in _divided(*parts[0]).items():
+                for two, other_chance in _divided(*parts[1]).items():
+                    share = chance * other_chance / len(ways) / (length - 1) / other
+                    total[one | two | {gate}] += share
+    return total
+
+
+def test_divided_mazes_come_as_often_as_their_walls():
+    expected = _divided(0, 0, 3, 3)
+    _assert_as_often_as([_joined(walls) for walls in _sample("division", 3, 3, 20000)], expected)
 
 
 @every_generator

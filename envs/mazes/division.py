@@ -1,0 +1,108 @@
+"""Mazes of chambers cut in two again and again: long straight walls, each with one gap."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ..grids import unpack
+from .cells import cells_inside, have_next, require_cells, walls_of
+
+__all__ = ["recursive_division"]
+
+Array = jax.Array
+
+
+def recursive_division(
+    key: Array,
+    cells_high: int,
+    cells_wide: int,
+    high: Array | None = None,
+    wide: Array | None = None,
+) -> Array:
+    """Open space, divided recursively: uint32 [2 * cells_high + 1, words].
+
+    A chamber is divided by a wall across its longer side (across either if they are equal), at a
+    place drawn uniformly, with a gap drawn uniformly; the parts are divided until they are one cell
+    high or wide. A division closes a passage at least, and (cells_high - 1) * (cells_wide - 1) are
+    to be closed: as many trips always finish it. Chambers wait in a queue.
+
+    The choice among k places is floor(k * u / 2^15) of 15 random bits u: no probability is off by
+    more than 2^-15.
+
+    Args: as of every generator, see `envs.mazes`.
+
+    Raises:
+      ValueError: a side below 1, or more than 31 cells wide.
+    """
+    require_cells(cells_high, cells_wide)
+    trips = (cells_high - 1) * (cells_wide - 1)
+    rows = jnp.arange(cells_high, dtype=jnp.uint32)
+
+    def divide(carry: _Chambers, current: tuple[Array, Array]) -> tuple[_Chambers, None]:
+        queue, end, right, below = carry
+        number, draw = current
+        top, left, tall, broad = _unfolded(queue[number])
+        divided = (tall > 1) & (broad > 1)
+        level = (tall > broad) | (tall == broad) & (draw >> jnp.uint32(30) & jnp.uint32(1) == 1)
+        cut = jnp.uint32(1) + _scaled(draw, jnp.where(level, tall, broad) - 1)
+        gap = _scaled(draw >> jnp.uint32(15), jnp.where(level, broad, tall))
+
+        # A level wall is bits of one row, an upright one is the same bit of several.
+        span = ((jnp.uint32(1) << broad) - 1) & ~(jnp.uint32(1) << gap)
+        beneath = divided & level & (rows == top + cut - 1)
+        below = below & ~jnp.where(beneath, span << left, jnp.uint32(0))
+        within = (rows >= top) & (rows < top + tall) & (rows != top + gap)
+        beside = divided & ~level & within
+        right = right & ~jnp.where(beside, jnp.uint32(1) << left + cut - 1, jnp.uint32(0))
+
+        first = jnp.where(level, _folded(top, left, cut, broad), _folded(top, left, tall, cut))
+        second = jnp.where(
+            level,
+            _folded(top + cut, left, tall - cut, broad),
+            _folded(top, left + cut, tall, broad - cut),
+        )
+        for chamber in (first, second):
+            # What is written at the end stays there if it is to be divided.
+            queue = queue.at[end].set(jnp.where(divided, chamber, queue[end]))
+            _, _, tall, broad = _unfolded(chamber)
+            end = end + (divided & (tall > 1) & (broad > 1)).astype(jnp.int32)
+        return (queue, end, right, below), None
+
+    inside = cells_inside(cells_high, cells_wide, high, wide)
+    right, below = (_bits(cells) for cells in have_next(inside))
+    tall = jnp.asarray(cells_high if high is None else high, jnp.uint32)
+    broad = jnp.asarray(cells_wide if wide is None else wide, jnp.uint32)
+    zero = jnp.uint32(0)
+    queue = jnp.zeros((trips + 2,), jnp.uint32).at[0].set(_folded(zero, zero, tall, broad))
+    draws = jax.random.bits(key, (trips,))
+    current = (jnp.arange(trips, dtype=jnp.int32), draws)
+    first = (queue, jnp.int32(1), right, below)
+    (_, _, right, below), _ = jax.lax.scan(divide, first, current)
+    return walls_of(inside, unpack(right[:, None], cells_wide), unpack(below[:, None], cells_wide))
+
+
+# The queue of chambers [trips + 2] uint32 and where it ends, () int32; by row, [cells_high] uint32,
+# a bit a cell: whether it is joined to the one on its right, and to the one below.
+_Chambers = tuple[Array, Array, Array, Array]
+
+
+def _folded(top: Array, left: Array, tall: Array, broad: Array) -> Array:
+    """A chamber, its first row and column and its rows and columns, in one word."""
+    byte = jnp.uint32(8)
+    return ((top << byte | left) << byte | tall) << byte | broad
+
+
+def _unfolded(chamber: Array) -> tuple[Array, ...]:
+    return tuple((chamber >> jnp.uint32(8 * place)) & jnp.uint32(255) for place in (3, 2, 1, 0))
+
+
+def _scaled(bits: Array, count: Array) -> Array:
+    """floor(count * u / 2^15) of the low 15 bits u."""
+    return ((bits & jnp.uint32(2**15 - 1)) * count) >> jnp.uint32(15)
+
+
+def _bits(cells: Array) -> Array:
+    """bool [cells_high, cells_wide] to [cells_high] uint32, a bit a cell."""
+    place = jnp.arange(cells.shape[1], dtype=jnp.uint32)
+    return jnp.sum(cells.astype(jnp.uint32) << place[None], axis=1, dtype=jnp.uint32)
