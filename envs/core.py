@@ -23,7 +23,9 @@ __all__ = [
     "first_timestep",
     "pytree_dataclass",
     "require",
+    "require_action",
     "require_integer",
+    "require_number",
 ]
 
 Array = jax.Array
@@ -120,6 +122,26 @@ def require_integer(name: str, value: Any, low: int, high: int | None = None) ->
     within = bool(whole and value >= low and (high is None or value <= high))
     bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
     require(name, value, within, f"an integer {bounds}")
+
+
+def require_number(name: str, value: Any, low: float, high: float | None = None) -> None:
+    """Refuses anything but a finite number in low..high: ValueError."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    within = bool(number and low <= value <= (np.inf if high is None else high) and value < np.inf)
+    bounds = f"of at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+    require(name, value, within, f"a number {bounds}")
+
+
+def require_action(space: Space, action: Any) -> None:
+    """Refuses, while a step is traced, an action of another shape or kind: ValueError.
+
+    Any width of the space's kind of number does; whether a value is in bounds is not asked.
+    """
+    kind = np.integer if np.issubdtype(space.dtype, np.integer) else np.floating
+    fits = np.shape(action) == space.shape and jnp.issubdtype(jnp.result_type(action), kind)
+    if not fits:
+        came = f"{jnp.result_type(action)} {np.shape(action)}"
+        raise ValueError(f"action: got {came}, expected {space.dtype} {space.shape}")
 
 
 @runtime_checkable

@@ -24,7 +24,6 @@ __all__ = [
     "spread",
     "square_set",
     "unpack",
-    "window",
 ]
 
 Array = jax.Array
@@ -72,33 +71,6 @@ def read(walls: Array, row: Array, column: Array) -> Array:
 def is_wall(walls: Array, position: Array) -> Array:
     """Whether the square `position` (2,) is a wall or outside the grid, () bool."""
     return read(walls, position[0], position[1]) & jnp.uint32(1) != 0
-
-
-def window(walls: Array, position: Array, side: int, length: int) -> Array:
-    """The walls in the `side` by `side` squares centred on `position` (2,), row by row, north up.
-
-    bool [length], true where a wall is, as is everything outside the grid; false from side^2 on, so
-    that an observation is the disjunction of its parts: on a CPU that is several times as fast as a
-    concatenation. `side` is odd and at most 31.
-    """
-    rows_a_word = _WORD // side
-    row, column = position[0] - side // 2, position[1] - side // 2
-    words = []
-    for index in range(side):
-        bits = read(walls, row + index, column) & jnp.uint32(2**side - 1)
-        place = index % rows_a_word
-        if place == 0:
-            words.append(bits)
-        else:
-            words[-1] = words[-1] | (bits << jnp.uint32(place * side))
-    index = np.arange(length)
-    source = index // (rows_a_word * side)
-    flat = jnp.broadcast_to(words[0], (length,))
-    for number, word in enumerate(words[1:], start=1):
-        flat = jnp.where(source == number, word, flat)
-    shift = np.where(index < side**2, index % (rows_a_word * side), 0).astype(np.uint32)
-    inside = (index < side**2).astype(np.uint32)
-    return (flat >> shift) & inside != 0
 
 
 def mark(index: Array, length: int) -> Array:

@@ -8,9 +8,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .core import Box, Discrete, TimeStep, first_timestep, pytree_dataclass, require_integer
+from . import levels, mazes, solve
+from .core import (
+    Box,
+    Discrete,
+    TimeStep,
+    first_timestep,
+    pytree_dataclass,
+    require_action,
+    require_integer,
+    require_number,
+)
+from .dynamics import (
+    sample_controls,
+    sample_horizon,
+    sample_rewards,
+    sample_slip,
+    slipped,
+    steered,
+)
 from .grids import is_wall, mark, moved, pack
-from .solve import direction_to, distance
 
 __all__ = ["Gridworld", "GridworldState", "GridworldTask"]
 
@@ -19,16 +36,20 @@ Array = jax.Array
 _LARGEST = 63
 _STEP_COST = -0.1
 _GOAL_REWARD = 1.0
+_KNOBS, _LEVEL, _START = range(3)  # streams of a task's key beside that of its goal
 
 
 @pytree_dataclass
 class GridworldTask:
-    """One goal: what `Gridworld.reset` and `Gridworld.step` are told."""
+    """One goal: what `Gridworld.reset` and `Gridworld.step` are told; None is not varied."""
 
-    walls: Array  # [size, words] uint32, packed rows, see `grids`; p(T) has none
+    walls: Array  # [size, words] uint32, packed rows, see `grids`
     start: Array  # (2,) int32, row and column of the square an episode starts on
     goal: Array  # (2,) int32, row and column of the rewarded square
     horizon: Array  # () int32, steps before an episode is truncated
+    controls: Array | None = None  # [A] int32, action a does what action controls[a] does elsewhere
+    slip: Array | None = None  # () float32, how likely a move goes a random way instead
+    rewards: Array | None = None  # [size, size] float32, paid beside the goal's for where one is
 
 
 @pytree_dataclass
@@ -47,23 +68,36 @@ class Gridworld:
 
     Observation: uint8 [size * size], the agent's square, row by row, one-hot.
     Action: int32 () in 0..4, stay, up, right, down, left. A move off the grid or into a wall stays.
-    Reward: float32 (), 1 on the goal after the move, -0.1 elsewhere.
+    Reward: float32 (), 1 on the goal after the move, -0.1 elsewhere; where the task has rewards,
+      also the one of the square that the agent is on after the move.
     Termination: never. Truncation: after `task.horizon` steps.
     Task: `GridworldTask`. State: `GridworldState`.
 
     p(T): no walls, the start in the top left corner, the goal uniform over the squares outside the
-    two by two block in that corner (21 squares where size is 5).
+    two by two block in that corner (21 squares where size is 5). Further fields widen it; a goal
+    that another start is drawn for is anywhere but there.
 
     Raises:
-      ValueError: a size outside 3 to 63, or a horizon below 1.
+      ValueError: a field out of range, or a task or an action that does not fit (while tracing).
     """
 
     size: int = 5  # squares along a side
     horizon: int = 15  # steps of an episode, of the tasks that `sample_task` draws
+    density: float = 0.0  # share of the squares that are walls; a path to the goal is left
+    random_start: bool = False  # whether an episode may start on any square, by task
+    shuffle_controls: bool = False  # whether a task permutes the actions
+    slip: float = 0.0  # greatest slip; a task's is uniform from 0 up to it
+    rewards: float = 0.0  # standard deviation of the rewards of a task's squares
+    shortest_horizon: int = 0  # horizons are uniform from here to horizon; 0: all are horizon
 
     def __post_init__(self) -> None:
         require_integer("size", self.size, 3, _LARGEST)
         require_integer("horizon", self.horizon, 1)
+        require_number("density", self.density, 0, 1)
+        require_number("slip", self.slip, 0, 1)
+        require_number("rewards", self.rewards, 0)
+        if self.shortest_horizon != 0:
+            require_integer("shortest_horizon", self.shortest_horizon, 1, self.horizon)
 
     @property
     def observation_space(self) -> Box:
@@ -78,29 +112,47 @@ class Gridworld:
         return self.horizon
 
     def sample_task(self, key: Array) -> GridworldTask:
-        # Row by row, the first two rows lack two squares each at their left.
-        short = self.size - 2
-        pick = jax.random.randint(key, (), 0, self.size**2 - 4, jnp.int32)
-        square = jnp.where(pick < short, pick + 2, pick + 4)
-        goal = jnp.stack([square // self.size, square % self.size])
+        start, goal = self._sample_ends(key)
         walls = pack(jnp.zeros((self.size, self.size), bool))
-        start = jnp.zeros((2,), jnp.int32)
-        return GridworldTask(walls, start, goal, jnp.array(self.horizon, jnp.int32))
+        if self.density:
+            key_walls = jax.random.fold_in(key, _LEVEL)
+            walls = mazes.scatter(key_walls, walls, jnp.float32(self.density), start, goal)
+        key_controls, key_slip, key_rewards, key_horizon = jax.random.split(
+            jax.random.fold_in(key, _KNOBS), 4
+        )
+        horizon = jnp.array(self.horizon, jnp.int32)
+        if self.shortest_horizon:
+            horizon = sample_horizon(key_horizon, self.shortest_horizon, self.horizon)
+        controls = slip = rewards = None
+        if self.shuffle_controls:
+            controls = sample_controls(key_controls, self.action_space.n)
+        if self.slip:
+            slip = sample_slip(key_slip, self.slip)
+        if self.rewards:
+            rewards = sample_rewards(key_rewards, self.size, self.rewards)
+        return GridworldTask(walls, start, goal, horizon, controls, slip, rewards)
 
     def reset(self, key: Array, task: GridworldTask) -> tuple[GridworldState, TimeStep]:
         del key
+        levels.require_fit(task.walls, self.size)
         state = GridworldState(task.start, jnp.array(0, jnp.int32))
         return state, first_timestep(self._observe(task.start))
 
     def step(
         self, key: Array, state: GridworldState, action: Array, task: GridworldTask
     ) -> tuple[GridworldState, TimeStep]:
-        del key
-        target = moved(state.position, action - 1)
+        levels.require_fit(task.walls, self.size)
+        require_action(self.action_space, action)
+        move = steered(action, task.controls) - 1
+        if task.slip is not None:
+            move = jnp.where(move < 0, move, slipped(key, move, task.slip, 4))
+        target = moved(state.position, move)
         position = jnp.where(is_wall(task.walls, target), state.position, target)
         steps = state.steps + 1
         on_goal = jnp.all(position == task.goal)
         reward = jnp.where(on_goal, jnp.float32(_GOAL_REWARD), jnp.float32(_STEP_COST))
+        if task.rewards is not None:
+            reward += task.rewards[position[0], position[1]]
         timestep = TimeStep(
             self._observe(position),
             reward,
@@ -110,16 +162,69 @@ class Gridworld:
         return GridworldState(position, steps), timestep
 
     def optimal_return(self, task: GridworldTask) -> Array:
-        """The shortest path to the goal, the goal known, and staying there."""
-        steps = distance(task.walls, task.start, task.goal)
+        """Of the shortest path to the goal and staying there, where nothing is random or pays more.
+
+        Otherwise by backward induction over squares and steps.
+        """
+        if task.slip is not None or task.rewards is not None:
+            state, _ = self.reset(jax.random.key(0), task)
+            return self._plan(state, task)[0]
+        steps = solve.distance(task.walls, task.start, task.goal)
         away = jnp.minimum(jnp.maximum(steps - 1, 0), task.horizon)
         on_goal = task.horizon - away
         return _STEP_COST * away.astype(jnp.float32) + _GOAL_REWARD * on_goal.astype(jnp.float32)
 
     def optimal_action(self, state: GridworldState, task: GridworldTask) -> Array:
-        """Along the shortest path, then stay. Each call solves the grid."""
-        onward = direction_to(task.walls, state.position, task.goal) + 1
-        return jnp.where(jnp.all(state.position == task.goal), jnp.int32(0), onward)
+        """Along the shortest path, then stay; or by backward induction. Each call solves it."""
+        if task.slip is not None or task.rewards is not None:
+            action = self._plan(state, task)[1]
+        else:
+            onward = solve.direction_to(task.walls, state.position, task.goal) + 1
+            action = jnp.where(jnp.all(state.position == task.goal), jnp.int32(0), onward)
+        return action if task.controls is None else jnp.argsort(task.controls)[action]
+
+    def from_text(self, text: str, horizon: int | None = None) -> GridworldTask:
+        """The task that a drawing shows; see `levels.parse`. Squares that it leaves over are walls.
+
+        Raises:
+          ValueError: a drawing that is no level, one too large, or a goal that no path leads to.
+        """
+        level = levels.parse(text, self.size, faces=False, border=False)
+        steps = self.horizon if horizon is None else horizon
+        require_integer("horizon", steps, 1, self.horizon)
+        return GridworldTask(level.walls, level.start, level.goal, jnp.array(steps, jnp.int32))
+
+    def to_text(self, task: GridworldTask) -> str:
+        """The drawing of a task, which `from_text` reads back."""
+        return levels.draw(task.walls, self.size, task.start, task.goal, None)
+
+    def mutate(self, key: Array, task: GridworldTask) -> GridworldTask:
+        """The task with a random wall toggled or its goal moved; still solvable. Pure JAX."""
+        walls, goal = levels.mutate(key, task.walls, self.size, task.start, task.goal)
+        return dataclasses.replace(task, walls=walls, goal=goal)
+
+    def check(self, task: GridworldTask) -> None:
+        """Refuses a task, or a batch of tasks, that is not one of this environment's.
+
+        Raises:
+          ValueError: which part of which task does not fit, and why.
+        """
+        levels.check(task, self.size, self.horizon, goal="goal", border=False)
+
+    def _sample_ends(self, key: Array) -> tuple[Array, Array]:
+        """Where an episode starts, and the goal, both (2,) int32."""
+        squares = self.size**2
+        if self.random_start:
+            first = jax.random.randint(jax.random.fold_in(key, _START), (), 0, squares, jnp.int32)
+            # Uniform over the other squares: so many further on, round the end.
+            further = jax.random.randint(key, (), 1, squares, jnp.int32)
+            second = (first + further) % squares
+        else:
+            # Row by row, the first two rows lack two squares each at their left.
+            pick = jax.random.randint(key, (), 0, squares - 4, jnp.int32)
+            first, second = jnp.int32(0), jnp.where(pick < self.size - 2, pick + 2, pick + 4)
+        start, goal = (jnp.stack([at // self.size, at % self.size]) for at in (first, second))
+        return start, goal
 
     def _observe(self, position: Array) -> Array:
         return mark(position[0] * self.size + position[1], self.size**2).astype(jnp.uint8)

@@ -1,4 +1,4 @@
-"""Find the unseen exit of a perfect maze."""
+"""Find the unseen exit of a maze."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import levels, mazes, solve
 from .core import (
     Box,
     Discrete,
@@ -15,11 +16,20 @@ from .core import (
     first_timestep,
     pytree_dataclass,
     require,
+    require_action,
     require_integer,
+    require_number,
 )
-from .grids import is_wall, mark, moved, unpack, window
-from .mazes import recursive_backtracker
-from .solve import direction_to, distance, far_half
+from .dynamics import (
+    sample_controls,
+    sample_horizon,
+    sample_rewards,
+    sample_slip,
+    slipped,
+    steered,
+)
+from .grids import is_wall, mark, moved, pack, unpack
+from .views import place_in_view, walls_in_view
 
 __all__ = ["Maze", "MazeState", "MazeTask"]
 
@@ -27,16 +37,22 @@ Array = jax.Array
 
 _LARGEST = 63
 _WIDEST_VIEW = 31
+_LEFT, _RIGHT, _FORWARD = range(3)  # the actions of an agent with a heading
+_KNOBS, _LEVEL = range(2)  # streams of a task's key beside those of its walls and its exit
 
 
 @pytree_dataclass
 class MazeTask:
-    """One maze: what `Maze.reset` and `Maze.step` are told."""
+    """One maze: what `Maze.reset` and `Maze.step` are told; None is not varied."""
 
-    walls: Array  # [size, words] uint32, packed rows, see `grids`
+    walls: Array  # [size, words] uint32, packed rows, see `grids`; a smaller maze is padded
     start: Array  # (2,) int32, row and column of the square an episode starts on
     exit: Array  # (2,) int32, row and column of the square it ends on
     horizon: Array  # () int32, steps before an episode is truncated
+    heading: Array | None = None  # () int32, the direction faced at the start
+    controls: Array | None = None  # [A] int32, action a does what action controls[a] does elsewhere
+    slip: Array | None = None  # () float32, how likely a step takes a random action instead
+    rewards: Array | None = None  # [size, size] float32, paid beside the exit's for where one is
 
 
 @pytree_dataclass
@@ -45,29 +61,37 @@ class MazeState:
 
     position: Array  # (2,) int32, row and column
     steps: Array  # () int32, steps taken
+    heading: Array | None = None  # () int32, the direction faced
 
 
 @dataclasses.dataclass(frozen=True)
 class Maze:
-    """A perfect maze with an unseen exit: an agent learns the walls and where the exit is.
+    """A maze with an unseen exit: an agent learns the walls and where the exit is.
 
     Observation: uint8 [O] of 0 and 1. In this order: the walls in the `view` by `view` squares
       around the agent, row by row, north up (1 is wall, as is everything outside); with `see_exit`
       the exit in the same squares; with `position` the agent's square among the (size - 2)^2
-      inside the outer wall, row by row, one-hot.
-    Action: int32 () in 0..3, up, right, down, left. A move into a wall stays.
+      inside the outer wall, row by row, one-hot; with `full` the whole grid, row by row: its walls,
+      its exit and the agent.
+      With `heading` the window is what lies ahead, turned so that ahead is up, the agent in the
+      middle of its last row; beside `position` or `full` comes the heading, one-hot. With
+      `occlusion` a wall hides what is behind it: that looks like a wall, and no exit shows there.
+    Action: int32 () in 0..3, up, right, down, left; with `heading` in 0..2, turn left, turn right,
+      forward. A move into a wall stays.
     Reward: float32 (), 1 - 0.9 * t / horizon on reaching the exit with step t = 1, 2, ...
-      (MiniGrid's, `minigrid/minigrid_env.py`), else 0.
+      (MiniGrid's, `minigrid/minigrid_env.py`), else 0; where the task has rewards, also the one of
+      the square that the agent is on after the step.
     Termination: on the exit. Truncation: after `task.horizon` steps that did not reach it.
     Task: `MazeTask`. State: `MazeState`.
 
-    p(T): a depth-first maze of ((size - 1) / 2)^2 cells, the start in its top left cell, the exit
-    uniform over the other cells; with `far_exit` over those at least half as far from the start,
-    along the path, as the farthest one.
-    Mazes and exits are drawn in `sample_task` only; a step draws nothing.
+    p(T): a maze of `generator`, of ((size - 1) / 2)^2 cells, the start in its top left cell, the
+    exit uniform over the other cells; with `far_exit` over those at least half as far from the
+    start, along the shortest path, as the farthest one. Further fields widen it.
+    Mazes and exits are drawn in `sample_task` only; a step draws nothing unless the task slips.
 
     Raises:
-      ValueError: a field out of range, or neither a view nor a position to observe.
+      ValueError: a field out of range, nothing to observe, or a task or an action that does not
+        fit (while tracing).
     """
 
     size: int = 9  # squares along a side, the outer wall included: odd, 5 to 63
@@ -76,6 +100,19 @@ class Maze:
     position: bool = True  # whether the agent observes where it is
     see_exit: bool = False  # whether the window shows the exit
     far_exit: bool = True  # whether the exit keeps away from the start
+    heading: bool = False  # whether the agent faces a way, turns, and sees what is ahead
+    occlusion: bool = False  # whether walls hide what is behind them
+    full: bool = False  # whether the agent observes the whole grid
+    generator: str = "backtracker"  # what draws the walls: one of `mazes.GENERATORS`, or scatter
+    density: float = 0.3  # share of the inner squares that are walls where they are scattered
+    braid: float = 0.0  # share of the dead ends that are opened
+    rooms: int = 0  # rooms that are carved into the maze
+    smallest: int = 0  # sides are uniform over the odd numbers from here to size; 0: all are size
+    random_start: bool = False  # whether an episode may start in any cell, by task
+    shuffle_controls: bool = False  # whether a task permutes the actions
+    slip: float = 0.0  # greatest slip; a task's is uniform from 0 up to it
+    rewards: float = 0.0  # standard deviation of the rewards of a task's squares
+    shortest_horizon: int = 0  # horizons are uniform from here to horizon; 0: all are horizon
 
     def __post_init__(self) -> None:
         require_integer("size", self.size, 5, _LARGEST)
@@ -83,82 +120,224 @@ class Maze:
         require_integer("horizon", self.horizon, 1)
         require_integer("view", self.view, 0, _WIDEST_VIEW)
         require("view", self.view, self.view % 2 == 1 or self.view == 0, "an odd number, or 0")
-        require("view", self.view, self.view > 0 or self.position, "a window where position is off")
-        require(
-            "see_exit", self.see_exit, self.view > 0 or not self.see_exit, "a view to see it in"
-        )
+        observed = self.view > 0 or self.position or self.full
+        require("view", self.view, observed, "a window where position and full are off")
+        for name in ("see_exit", "occlusion"):
+            value = getattr(self, name)
+            require(name, value, self.view > 0 or not value, "a view to see it in")
+        known = [*mazes.GENERATORS, "scatter"]
+        require("generator", self.generator, self.generator in known, " or ".join(known))
+        require_number("density", self.density, 0, 1)
+        require_number("braid", self.braid, 0, 1)
+        require_integer("rooms", self.rooms, 0)
+        if self.smallest != 0:
+            require_integer("smallest", self.smallest, 5, self.size)
+            require("smallest", self.smallest, self.smallest % 2 == 1, "an odd number")
+        require_number("slip", self.slip, 0, 1)
+        require_number("rewards", self.rewards, 0)
+        if self.shortest_horizon != 0:
+            require_integer("shortest_horizon", self.shortest_horizon, 1, self.horizon)
 
     @property
     def observation_space(self) -> Box:
-        window = self.view**2 * (2 if self.see_exit else 1)
-        where = (self.size - 2) ** 2 if self.position else 0
-        return Box(0, 1, (window + where,), np.dtype(np.uint8))
+        length = self.view**2 * (2 if self.see_exit else 1)
+        length += (self.size - 2) ** 2 if self.position else 0
+        length += 3 * self.size**2 if self.full else 0
+        length += 4 if self.heading and (self.position or self.full) else 0
+        return Box(0, 1, (length,), np.dtype(np.uint8))
 
     @property
     def action_space(self) -> Discrete:
-        return Discrete(4)
+        return Discrete(3 if self.heading else 4)
 
     @property
     def max_horizon(self) -> int:
         return self.horizon
 
-    def sample_task(self, key: Array) -> MazeTask:
-        key_maze, key_exit = jax.random.split(key)
-        cells = (self.size - 1) // 2
-        walls = recursive_backtracker(key_maze, cells, cells)
-        start = jnp.array([1, 1], jnp.int32)
-        allowed = jnp.ones((cells, cells), bool).at[0, 0].set(False)
-        if self.far_exit:
-            allowed = unpack(far_half(walls, start), self.size)[1::2, 1::2]
-        ticket = jnp.where(allowed, jax.random.uniform(key_exit, allowed.shape), -1.0)
-        cell = jnp.argmax(ticket).astype(jnp.int32)
-        exit = jnp.stack([2 * (cell // cells) + 1, 2 * (cell % cells) + 1])
-        return MazeTask(walls, start, exit, jnp.array(self.horizon, jnp.int32))
+    def sample_task(self, key: Array, start: Array | None = None) -> MazeTask:
+        """A task from p(T); given `start` (2,), a cell, one that starts there."""
+        walls, start, exit = self._sample_level(key, start)
+        key_heading, key_controls, key_slip, key_rewards, key_horizon = jax.random.split(
+            jax.random.fold_in(key, _KNOBS), 5
+        )
+        horizon = jnp.array(self.horizon, jnp.int32)
+        if self.shortest_horizon:
+            horizon = sample_horizon(key_horizon, self.shortest_horizon, self.horizon)
+        controls = slip = rewards = heading = None
+        if self.heading:
+            heading = jax.random.randint(key_heading, (), 0, 4, jnp.int32)
+        if self.shuffle_controls:
+            controls = sample_controls(key_controls, self.action_space.n)
+        if self.slip:
+            slip = sample_slip(key_slip, self.slip)
+        if self.rewards:
+            rewards = sample_rewards(key_rewards, self.size, self.rewards)
+        return MazeTask(walls, start, exit, horizon, heading, controls, slip, rewards)
 
     def reset(self, key: Array, task: MazeTask) -> tuple[MazeState, TimeStep]:
         del key
-        state = MazeState(task.start, jnp.array(0, jnp.int32))
-        return state, first_timestep(self._observe(task.start, task))
+        self._require_fit(task)
+        state = MazeState(task.start, jnp.array(0, jnp.int32), task.heading)
+        return state, first_timestep(self.observe(state, task))
 
     def step(
         self, key: Array, state: MazeState, action: Array, task: MazeTask
     ) -> tuple[MazeState, TimeStep]:
-        del key
-        target = moved(state.position, action)
+        self._require_fit(task)
+        require_action(self.action_space, action)
+        move = slipped(key, steered(action, task.controls), task.slip, self.action_space.n)
+        heading, target = state.heading, moved(state.position, move)
+        if heading is not None:
+            target = moved(state.position, jnp.where(move == _FORWARD, heading, -1))
+            turn = (move == _RIGHT).astype(jnp.int32) - (move == _LEFT).astype(jnp.int32)
+            heading = (heading + turn) & 3
         position = jnp.where(is_wall(task.walls, target), state.position, target)
         steps = state.steps + 1
         terminated = jnp.all(position == task.exit)
         truncated = (steps >= task.horizon) & ~terminated
-        reward = jnp.where(terminated, _exit_reward(steps, task.horizon), jnp.float32(0))
-        timestep = TimeStep(self._observe(position, task), reward, terminated, truncated)
-        return MazeState(position, steps), timestep
+        reward = jnp.where(terminated, exit_reward(steps, task.horizon), jnp.float32(0))
+        if task.rewards is not None:
+            reward += task.rewards[position[0], position[1]]
+        state = MazeState(position, steps, heading)
+        return state, TimeStep(self.observe(state, task), reward, terminated, truncated)
 
     def optimal_return(self, task: MazeTask) -> Array:
-        """The reward at the end of the shortest path; 0 where that is longer than the horizon."""
-        steps = distance(task.walls, task.start, task.exit)
-        return jnp.where(steps <= task.horizon, _exit_reward(steps, task.horizon), jnp.float32(0))
+        """That of the shortest path, where nothing is random and only the exit pays.
+
+        Otherwise by backward induction over squares (and headings) and steps.
+        """
+        if task.slip is not None or task.rewards is not None:
+            state, _ = self.reset(jax.random.key(0), task)
+            return self._plan(state, task)[0]
+        if task.heading is not None:
+            steps = solve.heading_distance(task.walls, task.start, task.heading, task.exit)
+        else:
+            steps = solve.distance(task.walls, task.start, task.exit)
+        return jnp.where(steps <= task.horizon, exit_reward(steps, task.horizon), jnp.float32(0))
 
     def optimal_action(self, state: MazeState, task: MazeTask) -> Array:
-        """Along the shortest path. Each call solves the maze."""
-        return direction_to(task.walls, state.position, task.exit)
+        """Along a shortest path, or as backward induction has it. Each call solves the maze."""
+        if task.slip is not None or task.rewards is not None:
+            move = self._plan(state, task)[1]
+        elif state.heading is not None:
+            move = solve.heading_action(task.walls, state.position, state.heading, task.exit)
+        else:
+            move = solve.direction_to(task.walls, state.position, task.exit)
+        return move if task.controls is None else jnp.argsort(task.controls)[move]
 
-    def _observe(self, position: Array, task: MazeTask) -> Array:
+    def from_text(self, text: str, horizon: int | None = None) -> MazeTask:
+        """The task that a drawing shows; see `levels.parse`.
+
+        A drawing smaller than `size` is padded with walls; `horizon` is the environment's if None.
+
+        Raises:
+          ValueError: a drawing that is no level, one too large, or an exit that no path leads to.
+        """
+        level = levels.parse(text, self.size, self.heading)
+        steps = self.horizon if horizon is None else horizon
+        require_integer("horizon", steps, 1, self.horizon)
+        task = MazeTask(level.walls, level.start, level.goal, jnp.array(steps, jnp.int32))
+        return dataclasses.replace(task, heading=level.heading)
+
+    def to_text(self, task: MazeTask) -> str:
+        """The drawing of a task, which `from_text` reads back."""
+        return levels.draw(task.walls, self.size, task.start, task.exit, task.heading)
+
+    def mutate(self, key: Array, task: MazeTask) -> MazeTask:
+        """The task with a random wall toggled or its exit moved; still solvable. Pure JAX."""
+        walls, exit = levels.mutate(key, task.walls, self.size, task.start, task.exit)
+        return dataclasses.replace(task, walls=walls, exit=exit)
+
+    def check(self, task: MazeTask) -> None:
+        """Refuses a task, or a batch of tasks, that is not one of this environment's.
+
+        Raises:
+          ValueError: which part of which task does not fit, and why.
+        """
+        levels.check(task, self.size, self.horizon, goal="exit")
+
+    def _require_fit(self, task: MazeTask) -> None:
+        levels.require_fit(task.walls, self.size)
+        faces = task.heading is not None
+        require("task.heading", task.heading, faces == self.heading, "one if the agent turns")
+
+    def _sample_level(self, key: Array, start: Array | None) -> tuple[Array, Array, Array]:
+        """Packed walls, start (2,) and exit (2,)."""
+        key_walls, key_exit = jax.random.split(key)
+        key_side, key_rooms, key_braid, key_start = jax.random.split(
+            jax.random.fold_in(key, _LEVEL), 4
+        )
+        most = (self.size - 1) // 2
+        cells = jnp.int32(most)
+        if self.smallest:
+            cells = jax.random.randint(key_side, (), (self.smallest - 1) // 2, most + 1, jnp.int32)
+        scattered = self.generator == "scatter"
+        if scattered:
+            square = jnp.arange(self.size, dtype=jnp.int32)
+            inner = (square > 0) & (square < 2 * cells)
+            walls = pack(~(inner[:, None] & inner[None]))
+        elif self.smallest:
+            walls = mazes.GENERATORS[self.generator](key_walls, most, most, cells, cells)
+        else:
+            walls = mazes.GENERATORS[self.generator](key_walls, most, most)
+        if self.rooms:
+            walls = mazes.rooms(key_rooms, walls, self.rooms)
+        if self.braid:
+            walls = mazes.braid(key_braid, walls, jnp.float32(self.braid))
+        within = jnp.arange(most, dtype=jnp.int32) < cells
+        inside = within[:, None] & within[None]
+        if start is None:
+            corner = jnp.array([1, 1], jnp.int32)
+            start = _draw_cell(key_start, inside) if self.random_start else corner
+        elsewhere = inside & ~jnp.zeros_like(inside).at[start[0] // 2, start[1] // 2].set(True)
+        if self.far_exit:
+            elsewhere &= unpack(solve.far_half(walls, start), self.size)[1::2, 1::2]
+        exit = _draw_cell(key_exit, elsewhere)
+        if scattered:
+            walls = mazes.scatter(key_walls, walls, jnp.float32(self.density), start, exit)
+        return walls, start, exit
+
+    def observe(self, state: MazeState, task: MazeTask) -> Array:
+        """What the agent is shown in a state, as `observation_space` has it."""
         length = self.observation_space.shape[0]
         seen = jnp.zeros((length,), bool)
+        row, column = state.position
         offset = 0
         if self.view:
-            seen = window(task.walls, position, self.view, length)
+            seen = walls_in_view(
+                task.walls, state.position, state.heading, self.view, self.occlusion, length
+            )
             offset = self.view**2
         if self.see_exit:
-            row, column = task.exit - position + self.view // 2
-            inside = (row >= 0) & (row < self.view) & (column >= 0) & (column < self.view)
-            seen |= mark(jnp.where(inside, offset + row * self.view + column, -1), length)
+            place, shown = place_in_view(task.exit, state.position, state.heading, self.view)
+            if self.occlusion:
+                # The exit's square is open: it looks like a wall only where it is hidden.
+                shown &= ~seen[jnp.clip(place, 0, self.view**2 - 1)]
+            seen |= mark(jnp.where(shown, offset + place, -1), length)
             offset += self.view**2
         if self.position:
-            row, column = position - 1
-            seen |= mark(offset + row * (self.size - 2) + column, length)
+            seen |= mark(offset + (row - 1) * (self.size - 2) + column - 1, length)
+            offset += (self.size - 2) ** 2
+        if self.full:
+            grid = unpack(task.walls, self.size).reshape(-1)
+            seen |= jnp.pad(grid, (offset, length - offset - self.size**2))
+            for square in (task.exit, state.position):
+                offset += self.size**2
+                seen |= mark(offset + square[0] * self.size + square[1], length)
+            offset += self.size**2
+        if state.heading is not None and (self.position or self.full):
+            seen |= mark(offset + state.heading, length)
         return seen.astype(jnp.uint8)
 
 
-def _exit_reward(steps: Array, horizon: Array) -> Array:
+def _draw_cell(key: Array, allowed: Array) -> Array:
+    """The square (2,) int32 of a cell drawn uniformly from `allowed`, bool [cells, cells]."""
+    ticket = jnp.where(allowed, jax.random.uniform(key, allowed.shape), -1.0)
+    cell = jnp.argmax(ticket).astype(jnp.int32)
+    side = allowed.shape[0]
+    return jnp.stack([2 * (cell // side) + 1, 2 * (cell % side) + 1])
+
+
+def exit_reward(steps: Array, horizon: Array) -> Array:
+    """What reaching an exit with step `steps` = 1, 2, ... pays."""
     return 1.0 - 0.9 * steps.astype(jnp.float32) / horizon.astype(jnp.float32)

@@ -1,4 +1,7 @@
-"""Pictures of tasks and of episodes on them: numpy in, numpy out, one task at a time.
+"""Pictures of tasks and of episodes on them.
+
+`rgb` is pure JAX, to be compiled and batched: a tile a square. The others are drawn with more care,
+numpy in, numpy out, one task at a time.
 
 A ring is where an episode starts, a target where it should end, a disc where the agent is, and the
 line the way it took, from pale to deep as time goes by.
@@ -6,25 +9,36 @@ line the way it took, from pale to deep as time goes by.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from .grids import unpack
 from .gridworld import Gridworld
 from .maze import Maze
+from .paint import (
+    AGENT,
+    GOAL,
+    LINE,
+    OUTSIDE,
+    PAPER,
+    SHADE,
+    START,
+    TRAIL,
+    WALL,
+    blend,
+    disc,
+    segment,
+)
 from .point import PointNavigation
+from .tiles import picture, tile_of
 
-__all__ = ["frame", "frames", "text"]
+Array = jax.Array
 
-_PAPER = np.array([251, 248, 242], float)
-_LINE = np.array([226, 219, 206], float)
-_OUTSIDE = np.array([242, 237, 228], float)
-_SHADE = np.array([221, 214, 202], float)
-_WALL = np.array([47, 57, 78], float)
-_GOAL = np.array([35, 150, 102], float)
-_AGENT = np.array([236, 90, 56], float)
-_START = np.array([128, 132, 146], float)
-_TRAIL = np.array([[190, 213, 240], [37, 92, 184]], float)  # its oldest and its newest part
+__all__ = ["frame", "frames", "rgb", "sheet", "text"]
 
 _STRIDE = 0.1  # side of a square of the plane: what one step covers
 _SQUARES = 15  # along a side of the visible plane, with (0, 0) in the middle
@@ -85,6 +99,62 @@ def frames(env: Any, task: Any, positions: Any, length: int, pixels: int = 320) 
     return np.stack([_draw(scene, background, places[:end], length) for end in ends])
 
 
+def rgb(env: Any, state: Any, task: Any, pixels: int = 8) -> Array:
+    """A picture of a state, pure JAX: `jax.vmap` it over states and tasks, call it under `jit`.
+
+    Args:
+      env: an environment of squares.
+      state: a state of it.
+      task: the task that it is a state of.
+      pixels: side of a square, at least 4.
+
+    Returns:
+      uint8 [size * pixels, size * pixels, 3].
+
+    Raises:
+      ValueError: an environment that has no squares, or too few pixels.
+    """
+    if not isinstance(env, Maze | Gridworld):
+        raise ValueError(f"env: got {type(env).__name__}, expected Maze or Gridworld")
+    tiles = jnp.where(unpack(task.walls, env.size), tile_of("wall"), tile_of("floor"))
+    goal = task.exit if isinstance(env, Maze) else task.goal
+    for name, square in (("start", task.start), ("target", goal)):
+        tiles = tiles.at[square[0], square[1]].set(tile_of(name))
+    return picture(tiles, state.position, getattr(state, "heading", None), pixels)
+
+
+def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -> np.ndarray:
+    """Many tasks at a glance: their pictures side by side, each before an episode's first step.
+
+    Args:
+      env: as in `frame`.
+      tasks: tasks of it with a leading axis N.
+      columns: pictures in a row; as many as rows, about, if None.
+      pixels: side of one picture.
+
+    Returns:
+      uint8, [rows * (pixels + gap) + gap, columns * (pixels + gap) + gap, 3].
+
+    Raises:
+      ValueError: as `frame`, or no tasks, or no columns.
+    """
+    count = len(jax.tree.leaves(tasks)[0])
+    columns = math.isqrt(max(count - 1, 0)) + 1 if columns is None else columns
+    if count < 1 or columns < 1:
+        raise ValueError(f"sheet: got {count} tasks in {columns} columns, expected at least 1")
+    rows, gap = -(-count // columns), max(4, pixels // 16)
+    tasks = jax.tree.map(np.asarray, tasks)
+    step = pixels + gap
+    paper = np.broadcast_to(PAPER.astype(np.uint8), (rows * step + gap, columns * step + gap, 3))
+    page = paper.copy()
+    for index in range(count):
+        task = jax.tree.map(lambda leaf: leaf[index], tasks)  # noqa: B023
+        start = getattr(task, "start", np.zeros(2))
+        top, left = (gap + step * place for place in divmod(index, columns))
+        page[top : top + pixels, left : left + pixels] = frame(env, task, start, pixels=pixels)
+    return page
+
+
 def text(env: Any, task: Any, state: Any) -> str:
     """The same for a terminal, two columns a square: @ the agent, X the goal, o the start.
 
@@ -131,7 +201,7 @@ def _background(scene: _Scene, pixels: int) -> np.ndarray:
     """Floor, grid lines and walls: float [pixels, pixels, 3]."""
     if pixels < 32:
         raise ValueError(f"pixels: got {pixels}, expected at least 32")
-    picture = np.broadcast_to(_PAPER, (pixels, pixels, 3)).copy()
+    picture = np.broadcast_to(PAPER, (pixels, pixels, 3)).copy()
     unit = pixels / scene.side
     # Distance in pixels from the middle of each pixel to the nearest line between two squares.
     middle = (np.arange(pixels) + 0.5) / unit
@@ -139,19 +209,19 @@ def _background(scene: _Scene, pixels: int) -> np.ndarray:
         np.minimum(middle, scene.side - middle) - scene.margin, -0.5 / unit, 0.5 / unit
     )
     within = within * unit + 0.5
-    _blend(picture, 1 - within[:, None] * within[None], _OUTSIDE)
+    blend(picture, 1 - within[:, None] * within[None], OUTSIDE)
     gap = np.abs(middle - np.round(middle)) * unit
     line = np.clip(1.1 - gap, 0, 1)
-    _blend(picture, np.maximum(line[:, None], line[None]), _LINE)
+    blend(picture, np.maximum(line[:, None], line[None]), LINE)
     edge = np.clip(2 - np.minimum(middle, scene.side - middle) * unit, 0, 1)
-    _blend(picture, np.maximum(edge[:, None], edge[None]), _SHADE)
+    blend(picture, np.maximum(edge[:, None], edge[None]), SHADE)
     if scene.walls.any():
         fine = np.arange(pixels * _SUPERSAMPLED) * scene.side // (pixels * _SUPERSAMPLED)
         walls = _rounded(scene.walls[np.ix_(fine, fine)], unit * _SUPERSAMPLED)
         drop = max(1, round(0.14 * unit))
         shadow = np.pad(walls, ((drop, 0), (0, 0)), mode="edge")[:pixels]
-        _blend(picture, shadow, _SHADE)
-        _blend(picture, walls, _WALL)
+        blend(picture, shadow, SHADE)
+        blend(picture, walls, WALL)
     return picture
 
 
@@ -180,39 +250,13 @@ def _draw(scene: _Scene, background: np.ndarray, path: np.ndarray, length: int) 
     goal, start, places = scene.goal * unit, scene.start * unit, path * unit
     mark = unit * scene.marks
     age = np.arange(len(path)) / max(length - 1, 1)
-    colours = _TRAIL[0] + (_TRAIL[1] - _TRAIL[0]) * age[:, None]
+    colours = TRAIL[0] + (TRAIL[1] - TRAIL[0]) * age[:, None]
     for tail, head, colour in zip(places[:-1], places[1:], colours[1:], strict=True):
-        _segment(picture, tail, head, 0.11 * unit, colour)
-    for radius, colour in ((0.42, _GOAL), (0.29, _PAPER), (0.17, _GOAL)):
-        _disc(picture, goal, radius * mark, colour)
-    _disc(picture, start, 0.2 * mark, _START)
-    _disc(picture, start, 0.11 * mark, _PAPER)
-    _disc(picture, places[-1], 0.36 * mark, _PAPER)
-    _disc(picture, places[-1], 0.3 * mark, _AGENT)
+        segment(picture, tail, head, 0.11 * unit, colour)
+    for radius, colour in ((0.42, GOAL), (0.29, PAPER), (0.17, GOAL)):
+        disc(picture, goal, radius * mark, colour)
+    disc(picture, start, 0.2 * mark, START)
+    disc(picture, start, 0.11 * mark, PAPER)
+    disc(picture, places[-1], 0.36 * mark, PAPER)
+    disc(picture, places[-1], 0.3 * mark, AGENT)
     return np.round(picture).astype(np.uint8)
-
-
-def _disc(picture: np.ndarray, centre: np.ndarray, radius: float, colour: np.ndarray) -> None:
-    _segment(picture, centre, centre, radius, colour)
-
-
-def _segment(
-    picture: np.ndarray, tail: np.ndarray, head: np.ndarray, radius: float, colour: np.ndarray
-) -> None:
-    """Paints what is within `radius` of the line from `tail` to `head`, all in pixels."""
-    low = np.floor(np.minimum(tail, head) - radius - 1).astype(int).clip(0, len(picture))
-    high = np.ceil(np.maximum(tail, head) + radius + 1).astype(int).clip(0, len(picture))
-    if (low >= high).any():
-        return
-    rows, columns = np.mgrid[low[0] : high[0], low[1] : high[1]] + 0.5
-    offset = np.stack([rows - tail[0], columns - tail[1]], axis=-1)
-    along = head - tail
-    share = np.clip(offset @ along / max(float(along @ along), 1e-9), 0, 1)
-    distance = np.linalg.norm(offset - share[..., None] * along, axis=-1)
-    part = picture[low[0] : high[0], low[1] : high[1]]
-    _blend(part, np.clip(radius - distance + 0.5, 0, 1), colour)
-
-
-def _blend(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:
-    """Paints `colour` over `picture`, in place, as far as `cover`, [H, W] from 0 to 1, says."""
-    picture += cover[..., None] * (colour - picture)

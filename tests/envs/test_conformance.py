@@ -16,7 +16,7 @@ _VARIANCE = {envs.BernoulliBandit: 0.25, envs.TabularMDP: 2.0}
 
 
 def _is_random(env):
-    return type(env) in _VARIANCE
+    return type(env) in _VARIANCE or getattr(env, "slip", 0) > 0
 
 
 def _tolerance(env):
@@ -63,6 +63,17 @@ def test_every_value_of_an_episode_is_in_its_space(env, random_episodes):
 
 
 @pytest.mark.smoke
+@pytest.mark.smoke
+def test_an_action_of_another_shape_or_kind_is_refused_while_tracing(env):
+    task = first_task(env)
+    state, _ = env.reset(jax.random.key(0), task)
+    space = env.action_space
+    wrong_kind = jnp.float32 if np.issubdtype(space.dtype, np.integer) else jnp.int32
+    for action in (jnp.zeros((*space.shape, 2), space.dtype), jnp.zeros(space.shape, wrong_kind)):
+        with pytest.raises(ValueError, match="action: got .*, expected "):
+            jax.eval_shape(env.step, jax.random.key(0), state, action, task)
+
+
 def test_reset_pays_nothing_and_ends_nothing(random_episodes):
     timesteps = random_episodes.timesteps
     for value in (timesteps.reward, timesteps.terminated, timesteps.truncated):

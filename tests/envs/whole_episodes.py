@@ -21,6 +21,37 @@ CONFIGURATIONS = {
     "minigrid-sees-all": envs.make("minigrid", family="empty-random", size=5, full=True),
     "trial-of-mazes": envs.Trial(envs.make("maze", size=5, view=0, horizon=6), episodes=3),
     "trial-of-gridworlds": envs.Trial(envs.make("gridworld"), episodes=2),
+    "maze-facing": envs.make(
+        "maze", size=7, view=5, heading=True, see_exit=True, occlusion=True, random_start=True
+    ),
+    "maze-of-all-kinds": envs.make(
+        "maze",
+        size=11,
+        view=7,
+        full=True,
+        occlusion=True,
+        generator="kruskal",
+        braid=0.5,
+        rooms=1,
+        smallest=5,
+        random_start=True,
+        shuffle_controls=True,
+        rewards=0.05,
+        horizon=30,
+    ),
+    "maze-slips": envs.make(
+        "maze", size=7, generator="scatter", slip=0.4, horizon=30, far_exit=False, heading=True
+    ),
+    "maze-series": envs.make("maze-series", maze=envs.Maze(size=5), horizon=25),
+    "gridworld-of-all-kinds": envs.make(
+        "gridworld",
+        size=6,
+        density=0.3,
+        random_start=True,
+        shuffle_controls=True,
+        slip=0.3,
+        rewards=0.3,
+    ),
 }
 
 COUNT = 96  # tasks in a batch

@@ -1,0 +1,198 @@
+"""Levels of a grid as drawings, and what makes a level one: its checks, its mutations.
+
+A drawing has a line a row: `#` is a wall, `.` (or a space) is open, `S` the start, `X` the goal.
+Where the agent faces a way, one of `^ > v <` stands for the start.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .grids import pack, square_set, unpack
+from .solve import solvable
+
+__all__ = ["Level", "check", "draw", "mutate", "parse", "require_fit"]
+
+Array = jax.Array
+
+_HEADINGS = "^>v<"
+_SIGNS = "#. SX" + _HEADINGS
+
+
+class Level(NamedTuple):
+    """What a drawing shows."""
+
+    walls: Array  # [size, words] uint32, packed
+    start: Array  # (2,) int32, row and column
+    goal: Array  # (2,) int32
+    heading: Array | None  # () int32
+
+
+def parse(text: str, size: int, faces: bool, border: bool = True) -> Level:
+    """Reads a drawing into a grid of `size` by `size` squares; what it leaves over is wall.
+
+    Args:
+      text: lines of one length; blank lines before and after, and common indentation, are dropped.
+      size: squares along a side of the grid.
+      faces: whether the start is drawn as a heading.
+      border: whether the squares along the sides must be walls.
+
+    Raises:
+      ValueError: a ragged line, an unknown character, a start or a goal that is missing or there
+        twice, a drawing that is too large, a border that is open, a goal that no path leads to.
+    """
+    lines = _lines(text)
+    wide = len(lines[0])
+    for number, line in enumerate(lines):
+        if len(line) != wide:
+            raise ValueError(f"text: line {number + 1} has {len(line)} characters, expected {wide}")
+        odd = next((sign for sign in line if sign not in _SIGNS), None)
+        if odd is not None:
+            raise ValueError(f"text: line {number + 1} has {odd!r}, expected one of {_SIGNS!r}")
+    fits = len(lines) <= size and wide <= size
+    if not fits:
+        raise ValueError(f"text: got {len(lines)} by {wide}, expected at most {size} by {size}")
+    drawn = np.array([list(line) for line in lines])
+    start = _only(drawn, _HEADINGS if faces else "S", "start")
+    goal = _only(drawn, "X", "goal")
+    walls = np.ones((size, size), bool)
+    walls[: len(lines), :wide] = drawn == "#"
+    if border and not _bordered(walls):
+        raise ValueError("text: the border is open, expected walls along all four sides")
+    packed = pack(jnp.asarray(walls))
+    if not solvable(packed, start, goal):
+        raise ValueError("text: no path leads from the start to the goal")
+    heading = jnp.int32(_HEADINGS.index(drawn[tuple(start.tolist())])) if faces else None
+    return Level(packed, start, goal, heading)
+
+
+def draw(walls: Array, size: int, start: Array, goal: Array, heading: Array | None) -> str:
+    """The drawing of a grid, `size` lines; `parse` reads it back."""
+    signs = np.where(np.asarray(unpack(walls, size)), "#", ".")
+    signs[tuple(np.asarray(goal))] = "X"
+    signs[tuple(np.asarray(start))] = "S" if heading is None else _HEADINGS[int(heading)]
+    return "\n".join("".join(line) for line in signs)
+
+
+def mutate(key: Array, walls: Array, size: int, start: Array, goal: Array) -> tuple[Array, Array]:
+    """A wall toggled or the goal moved, as often the one as the other: the new walls and goal.
+
+    The square is uniform over those inside the rows and columns that the level spans, without the
+    start and the goal. What would leave no path from the start to the goal is not done: the level
+    comes back as it was, as it does where the goal would move onto a wall.
+    """
+    key_square, key_kind = jax.random.split(key)
+    opened = ~unpack(walls, size)
+    line = jnp.arange(size, dtype=jnp.int32)
+    # Squares beyond the last open row or column are padding or border.
+    lowest = jnp.max(jnp.where(jnp.any(opened, axis=1), line, 0))
+    rightmost = jnp.max(jnp.where(jnp.any(opened, axis=0), line, 0))
+    highest = jnp.min(jnp.where(jnp.any(opened, axis=1), line, size))
+    leftmost = jnp.min(jnp.where(jnp.any(opened, axis=0), line, size))
+    rows, columns = line[:, None], line[None]
+    allowed = (rows >= highest) & (rows <= lowest) & (columns >= leftmost) & (columns <= rightmost)
+    for square in (start, goal):
+        allowed &= ~((rows == square[0]) & (columns == square[1]))
+    ticket = jnp.where(allowed, jax.random.uniform(key_square, (size, size)), -1.0)
+    index = jnp.argmax(ticket).astype(jnp.int32)
+    square = jnp.stack([index // size, index % size])
+    moves_goal = jax.random.bernoulli(key_kind)
+    toggled = jnp.where(moves_goal, walls, walls ^ square_set(walls, square))
+    moved_goal = jnp.where(moves_goal, square, goal)
+    done = solvable(toggled, start, moved_goal)
+    return jnp.where(done, toggled, walls), jnp.where(done, moved_goal, goal)
+
+
+def check(task: Any, size: int, horizon: int, goal: str, border: bool = True) -> None:
+    """Refuses a task, or a batch of tasks with leading axes, that does not fit a grid.
+
+    `goal` names the task's leaf of where a path must lead.
+
+    Raises:
+      ValueError: which leaf of which task does not fit, and why.
+    """
+    require_fit(task.walls, size)
+    *lead, high, words = np.shape(task.walls)
+    flat = {"walls": np.asarray(task.walls).reshape(-1, high, words)}
+    for name, shape, kind in (
+        ("start", (2,), np.integer),
+        (goal, (2,), np.integer),
+        ("horizon", (), np.integer),
+        ("heading", (), np.integer),
+        ("controls", np.shape(getattr(task, "controls", None))[len(lead) :], np.integer),
+        ("slip", (), np.floating),
+        ("rewards", (size, size), np.floating),
+    ):
+        if getattr(task, name, None) is None:
+            continue
+        leaf = np.asarray(getattr(task, name))
+        if leaf.shape != (*lead, *shape) or not np.issubdtype(leaf.dtype, kind):
+            expected = f"{kind.__name__} {(*lead, *shape)}"
+            raise ValueError(f"task.{name}: got {leaf.dtype} {leaf.shape}, expected {expected}")
+        flat[name] = leaf.reshape(-1, *shape)
+
+    def refuse(name: str, wrong: np.ndarray, reason: str) -> None:
+        """Raises for the first task where `wrong` [count]; `reason` may show its {value}."""
+        if wrong.any():
+            index = int(np.argmax(wrong))
+            which = f" of task {index}" if lead else ""
+            value = flat[name][index].tolist()
+            raise ValueError(f"task.{name}{which}: " + reason.format(value=value))
+
+    columns = np.arange(32 * words)
+    solid = flat["walls"][..., columns // 32] >> (columns % 32).astype(np.uint32) & 1 != 0
+    refuse("walls", ~solid[..., size:].all((1, 2)), f"open beyond column {size - 1}")
+    if border:
+        sides = [solid[:, 0], solid[:, -1], solid[..., 0], solid[..., size - 1]]
+        closed = np.all([side[..., :size].all(-1) for side in sides], axis=0)
+        refuse("walls", ~closed, "the border is open, expected walls along all four sides")
+    for name in ("start", goal):
+        square = flat[name]
+        outside = ((square < 0) | (square >= size)).any(-1)
+        refuse(name, outside, f"got {{value}}, expected a square in 0..{size - 1}")
+        refuse(name, solid[np.arange(len(solid)), *square.T], "got {value}, which is a wall")
+    for name, low, high in (("horizon", 1, horizon), ("heading", 0, 3), ("slip", 0, 1)):
+        if name in flat:
+            wrong = (flat[name] < low) | (flat[name] > high)
+            refuse(name, wrong, f"got {{value}}, expected {low} to {high}")
+    if "controls" in flat:
+        controls = flat["controls"]
+        wrong = (np.sort(controls, axis=-1) != np.arange(controls.shape[-1])).any(-1)
+        refuse("controls", wrong, "got {value}, expected a permutation")
+    squares = (jnp.asarray(flat[name], jnp.int32) for name in ("start", goal))
+    paths = jax.jit(jax.vmap(solvable))(jnp.asarray(flat["walls"]), *squares)
+    refuse(goal, ~np.asarray(paths), "got {value}, where no path leads from the start")
+
+
+def require_fit(walls: Array, size: int) -> None:
+    """Refuses, while tracing, walls that are not those of a grid of `size` by `size` squares."""
+    expected = (size, -(-size // 32))
+    if walls.shape[-2:] != expected or walls.dtype != jnp.uint32:
+        came = f"{walls.dtype} {walls.shape}"
+        raise ValueError(f"task.walls: got {came}, expected uint32 {expected} for size {size}")
+
+
+def _lines(text: str) -> list[str]:
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    filled = [index for index, line in enumerate(lines) if line.strip()]
+    if not filled:
+        raise ValueError("text: got nothing, expected a drawing")
+    lines = lines[filled[0] : filled[-1] + 1]
+    indent = min(len(line) - len(line.lstrip()) for line in lines)
+    return [line[indent:] for line in lines]
+
+
+def _only(drawn: np.ndarray, signs: str, what: str) -> Array:
+    """The one square, (2,) int32, that shows one of `signs`."""
+    places = np.argwhere(np.isin(drawn, list(signs)))
+    if len(places) != 1:
+        raise ValueError(f"text: got {len(places)} squares of {signs!r}, expected one {what}")
+    return jnp.asarray(places[0], jnp.int32)
+
+
+def _bordered(walls: np.ndarray) -> bool:
+    return bool(walls[[0, -1]].all() and walls[:, [0, -1]].all())

@@ -1,0 +1,155 @@
+"""What an agent sees of a packed grid: a window around it or ahead of it, as far as walls let it.
+
+A view is a flat bool [length] that is false beyond its own squares, so that an observation is the
+disjunction of its parts: on a CPU that is several times as fast as a concatenation.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .grids import read
+
+__all__ = ["place_in_view", "walls_in_view"]
+
+Array = jax.Array
+
+_WORD = 32
+
+
+def walls_in_view(
+    walls: Array, position: Array, heading: Array | None, side: int, occlusion: bool, length: int
+) -> Array:
+    """The walls in the `side` by `side` squares that the agent sees, row by row from its far left.
+
+    Args:
+      walls: uint32 [H, words], packed rows.
+      position: (2,) int32, where the agent is.
+      heading: () int32, which way is ahead: the agent is in the middle of the window's last row.
+        None: the agent is in the middle of the window, and north is ahead.
+      side: odd, at most 31.
+      occlusion: whether a wall hides what is behind it. What is hidden looks like a wall.
+      length: of what is returned; at least side^2.
+
+    Returns:
+      bool [length], true where a wall is, as is everything outside the grid; false from side^2 on.
+    """
+    words = _words(walls, position + _corner(heading, side), side)
+    plan = _plan(side, heading is not None, occlusion, length)
+    chosen = _pick(heading, plan.source)
+    flat = jnp.broadcast_to(words[0], (length,))
+    for number, word in enumerate(words[1:], start=1):
+        flat = jnp.where(chosen >> 5 == number, word, flat)
+    seen = (flat >> (chosen & 31).astype(jnp.uint32)) & plan.inside != 0
+    if occlusion:
+        for number, word in enumerate(words):
+            between = _pick(heading, plan.between[:, number])
+            seen |= word & between != 0
+    return seen
+
+
+def place_in_view(
+    target: Array, position: Array, heading: Array | None, side: int
+) -> tuple[Array, Array]:
+    """The index of square `target` (2,) among those of the window, () int32, and whether it is one.
+
+    The arguments are those of `walls_in_view`; whether walls hide the square is not asked.
+    """
+    down, right = target - position
+    if heading is None:
+        row, column = down + side // 2, right + side // 2
+    else:
+        ahead = jnp.stack([-down, right, down, -right])[heading]
+        aside = jnp.stack([right, down, -right, -down])[heading]
+        row, column = side - 1 - ahead, aside + side // 2
+    inside = (row >= 0) & (row < side) & (column >= 0) & (column < side)
+    return row * side + column, inside
+
+
+class _Plan(NamedTuple):
+    """Where the bits of a view come from: constants of a shape of window."""
+
+    source: np.ndarray  # [headings, length] int32, 32 * word + bit of a square of the view
+    inside: np.ndarray  # [length] uint32, 1 where there is such a square
+    between: np.ndarray  # [headings, words, length] uint32, the squares that hide it
+
+
+@functools.cache
+def _plan(side: int, turns: bool, occlusion: bool, length: int) -> _Plan:
+    rows_a_word = _WORD // side
+    count = -(-side // rows_a_word)
+
+    def bit(row: int, column: int) -> int:
+        return _WORD * (row // rows_a_word) + row % rows_a_word * side + column
+
+    # The square of the block north up, where the view, turned by each heading, has (row, column).
+    last = side - 1
+    turned = [
+        lambda row, column: (row, column),
+        lambda row, column: (column, last - row),
+        lambda row, column: (last - row, last - column),
+        lambda row, column: (last - column, row),
+    ][: 4 if turns else 1]
+    agent = (last, side // 2) if turns else (side // 2, side // 2)
+    source = np.zeros((len(turned), length), np.int32)
+    between = np.zeros((len(turned), count, length), np.uint32)
+    for heading, turn in enumerate(turned):
+        for index in range(side**2):
+            square = divmod(index, side)
+            source[heading, index] = bit(*turn(*square))
+            for hiding in _line(agent, square) if occlusion else ():
+                place = bit(*turn(*hiding))
+                between[heading, place // _WORD, index] |= np.uint32(1 << place % _WORD)
+    inside = (np.arange(length) < side**2).astype(np.uint32)
+    return _Plan(source, inside, between)
+
+
+def _line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
+    """The squares between two, on the straight line that joins their middles (Bresenham's)."""
+    down, right = end[0] - start[0], end[1] - start[1]
+    steps = max(abs(down), abs(right))
+    # Halves are rounded toward the start, so a view is the same mirrored.
+    along = [(_nearest(step * down, steps), _nearest(step * right, steps)) for step in range(steps)]
+    return [(start[0] + d, start[1] + r) for d, r in along[1:]]
+
+
+def _nearest(numerator: int, denominator: int) -> int:
+    sign = 1 if numerator >= 0 else -1
+    return sign * ((2 * abs(numerator) + denominator - 1) // (2 * denominator))
+
+
+def _corner(heading: Array | None, side: int) -> Array:
+    """From the agent to the top left square of the block that it sees, (2,) int32."""
+    half, last = side // 2, side - 1
+    if heading is None:
+        return jnp.array([-half, -half], jnp.int32)
+    corners = jnp.array([[-last, -half], [-half, 0], [0, -half], [-half, -last]], jnp.int32)
+    return corners[heading]
+
+
+def _pick(heading: Array | None, tables: np.ndarray) -> Array:
+    """The row of `tables` [headings, length] for this heading."""
+    chosen = jnp.asarray(tables[0])
+    for direction in range(1, len(tables)):
+        assert heading is not None
+        chosen = jnp.where(heading == direction, tables[direction], chosen)
+    return chosen
+
+
+def _words(walls: Array, corner: Array, side: int) -> list[Array]:
+    """The `side` by `side` squares from `corner` (2,) on, as many rows in a word as go in."""
+    rows_a_word = _WORD // side
+    words: list[Array] = []
+    for index in range(side):
+        bits = read(walls, corner[0] + index, corner[1]) & jnp.uint32(2**side - 1)
+        place = index % rows_a_word
+        if place == 0:
+            words.append(bits)
+        else:
+            words[-1] = words[-1] | (bits << jnp.uint32(place * side))
+    return words
