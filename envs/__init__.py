@@ -13,6 +13,7 @@ from .bandit import BernoulliBandit
 from .core import Box, Discrete, Environment, Space, TimeStep
 from .gridworld import Gridworld
 from .maze import Maze
+from .maze_series import MazeSeries
 from .minigrid import MiniGrid
 from .point import PointNavigation
 from .tabular_mdp import TabularMDP
@@ -26,6 +27,7 @@ __all__ = [
     "Environment",
     "Gridworld",
     "Maze",
+    "MazeSeries",
     "MiniGrid",
     "PointNavigation",
     "Space",
@@ -39,6 +41,7 @@ __all__ = [
 
 _CLASSES: dict[str, type] = {
     "maze": Maze,
+    "maze-series": MazeSeries,
     "gridworld": Gridworld,
     "minigrid": MiniGrid,
     "point": PointNavigation,
@@ -66,7 +69,8 @@ def make(id: str, **fields: Any) -> Environment:
     names = [field.name for field in dataclasses.fields(cls)]
     for name in fields:
         if name not in names:
-            raise ValueError(f"{id}: got field {name!r}, expected {_either(names)}")
+            near = difflib.get_close_matches(name, names) or names
+            raise ValueError(f"{id}: got field {name!r}, expected {_either(near)}")
     return cls(**fields)
 
 

@@ -7,7 +7,15 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from .core import Box, Discrete, TimeStep, first_timestep, pytree_dataclass, require_integer
+from .core import (
+    Box,
+    Discrete,
+    TimeStep,
+    first_timestep,
+    pytree_dataclass,
+    require_action,
+    require_integer,
+)
 
 __all__ = ["BanditState", "BanditTask", "BernoulliBandit"]
 
@@ -77,6 +85,7 @@ class BernoulliBandit:
     def step(
         self, key: Array, state: BanditState, action: Array, task: BanditTask
     ) -> tuple[BanditState, TimeStep]:
+        require_action(self.action_space, action)
         steps = state.steps + 1
         pays = jax.random.uniform(key, (), jnp.float32) < task.probability[action]
         timestep = TimeStep(

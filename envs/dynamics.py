@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 __all__ = [
+    "action_for",
     "sample_controls",
     "sample_horizon",
     "sample_rewards",
@@ -24,6 +25,11 @@ Array = jax.Array
 def steered(action: Array, controls: Array | None) -> Array:
     """What `action` () does, int32 (): itself, or `controls[action]` of a permutation [A]."""
     return action.astype(jnp.int32) if controls is None else controls[action]
+
+
+def action_for(move: Array, controls: Array | None) -> Array:
+    """The action, int32 (), that `steered` turns into `move` ()."""
+    return move if controls is None else jnp.argmax(controls == move).astype(jnp.int32)
 
 
 def slipped(key: Array, move: Array, slip: Array | None, moves: int) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import levels, mazes, solve
+from . import levels, solve
 from .core import (
     Box,
     Discrete,
@@ -20,6 +20,7 @@ from .core import (
     require_number,
 )
 from .dynamics import (
+    action_for,
     sample_controls,
     sample_horizon,
     sample_rewards,
@@ -36,7 +37,7 @@ Array = jax.Array
 _LARGEST = 63
 _STEP_COST = -0.1
 _GOAL_REWARD = 1.0
-_KNOBS, _LEVEL, _START = range(3)  # streams of a task's key beside that of its goal
+_KNOBS, _START = range(2)  # streams of a task's key beside that of its goal
 
 
 @pytree_dataclass
@@ -48,7 +49,7 @@ class GridworldTask:
     goal: Array  # (2,) int32, row and column of the rewarded square
     horizon: Array  # () int32, steps before an episode is truncated
     controls: Array | None = None  # [A] int32, action a does what action controls[a] does elsewhere
-    slip: Array | None = None  # () float32, how likely a move goes a random way instead
+    slip: Array | None = None  # () float32, how likely a step takes a random action instead
     rewards: Array | None = None  # [size, size] float32, paid beside the goal's for where one is
 
 
@@ -83,7 +84,6 @@ class Gridworld:
 
     size: int = 5  # squares along a side
     horizon: int = 15  # steps of an episode, of the tasks that `sample_task` draws
-    density: float = 0.0  # share of the squares that are walls; a path to the goal is left
     random_start: bool = False  # whether an episode may start on any square, by task
     shuffle_controls: bool = False  # whether a task permutes the actions
     slip: float = 0.0  # greatest slip; a task's is uniform from 0 up to it
@@ -93,7 +93,6 @@ class Gridworld:
     def __post_init__(self) -> None:
         require_integer("size", self.size, 3, _LARGEST)
         require_integer("horizon", self.horizon, 1)
-        require_number("density", self.density, 0, 1)
         require_number("slip", self.slip, 0, 1)
         require_number("rewards", self.rewards, 0)
         if self.shortest_horizon != 0:
@@ -114,9 +113,6 @@ class Gridworld:
     def sample_task(self, key: Array) -> GridworldTask:
         start, goal = self._sample_ends(key)
         walls = pack(jnp.zeros((self.size, self.size), bool))
-        if self.density:
-            key_walls = jax.random.fold_in(key, _LEVEL)
-            walls = mazes.scatter(key_walls, walls, jnp.float32(self.density), start, goal)
         key_controls, key_slip, key_rewards, key_horizon = jax.random.split(
             jax.random.fold_in(key, _KNOBS), 4
         )
@@ -143,10 +139,8 @@ class Gridworld:
     ) -> tuple[GridworldState, TimeStep]:
         levels.require_fit(task.walls, self.size)
         require_action(self.action_space, action)
-        move = steered(action, task.controls) - 1
-        if task.slip is not None:
-            move = jnp.where(move < 0, move, slipped(key, move, task.slip, 4))
-        target = moved(state.position, move)
+        done = slipped(key, steered(action, task.controls), task.slip, self.action_space.n)
+        target = moved(state.position, done - 1)
         position = jnp.where(is_wall(task.walls, target), state.position, target)
         steps = state.steps + 1
         on_goal = jnp.all(position == task.goal)
@@ -181,7 +175,7 @@ class Gridworld:
         else:
             onward = solve.direction_to(task.walls, state.position, task.goal) + 1
             action = jnp.where(jnp.all(state.position == task.goal), jnp.int32(0), onward)
-        return action if task.controls is None else jnp.argsort(task.controls)[action]
+        return action_for(action, task.controls)
 
     def from_text(self, text: str, horizon: int | None = None) -> GridworldTask:
         """The task that a drawing shows; see `levels.parse`. Squares that it leaves over are walls.
@@ -209,7 +203,22 @@ class Gridworld:
         Raises:
           ValueError: which part of which task does not fit, and why.
         """
-        levels.check(task, self.size, self.horizon, goal="goal", border=False)
+        actions = self.action_space.n
+        levels.check(task, self.size, self.horizon, actions, goal="goal", border=False)
+
+    def _plan(self, state: GridworldState, task: GridworldTask) -> tuple[Array, Array]:
+        """The greatest expected return from `state` on, () float32; the best action, () int32."""
+        squares = jnp.full((self.size, self.size), _STEP_COST, jnp.float32)
+        pay = squares.at[task.goal[0], task.goal[1]].set(_GOAL_REWARD)
+        if task.rewards is not None:
+            pay += task.rewards
+        slip = jnp.float32(0) if task.slip is None else task.slip
+        never = jnp.zeros((self.size, self.size), bool)
+        values, actions = solve.plan(
+            task.walls, lambda t: pay, never, slip, task.horizon, state.steps, stay=True
+        )
+        row, column = state.position
+        return values[row, column], actions[row, column]
 
     def _sample_ends(self, key: Array) -> tuple[Array, Array]:
         """Where an episode starts, and the goal, both (2,) int32."""

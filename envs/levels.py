@@ -66,7 +66,7 @@ def parse(text: str, size: int, faces: bool, border: bool = True) -> Level:
     packed = pack(jnp.asarray(walls))
     if not solvable(packed, start, goal):
         raise ValueError("text: no path leads from the start to the goal")
-    heading = jnp.int32(_HEADINGS.index(drawn[tuple(start.tolist())])) if faces else None
+    heading = jnp.int32(_HEADINGS.index(str(drawn[tuple(start.tolist())]))) if faces else None
     return Level(packed, start, goal, heading)
 
 
@@ -107,10 +107,10 @@ def mutate(key: Array, walls: Array, size: int, start: Array, goal: Array) -> tu
     return jnp.where(done, toggled, walls), jnp.where(done, moved_goal, goal)
 
 
-def check(task: Any, size: int, horizon: int, goal: str, border: bool = True) -> None:
+def check(task: Any, size: int, horizon: int, actions: int, goal: str, border: bool = True) -> None:
     """Refuses a task, or a batch of tasks with leading axes, that does not fit a grid.
 
-    `goal` names the task's leaf of where a path must lead.
+    `goal` names the task's leaf of where a path must lead; `actions` is how many there are.
 
     Raises:
       ValueError: which leaf of which task does not fit, and why.
@@ -123,7 +123,7 @@ def check(task: Any, size: int, horizon: int, goal: str, border: bool = True) ->
         (goal, (2,), np.integer),
         ("horizon", (), np.integer),
         ("heading", (), np.integer),
-        ("controls", np.shape(getattr(task, "controls", None))[len(lead) :], np.integer),
+        ("controls", (actions,), np.integer),
         ("slip", (), np.floating),
         ("rewards", (size, size), np.floating),
     ):
@@ -135,7 +135,7 @@ def check(task: Any, size: int, horizon: int, goal: str, border: bool = True) ->
             raise ValueError(f"task.{name}: got {leaf.dtype} {leaf.shape}, expected {expected}")
         flat[name] = leaf.reshape(-1, *shape)
 
-    def refuse(name: str, wrong: np.ndarray, reason: str) -> None:
+    def refuse(name: str, wrong: Any, reason: str) -> None:
         """Raises for the first task where `wrong` [count]; `reason` may show its {value}."""
         if wrong.any():
             index = int(np.argmax(wrong))

@@ -21,6 +21,7 @@ from .core import (
     require_number,
 )
 from .dynamics import (
+    action_for,
     sample_controls,
     sample_horizon,
     sample_rewards,
@@ -28,7 +29,7 @@ from .dynamics import (
     slipped,
     steered,
 )
-from .grids import is_wall, mark, moved, pack, unpack
+from .grids import is_wall, mark, moved, unpack
 from .views import place_in_view, walls_in_view
 
 __all__ = ["Maze", "MazeState", "MazeTask"]
@@ -103,10 +104,7 @@ class Maze:
     heading: bool = False  # whether the agent faces a way, turns, and sees what is ahead
     occlusion: bool = False  # whether walls hide what is behind them
     full: bool = False  # whether the agent observes the whole grid
-    generator: str = "backtracker"  # what draws the walls: one of `mazes.GENERATORS`, or scatter
-    density: float = 0.3  # share of the inner squares that are walls where they are scattered
-    braid: float = 0.0  # share of the dead ends that are opened
-    rooms: int = 0  # rooms that are carved into the maze
+    generator: str = "backtracker"  # what draws the walls: one of `mazes.GENERATORS`
     smallest: int = 0  # sides are uniform over the odd numbers from here to size; 0: all are size
     random_start: bool = False  # whether an episode may start in any cell, by task
     shuffle_controls: bool = False  # whether a task permutes the actions
@@ -125,11 +123,8 @@ class Maze:
         for name in ("see_exit", "occlusion"):
             value = getattr(self, name)
             require(name, value, self.view > 0 or not value, "a view to see it in")
-        known = [*mazes.GENERATORS, "scatter"]
+        known = list(mazes.GENERATORS)
         require("generator", self.generator, self.generator in known, " or ".join(known))
-        require_number("density", self.density, 0, 1)
-        require_number("braid", self.braid, 0, 1)
-        require_integer("rooms", self.rooms, 0)
         if self.smallest != 0:
             require_integer("smallest", self.smallest, 5, self.size)
             require("smallest", self.smallest, self.smallest % 2 == 1, "an odd number")
@@ -223,7 +218,7 @@ class Maze:
             move = solve.heading_action(task.walls, state.position, state.heading, task.exit)
         else:
             move = solve.direction_to(task.walls, state.position, task.exit)
-        return move if task.controls is None else jnp.argsort(task.controls)[move]
+        return action_for(move, task.controls)
 
     def from_text(self, text: str, horizon: int | None = None) -> MazeTask:
         """The task that a drawing shows; see `levels.parse`.
@@ -254,7 +249,24 @@ class Maze:
         Raises:
           ValueError: which part of which task does not fit, and why.
         """
-        levels.check(task, self.size, self.horizon, goal="exit")
+        levels.check(task, self.size, self.horizon, self.action_space.n, goal="exit")
+
+    def _plan(self, state: MazeState, task: MazeTask) -> tuple[Array, Array]:
+        """The greatest expected return from `state` on, () float32, and the best move, () int32."""
+        row, column = task.exit
+        ends = jnp.zeros((self.size, self.size), bool).at[row, column].set(True)
+
+        def arrival(t: Array) -> Array:
+            pay = jnp.where(ends, exit_reward(t, task.horizon), jnp.float32(0))
+            return pay if task.rewards is None else pay + task.rewards
+
+        slip = jnp.float32(0) if task.slip is None else task.slip
+        induce = solve.plan if state.heading is None else solve.heading_plan
+        values, moves = induce(task.walls, arrival, ends, slip, task.horizon, state.steps)
+        here = (state.position[0], state.position[1])
+        if state.heading is not None:
+            here = (state.heading, *here)
+        return values[here], moves[here]
 
     def _require_fit(self, task: MazeTask) -> None:
         levels.require_fit(task.walls, self.size)
@@ -264,26 +276,15 @@ class Maze:
     def _sample_level(self, key: Array, start: Array | None) -> tuple[Array, Array, Array]:
         """Packed walls, start (2,) and exit (2,)."""
         key_walls, key_exit = jax.random.split(key)
-        key_side, key_rooms, key_braid, key_start = jax.random.split(
-            jax.random.fold_in(key, _LEVEL), 4
-        )
+        key_side, key_start = jax.random.split(jax.random.fold_in(key, _LEVEL))
         most = (self.size - 1) // 2
         cells = jnp.int32(most)
         if self.smallest:
             cells = jax.random.randint(key_side, (), (self.smallest - 1) // 2, most + 1, jnp.int32)
-        scattered = self.generator == "scatter"
-        if scattered:
-            square = jnp.arange(self.size, dtype=jnp.int32)
-            inner = (square > 0) & (square < 2 * cells)
-            walls = pack(~(inner[:, None] & inner[None]))
-        elif self.smallest:
+        if self.smallest:
             walls = mazes.GENERATORS[self.generator](key_walls, most, most, cells, cells)
         else:
             walls = mazes.GENERATORS[self.generator](key_walls, most, most)
-        if self.rooms:
-            walls = mazes.rooms(key_rooms, walls, self.rooms)
-        if self.braid:
-            walls = mazes.braid(key_braid, walls, jnp.float32(self.braid))
         within = jnp.arange(most, dtype=jnp.int32) < cells
         inside = within[:, None] & within[None]
         if start is None:
@@ -293,8 +294,6 @@ class Maze:
         if self.far_exit:
             elsewhere &= unpack(solve.far_half(walls, start), self.size)[1::2, 1::2]
         exit = _draw_cell(key_exit, elsewhere)
-        if scattered:
-            walls = mazes.scatter(key_walls, walls, jnp.float32(self.density), start, exit)
         return walls, start, exit
 
     def observe(self, state: MazeState, task: MazeTask) -> Array:

@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .core import Box, TimeStep, first_timestep, pytree_dataclass, require_integer
+from .core import (
+    Box,
+    TimeStep,
+    first_timestep,
+    pytree_dataclass,
+    require_action,
+    require_integer,
+)
 
 __all__ = ["PointNavigation", "PointState", "PointTask"]
 
@@ -82,6 +89,7 @@ class PointNavigation:
     def step(
         self, key: Array, state: PointState, action: Array, task: PointTask
     ) -> tuple[PointState, TimeStep]:
+        require_action(self.action_space, action)
         del key
         move = jnp.clip(action.astype(jnp.float32), -_STRIDE, _STRIDE)
         position = state.position + move

@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .core import Box, Discrete, TimeStep, first_timestep, pytree_dataclass, require_integer
+from .core import (
+    Box,
+    Discrete,
+    TimeStep,
+    first_timestep,
+    pytree_dataclass,
+    require_action,
+    require_integer,
+)
 from .grids import mark
 from .value_iteration import value_iteration
 
@@ -92,6 +100,7 @@ class TabularMDP:
     def step(
         self, key: Array, state: TabularMDPState, action: Array, task: TabularMDPTask
     ) -> tuple[TabularMDPState, TimeStep]:
+        require_action(self.action_space, action)
         key_reward, key_next = jax.random.split(key)
         reward = task.reward[state.state, action] + jax.random.normal(key_reward, (), jnp.float32)
         # A share of the sum, which rounding leaves near 1: a state of no chance is never next.

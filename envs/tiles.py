@@ -37,6 +37,11 @@ def _floor(tile: np.ndarray) -> None:
         rectangle(tile, low, high, LINE)
 
 
+def _square(tile: np.ndarray, inset: float, colour: np.ndarray) -> None:
+    low, high = inset * len(tile), (1 - inset) * len(tile)
+    rectangle(tile, (low, low), (high, high), colour)
+
+
 def _wall(tile: np.ndarray) -> None:
     blend(tile, np.ones(tile.shape[:2]), WALL)
 
@@ -82,7 +87,7 @@ def _box(tile: np.ndarray, colour: np.ndarray) -> None:
     _floor(tile)
     side = len(tile)
     for inset, paint in ((0.14, colour), (0.26, PAPER)):
-        rectangle(tile, (inset * side,) * 2, ((1 - inset) * side,) * 2, paint)
+        _square(tile, inset, paint)
     rectangle(tile, (0.45 * side, 0.14 * side), (0.55 * side, 0.86 * side), colour)
 
 
@@ -109,14 +114,14 @@ def _open_door(tile: np.ndarray, colour: np.ndarray) -> None:
 def _closed_door(tile: np.ndarray, colour: np.ndarray) -> None:
     side = len(tile)
     for inset, paint in ((0.0, colour), (0.08, PAPER), (0.15, colour), (0.21, PAPER)):
-        rectangle(tile, (inset * side,) * 2, ((1 - inset) * side,) * 2, paint)
+        _square(tile, inset, paint)
     disc(tile, np.array([0.5, 0.7]) * side, 0.08 * side, colour)
 
 
 def _locked_door(tile: np.ndarray, colour: np.ndarray) -> None:
     side = len(tile)
     blend(tile, np.ones(tile.shape[:2]), colour)
-    rectangle(tile, (0.1 * side,) * 2, (0.9 * side,) * 2, 0.45 * colour)
+    _square(tile, 0.1, 0.45 * colour)
     disc(tile, np.array([0.42, 0.5]) * side, 0.12 * side, colour)
     segment(tile, np.array([0.42, 0.5]) * side, np.array([0.68, 0.5]) * side, 0.05 * side, colour)
 

@@ -13,7 +13,14 @@ from envs import Maze
 from envs.grids import pack
 from envs.maze import MazeTask
 
-MAZES = [name for name, (id, _) in CONFIGURATIONS.items() if id == "maze"]
+MAZES = [name for name, env in CONFIGURATIONS.items() if isinstance(env, Maze)]
+every_plain_maze = pytest.mark.parametrize(
+    "env", ["maze", "maze-sees-exit", "maze-position-only"], indirect=True
+)
+# Where nothing is random, episodes can be told from the actions alone.
+every_certain_maze = pytest.mark.parametrize(
+    "env", [name for name in MAZES if not CONFIGURATIONS[name].slip], indirect=True
+)
 every_maze = pytest.mark.parametrize("env", MAZES, indirect=True)
 
 
@@ -21,36 +28,91 @@ def _walls(env, episodes, index):
     return reference.walls_of(np.asarray(episodes.tasks.walls)[index], env.size)
 
 
-def _observation(env, walls, position, exit):
+def _one_hot(size, position):
+    grid = np.zeros((size, size), bool)
+    grid[position] = True
+    return grid
+
+
+def _window(env, grid, outside, position, heading):
+    """The squares of `grid` that the agent looks at, as the class documents it."""
+    reach = env.view
+    padded = np.pad(grid, reach, constant_values=outside)
+    row, column = position[0] + reach, position[1] + reach
+    if heading is None:
+        half = env.view // 2
+        return padded[row - half : row + half + 1, column - half : column + half + 1]
+    # Turned so that ahead is up, the agent's square is where it was before in a turned grid.
+    marked = np.pad(_one_hot(env.size, position), reach)
+    turned = np.rot90(padded, heading)
+    row, column = np.argwhere(np.rot90(marked, heading))[0]
+    half = env.view // 2
+    return turned[row - env.view + 1 : row + 1, column - half : column + half + 1]
+
+
+def _hidden(env, window, heading):
+    """The squares of a window that a wall on the straight line from the agent hides."""
+    side = env.view
+    agent = (side // 2 if heading is None else side - 1, side // 2)
+    hidden = np.zeros_like(window)
+    for end in np.ndindex(side, side):
+        steps = max(abs(end[0] - agent[0]), abs(end[1] - agent[1]))
+        for step in range(1, steps):
+            # The nearest square to the line; halves lie nearer to the agent.
+            square = [
+                a + int(np.copysign(np.ceil(abs((e - a) * step / steps) - 0.5), e - a))
+                for a, e in zip(agent, end, strict=True)
+            ]
+            hidden[end] |= window[tuple(square)]
+    return hidden
+
+
+def _observation(env, walls, position, exit, heading):
     """As the class documents it."""
-    reach = env.view // 2
-    padded = np.pad(walls, reach, constant_values=True)
-    row, column = position
-    parts = [padded[row : row + env.view, column : column + env.view].ravel()]
+    parts = []
+    hidden = False
+    if env.view:
+        seen = _window(env, walls, True, position, heading)
+        hidden = _hidden(env, seen, heading) if env.occlusion else np.zeros_like(seen)
+        parts.append((seen | hidden).ravel())
     if env.see_exit:
-        exits = np.pad(np.zeros_like(walls), reach)
-        exits[exit[0] + reach, exit[1] + reach] = True
-        parts.append(exits[row : row + env.view, column : column + env.view].ravel())
+        exits = _window(env, _one_hot(env.size, exit), False, position, heading)
+        parts.append((exits & ~hidden).ravel())
     if env.position:
-        here = np.zeros((env.size - 2, env.size - 2), bool)
-        here[row - 1, column - 1] = True
-        parts.append(here.ravel())
+        parts.append(_one_hot(env.size, position)[1:-1, 1:-1].ravel())
+    if env.full:
+        parts.append(walls.ravel())
+        parts += [_one_hot(env.size, square).ravel() for square in (exit, position)]
+    if heading is not None and (env.position or env.full):
+        parts.append(np.arange(4) == heading)
     return np.concatenate(parts).astype(np.uint8)
 
 
-@every_maze
+def _one(tree, index):
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
+
+
+@every_certain_maze
 def test_episodes_are_those_of_a_maze_written_square_by_square(env, erring_episodes):
     episodes = erring_episodes
     for index in range(12):
         walls = _walls(env, episodes, index)
-        position = tuple(np.asarray(episodes.tasks.start)[index].tolist())
-        exit = tuple(np.asarray(episodes.tasks.exit)[index].tolist())
+        task = _one(episodes.tasks, index)
+        position, exit = (tuple(square.tolist()) for square in (task.start, task.exit))
+        heading = None if task.heading is None else int(task.heading)
         for time in range(episodes.lengths[index] + 1):
             if time > 0:
-                down, right = reference.MOVES[episodes.actions[index, time - 1]]
+                action = episodes.actions[index, time - 1]
+                action = action if task.controls is None else task.controls[action]
+                moves = heading is None or action == 2
+                if heading is not None and action < 2:
+                    heading = (heading + (-1, 1)[action]) % 4
+                down, right = reference.MOVES[action if heading is None else heading]
                 target = (position[0] + down, position[1] + right)
-                position = position if walls[target] else target
+                position = target if moves and not walls[target] else position
                 reward = 1 - 0.9 * time / env.horizon if position == exit else 0.0
+                if task.rewards is not None:
+                    reward += task.rewards[position]
                 terminated = position == exit
                 timesteps = episodes.timesteps
                 assert timesteps.reward[index, time] == pytest.approx(reward, abs=1e-6)
@@ -59,7 +121,7 @@ def test_episodes_are_those_of_a_maze_written_square_by_square(env, erring_episo
             assert tuple(episodes.states.position[index, time].tolist()) == position
             np.testing.assert_array_equal(
                 episodes.timesteps.observation[index, time],
-                _observation(env, walls, position, exit),
+                _observation(env, walls, position, exit, heading),
             )
 
 
@@ -70,7 +132,7 @@ def test_the_agent_is_never_in_a_wall(env, random_episodes):
         assert not _walls(env, random_episodes, index)[rows, columns].any()
 
 
-@every_maze
+@every_plain_maze
 def test_the_exit_is_far_and_the_oracle_takes_the_shortest_path(env, optimal_episodes):
     for index in range(COUNT):
         start, exit = (
@@ -154,7 +216,44 @@ def test_a_maze_wider_than_a_word_is_whole():
     assert timestep.terminated
 
 
-@every_maze
+@every_plain_maze
 def test_mazes_of_a_batch_differ(env):
     words = np.asarray(sample_tasks(env).walls)
     assert len(np.unique(words, axis=0)) > (1 if env.size == 5 else COUNT // 2)
+
+
+def test_tasks_of_all_kinds_are_of_all_kinds():
+    env = CONFIGURATIONS["maze-of-all-kinds"]
+    tasks = jax.tree.map(np.asarray, sample_tasks(env))
+    walls = [reference.walls_of(words, env.size) for words in tasks.walls]
+    sides = {np.argwhere(~grid).max() + 2 for grid in walls}
+    assert sides == {5, 7, 9, 11}
+    assert len(np.unique(tasks.start, axis=0)) > 10
+    assert {tuple(sorted(row)) for row in tasks.controls.tolist()} == {(0, 1, 2, 3)}
+    assert len(np.unique(tasks.controls, axis=0)) > 12
+    assert tasks.rewards.std() == pytest.approx(0.05, rel=0.05)
+    env.check(sample_tasks(env))
+
+
+def test_horizons_and_slips_are_uniform_over_their_ranges():
+    env = Maze(size=5, horizon=20, shortest_horizon=11, slip=0.4)
+    tasks = jax.jit(jax.vmap(env.sample_task))(jax.random.split(jax.random.key(0), 2000))
+    horizons, counts = np.unique(np.asarray(tasks.horizon), return_counts=True)
+    assert horizons.tolist() == list(range(11, 21))
+    assert (np.abs(counts - 200) < 4 * np.sqrt(200)).all()
+    slips = np.sort(np.asarray(tasks.slip))
+    assert np.abs(slips - np.linspace(0, 0.4, 2000)).max() < 0.4 * 2 / np.sqrt(2000)
+
+
+def test_a_slip_takes_any_action_as_often():
+    env = Maze(size=5, horizon=5)
+    task = env.from_text("#####\n#..X#\n#...#\n#S..#\n#####")
+    task = dataclasses.replace(task, start=jnp.array([2, 2], jnp.int32), slip=jnp.float32(0.4))
+    state, _ = env.reset(jax.random.key(0), task)
+    keys = jax.random.split(jax.random.key(1), 4000)
+    step = jax.jit(jax.vmap(lambda key: env.step(key, state, jnp.int32(0), task)[0].position))
+    squares, counts = np.unique(np.asarray(step(keys)), axis=0, return_counts=True)
+    expected = {(1, 2): 0.7, (2, 3): 0.1, (3, 2): 0.1, (2, 1): 0.1}
+    for square, count in zip(squares.tolist(), counts, strict=True):
+        assert abs(count / 4000 - expected[tuple(square)]) < 4 * 0.5 / np.sqrt(4000)
+    assert len(squares) == 4

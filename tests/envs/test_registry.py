@@ -42,13 +42,12 @@ def test_every_field_has_a_default_and_a_frozen_home(id):
             "xyz",
             {},
             "environment: got 'xyz', expected "
-            "'maze', 'gridworld', 'minigrid', 'point', 'bandit' or 'tabular-mdp'",
+            "'maze', 'maze-series', 'gridworld', 'minigrid', 'point', 'bandit' or 'tabular-mdp'",
         ),
         (
             "maze",
             {"sise": 9},
-            "maze: got field 'sise', "
-            "expected 'size', 'horizon', 'view', 'position', 'see_exit' or 'far_exit'",
+            "maze: got field 'sise', expected 'size'",
         ),
         ("point", {"goal": 9}, "point: got field 'goal', expected 'horizon'"),
         ("maze", {"size": 10}, "size: got 10, expected an odd number"),
@@ -61,7 +60,7 @@ def test_every_field_has_a_default_and_a_frozen_home(id):
         (
             "maze",
             {"view": 0, "position": False},
-            "view: got 0, expected a window where position is off",
+            "view: got 0, expected a window where position and full are off",
         ),
         (
             "maze",
@@ -77,6 +76,27 @@ def test_every_field_has_a_default_and_a_frozen_home(id):
             "minigrid",
             {"full": True, "compass": True},
             "compass: got True, expected a view to tell it in",
+        ),
+        (
+            "maze",
+            {"view": 0, "occlusion": True},
+            "occlusion: got True, expected a view to see it in",
+        ),
+        ("maze", {"smallest": 6}, "smallest: got 6, expected an odd number"),
+        ("maze", {"smallest": 11}, "smallest: got 11, expected an integer from 5 to 9"),
+        ("maze", {"slip": 1.5}, "slip: got 1.5, expected a number from 0 to 1"),
+        ("maze", {"rewards": -1}, "rewards: got -1, expected a number of at least 0"),
+        ("maze", {"rewards": float("inf")}, "rewards: got inf, expected a number of at least 0"),
+        (
+            "maze",
+            {"shortest_horizon": 41},
+            "shortest_horizon: got 41, expected an integer from 1 to 40",
+        ),
+        ("maze-series", {"count": 0}, "count: got 0, expected an integer of at least 1"),
+        (
+            "maze-series",
+            {"maze": envs.Maze(slip=0.1)},
+            "maze.slip: got 0.1, expected a maze without it",
         ),
         ("gridworld", {"size": 2}, "size: got 2, expected an integer from 3 to 63"),
         ("gridworld", {"horizon": -1}, "horizon: got -1, expected an integer of at least 1"),

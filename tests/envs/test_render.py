@@ -1,5 +1,6 @@
 """A picture shows what is there, where it is."""
 
+import dataclasses
 import itertools
 
 import grid_reference as reference
@@ -10,7 +11,7 @@ import pytest
 from whole_episodes import first_task
 
 import envs
-from envs import grids, render
+from envs import grids, paint, render
 from envs.gridworld import GridworldState, GridworldTask
 from envs.maze import MazeState, MazeTask
 from envs.point import PointTask
@@ -46,15 +47,15 @@ def test_a_maze_shows_walls_floor_exit_agent_and_trail():
     first = render.frame(env, task, (1, 1), pixels=PIXELS)
     assert first.shape == (PIXELS, PIXELS, 3)
     assert first.dtype == np.uint8
-    assert _near(_middle(first, (3, 2), 5), render._WALL)
-    assert _near(_middle(first, (1, 2), 5), render._PAPER)
-    assert _near(_middle(first, (1, 1), 5), render._AGENT)
-    assert _near(_middle(first, (1, 3), 5), render._GOAL)
+    assert _near(_middle(first, (3, 2), 5), paint.WALL)
+    assert _near(_middle(first, (1, 2), 5), paint.PAPER)
+    assert _near(_middle(first, (1, 1), 5), paint.AGENT)
+    assert _near(_middle(first, (1, 3), 5), paint.GOAL)
     later = render.frame(env, task, (1, 3), trail=[(1, 1), (1, 2)], pixels=PIXELS)
-    assert _near(_middle(later, (1, 3), 5), render._AGENT)
+    assert _near(_middle(later, (1, 3), 5), paint.AGENT)
     # The second of two parts starts in the middle of its square, over the first one's end.
-    assert _near(_middle(later, (1, 2), 5), render._TRAIL[1])
-    assert not _near(_middle(later, (1, 1), 5), render._AGENT)
+    assert _near(_middle(later, (1, 2), 5), paint.TRAIL[1])
+    assert not _near(_middle(later, (1, 1), 5), paint.AGENT)
 
 
 @pytest.mark.parametrize("size", [9, 31, 63])
@@ -90,14 +91,14 @@ def test_the_plane_has_x_to_the_right_and_y_upwards():
     task = PointTask(goal=jnp.array([0.5, 0.3]), horizon=jnp.int32(9))
     picture = render.frame(envs.PointNavigation(), task, (-0.4, 0.2), pixels=300)
     # Twenty pixels a stride of 0.1, (0, 0) in the middle.
-    assert _near(picture[150 - 60, 150 + 100].astype(int), render._GOAL)
-    assert _near(picture[150 - 40, 150 - 80].astype(int), render._AGENT)
+    assert _near(picture[150 - 60, 150 + 100].astype(int), paint.GOAL)
+    assert _near(picture[150 - 40, 150 - 80].astype(int), paint.AGENT)
 
 
 def test_an_agent_outside_the_visible_plane_is_not_drawn():
     task = PointTask(goal=jnp.array([0.5, 0.3]), horizon=jnp.int32(9))
     picture = render.frame(envs.PointNavigation(), task, (7.0, -3.0), [(0.0, 0.0), (7.0, -2.9)])
-    assert not (np.abs(picture - render._AGENT).max(axis=-1) <= 1).any()
+    assert not (np.abs(picture - paint.AGENT).max(axis=-1) <= 1).any()
 
 
 @pytest.mark.smoke
@@ -128,3 +129,53 @@ def test_bad_input_is_refused_in_one_line():
         render.frame(env, task, (1, 1), pixels=8)
     with pytest.raises(ValueError, match="length: got 3, expected from 1 to 2"):
         render.frames(env, task, [(1, 1), (1, 2)], 3)
+
+
+@pytest.mark.smoke
+def test_compiled_pictures_show_a_tile_a_square_of_every_task_of_a_batch():
+    env = envs.Maze(size=7, heading=True)
+    tasks = jax.vmap(env.sample_task)(jax.random.split(jax.random.key(0), 3))
+    states, _ = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 3), tasks)
+    draw = jax.jit(jax.vmap(lambda state, task: render.rgb(env, state, task, pixels=8)))
+    pictures = np.asarray(draw(states, tasks))
+    assert pictures.shape == (3, 56, 56, 3)
+    assert pictures.dtype == np.uint8
+    corners = pictures[:, 4::8, 1::8].astype(int)  # off the middle of each square
+    walls = np.asarray(jax.vmap(lambda words: grids.unpack(words, 7))(tasks.walls))
+    np.testing.assert_array_equal(np.abs(corners - paint.WALL).max(-1) <= 1, walls)
+    agent = pictures[0, 8:16, 8:16].astype(int)
+    assert _near(agent[4, 4], paint.AGENT)
+    middles = pictures[0].reshape(7, 8, 7, 8, 3)[:, 4, :, 4].astype(int)
+    assert (np.abs(middles - paint.GOAL).max(-1) <= 1).sum() == 1
+    # An agent that faces another way is drawn turned.
+    turned = dataclasses.replace(states, heading=(states.heading + 1) % 4)
+    np.testing.assert_allclose(
+        np.rot90(pictures[0, 9:15, 9:15], -1).astype(int),
+        np.asarray(draw(turned, tasks))[0, 9:15, 9:15],
+        atol=40,
+    )
+
+
+def test_a_sheet_has_a_picture_of_each_task():
+    env = envs.Maze(size=5)
+    tasks = jax.vmap(env.sample_task)(jax.random.split(jax.random.key(0), 5))
+    page = render.sheet(env, tasks, pixels=40)
+    assert page.shape == (2 * 44 + 4, 3 * 44 + 4, 3)
+    second = jax.tree.map(lambda leaf: leaf[1], tasks)
+    expected = render.frame(env, second, second.start, pixels=40)
+    np.testing.assert_array_equal(page[4:44, 48:88], expected)
+    assert _near(page[48:88, 92:132].astype(int), paint.PAPER).all()  # no sixth task
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda env, task: render.rgb(envs.PointNavigation(), None, None), "expected Maze or"),
+        (lambda env, task: render.rgb(env, env.reset(None, task)[0], task, 3), "pixels: got 3"),
+        (lambda env, task: render.sheet(env, task, columns=0), "expected at least 1"),
+    ],
+)
+def test_pictures_that_cannot_be_are_refused(call, message):
+    env = envs.Maze(size=5)
+    with pytest.raises(ValueError, match=message):
+        call(env, env.sample_task(jax.random.key(0)))
