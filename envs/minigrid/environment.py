@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core import Box, Discrete, TimeStep, first_timestep, require, require_integer
+from ..core import (
+    Box,
+    Discrete,
+    TimeStep,
+    first_timestep,
+    require,
+    require_action,
+    require_integer,
+)
 from . import oracle
 from .levels import FAMILIES, Family
 from .obstacles import blocked, walk
@@ -124,6 +132,7 @@ class MiniGrid:
     def step(
         self, key: Array, state: MiniGridState, action: Array, task: MiniGridTask
     ) -> tuple[MiniGridState, TimeStep]:
+        require_action(self.action_space, action)
         collision = jnp.array(False)
         if self._family.obstacles:
             action = jnp.where(action > FORWARD, LEFT, action)
