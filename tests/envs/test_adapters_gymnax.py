@@ -189,7 +189,7 @@ def test_every_environment_may_be_handed_out(id):
     outer = to_gymnax(env, returns=6)
     params, key = outer.default_params, jax.random.key(0)
     observation, state = jax.eval_shape(outer.reset, key, params)
-    action = jax.eval_shape(outer.action_space(params).sample, key)
+    action = jax.eval_shape(env.action_space.sample, key)
     given = jax.eval_shape(outer.step, key, state, action, params)
     chex.assert_trees_all_equal_shapes_and_dtypes(given[:2], (observation, state))
     space = outer.observation_space(params)
