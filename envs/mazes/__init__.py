@@ -13,6 +13,8 @@ A generator is a function of
 
 to the walls, uint32 [2 * cells_high + 1, words]. It makes a number of trips that depends on the
 grid alone: a batch waits for nobody.
+
+`braid` and `rooms` take walls out of a maze; `scatter` draws a level that is no maze.
 """
 
 from __future__ import annotations
@@ -24,10 +26,22 @@ import jax
 from .backtracker import recursive_backtracker
 from .division import recursive_division
 from .kruskal import kruskal
+from .openings import braid, rooms
 from .prim import prim
+from .scatter import scatter
 from .wilson import wilson
 
-__all__ = ["GENERATORS", "kruskal", "prim", "recursive_backtracker", "recursive_division", "wilson"]
+__all__ = [
+    "GENERATORS",
+    "braid",
+    "kruskal",
+    "prim",
+    "recursive_backtracker",
+    "recursive_division",
+    "rooms",
+    "scatter",
+    "wilson",
+]
 
 GENERATORS: dict[str, Callable[..., jax.Array]] = {
     "backtracker": recursive_backtracker,

@@ -99,7 +99,7 @@ def _trips(cells_high: int, cells_wide: int) -> int:
 
     Every pillar is passed over at most once, built once, and left for good by the walk once; N
     moves are undone. N has the generating function det(I - P) / det(I - zP), P the walk killed at
-    the outer wall (Marchal 2000, "Loop-erased random walks, spanning trees and Hamiltonian cycles"),
+    the outer wall (Marchal 2000, Electronic Communications in Probability 5, 39-50),
     whose eigenvalues λ are known. By Chernoff, P(N ≥ n) ≤ z^-n ∏ (1 - λ) / (1 - zλ) for every z
     from 1 to 1 / max λ. A smaller maze in the same grid undoes no more.
     """

@@ -1,0 +1,73 @@
+"""Walls scattered over an open grid."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ..core import require_integer
+from ..grids import pack
+from ..solve import solvable
+
+__all__ = ["scatter"]
+
+Array = jax.Array
+
+
+def scatter(
+    key: Array,
+    squares_high: int,
+    squares_wide: int,
+    density: Array | float,
+    start: Array,
+    exit: Array,
+    high: Array | None = None,
+    wide: Array | None = None,
+) -> Array:
+    """Random walls within an outer wall, with a path: uint32 [squares_high, words].
+
+    Every inner square but two is a wall with probability `density`. Where no path leads from the
+    start to the exit, one of as few moves as there are without walls is opened, all of them being
+    equally likely; a grid that has a path is left as it was drawn.
+
+    Args:
+      key: typed, consumed.
+      squares_high: the rows of the grid, the outer wall included.
+      squares_wide: its columns.
+      density: () float32.
+      start: (2,) int32, an inner square.
+      exit: (2,) int32, an inner square.
+      high: () int32, the rows of this level, all else being wall. None: all of them.
+      wide: () int32, likewise.
+
+    Raises:
+      ValueError: fewer than 3 rows or columns.
+    """
+    require_integer("squares_high", squares_high, 3)
+    require_integer("squares_wide", squares_wide, 3)
+    shape = (squares_high, squares_wide)
+    key_walls, key_path = jax.random.split(key)
+    rows = jnp.arange(squares_high, dtype=jnp.int32)
+    columns = jnp.arange(squares_wide, dtype=jnp.int32)
+    inner_row = (rows > 0) & (rows < (squares_high if high is None else high) - 1)
+    inner_column = (columns > 0) & (columns < (squares_wide if wide is None else wide) - 1)
+    drawn = jax.random.uniform(key_walls, (squares_high * squares_wide,)).reshape(shape)
+    walls = (drawn < density) | ~(inner_row[:, None] & inner_column[None])
+    for square in (start, exit):
+        walls = walls.at[square[0], square[1]].set(False)
+
+    # The moves of a path without detours in random order: those down, or up, come where the lowest
+    # of as many random numbers as there are moves are.
+    way = exit - start
+    down, right = jnp.abs(way)
+    moves = squares_high + squares_wide - 6
+    taken = jnp.arange(moves, dtype=jnp.int32) < down + right
+    order = jnp.where(taken, jax.random.uniform(key_path, (moves,)), 2.0)
+    is_down = jnp.argsort(jnp.argsort(order)) < down
+    gone_down = jnp.cumsum(is_down.astype(jnp.int32))
+    gone_right = jnp.cumsum((taken & ~is_down).astype(jnp.int32))
+    path_rows = start[0] + jnp.sign(way[0]) * gone_down
+    path_columns = start[1] + jnp.sign(way[1]) * gone_right
+    path = jnp.zeros(shape, bool).at[path_rows, path_columns].set(True)
+    packed = pack(walls)
+    return jnp.where(solvable(packed, start, exit), packed, pack(walls & ~path))
