@@ -1,0 +1,178 @@
+"""Environments of ours and of others behind one form, for `environments.py` to time.
+
+Each draws a task, resets and steps for ONE environment with its own auto-reset; whoever times it
+batches it. Peers are used as their documentation says, with the observation nearest to ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import envs
+from envs import Environment, MiniGrid
+
+__all__ = ["CONTENDERS", "Contender", "load"]
+
+Array = jax.Array
+
+
+class Contender(NamedTuple):
+    """One environment, with auto-reset."""
+
+    package: str  # whose version is told
+    actions: int
+    task: Callable[[Array], Any]  # key -> task
+    reset: Callable[[Array, Any], tuple[Any, Any]]  # key, task -> state, observation
+    # key, state, action, task -> state, observation, reward
+    step: Callable[[Array, Any, Array, Any], tuple[Any, Any, Array]]
+
+
+def _ours(env: Environment) -> Contender:
+    """An ended episode starts again on its task, whose first state and observation are at hand."""
+
+    def task(key: Array) -> Any:
+        key_task, key_reset = jax.random.split(key)
+        drawn = env.sample_task(key_task)
+        state, timestep = env.reset(key_reset, drawn)
+        return drawn, state, timestep.observation
+
+    def reset(key: Array, task: Any) -> tuple[Any, Any]:
+        del key
+        return task[1], task[2]
+
+    def step(key: Array, state: Any, action: Array, task: Any) -> tuple[Any, Any, Array]:
+        drawn, *first = task
+        state, timestep = env.step(key, state, action, drawn)
+        ended = timestep.terminated | timestep.truncated
+        state, observation = jax.tree.map(
+            lambda start, later: jnp.where(ended, start, later),
+            tuple(first),
+            (state, timestep.observation),
+        )
+        return state, observation, timestep.reward
+
+    return Contender("metajax", env.action_space.n, task, reset, step)  # type: ignore[union-attr]
+
+
+def _gymnax(id: str) -> Contender:
+    import gymnax
+
+    env, params = gymnax.make(id)
+
+    def reset(key: Array, task: Any) -> tuple[Any, Any]:
+        observation, state = env.reset(key, params)
+        return state, observation
+
+    def step(key: Array, state: Any, action: Array, task: Any) -> tuple[Any, Any, Array]:
+        observation, state, reward, *_ = env.step(key, state, action, params)
+        return state, observation, reward
+
+    return Contender("gymnax", env.num_actions, lambda key: (), reset, step)
+
+
+def _xland(id: str) -> Contender:
+    import xminigrid
+    from xminigrid.wrappers import GymAutoResetWrapper
+
+    env, params = xminigrid.make(id)
+    env = GymAutoResetWrapper(env)
+
+    def reset(key: Array, task: Any) -> tuple[Any, Any]:
+        timestep = env.reset(params, key)
+        return timestep, timestep.observation
+
+    def step(key: Array, state: Any, action: Array, task: Any) -> tuple[Any, Any, Array]:
+        timestep = env.step(params, state, action)
+        return timestep, timestep.observation, timestep.reward
+
+    return Contender("xminigrid", env.num_actions(params), lambda key: (), reset, step)
+
+
+def _navix(id: str) -> Contender:
+    import navix
+
+    env = navix.make(id, observation_fn=navix.observations.symbolic_first_person)
+
+    def reset(key: Array, task: Any) -> tuple[Any, Any]:
+        timestep = env.reset(key)
+        return timestep, timestep.observation
+
+    def step(key: Array, state: Any, action: Array, task: Any) -> tuple[Any, Any, Array]:
+        timestep = env.step(state, action)  # resets by itself
+        return timestep, timestep.observation, timestep.reward
+
+    return Contender("navix", len(env.action_set), lambda key: (), reset, step)
+
+
+def _jumanji() -> Contender:
+    import jumanji
+    from jumanji.wrappers import AutoResetWrapper
+
+    env = AutoResetWrapper(jumanji.make("Maze-v0"))
+
+    def reset(key: Array, task: Any) -> tuple[Any, Any]:
+        state, timestep = env.reset(key)
+        return state, timestep.observation
+
+    def step(key: Array, state: Any, action: Array, task: Any) -> tuple[Any, Any, Array]:
+        state, timestep = env.step(state, action)
+        return state, timestep.observation, timestep.reward
+
+    return Contender("jumanji", 4, lambda key: (), reset, step)
+
+
+def _jaxued() -> Contender:
+    from jaxued.environments import Maze
+    from jaxued.environments.maze import make_level_generator
+
+    env = Maze(max_height=13, max_width=13, agent_view_size=5)
+    params = env.default_params
+
+    def reset(key: Array, task: Any) -> tuple[Any, Any]:
+        observation, state = env.reset_to_level(key, task, params)
+        return state, observation
+
+    # What its AutoReplayWrapper does, which calls a function that jax no longer has.
+    def step(key: Array, state: Any, action: Array, task: Any) -> tuple[Any, Any, Array]:
+        key_step, key_reset = jax.random.split(key)
+        observation, state, reward, done, _ = env.step(key_step, state, action, params)
+        again = reset(key_reset, task)
+        state, observation = jax.tree.map(
+            lambda start, later: jax.lax.select(done, start, later), again, (state, observation)
+        )
+        return state, observation, reward
+
+    actions = env.action_space(params).n
+    return Contender("jaxued", actions, make_level_generator(13, 13, 60), reset, step)
+
+
+CONTENDERS: dict[str, Callable[[], Contender]] = {
+    "maze 13x13, view 5": lambda: _ours(envs.Maze(size=13, view=5, position=False, horizon=200)),
+    "gymnax MetaMaze": lambda: _gymnax("MetaMaze-misc"),
+    "jaxued Maze 13x13": _jaxued,
+    "XLand-MiniGrid R1-9x9": lambda: _xland("XLand-MiniGrid-R1-9x9"),
+    "Jumanji Maze-v0": _jumanji,
+    "minigrid empty 8x8": lambda: _ours(MiniGrid("empty", size=8)),
+    "navix Empty-8x8": lambda: _navix("Navix-Empty-8x8-v0"),
+    "XLand-MiniGrid Empty-8x8": lambda: _xland("MiniGrid-Empty-8x8"),
+    "minigrid doorkey 8x8": lambda: _ours(MiniGrid("doorkey", size=8)),
+    "navix DoorKey-Random-8x8": lambda: _navix("Navix-DoorKey-Random-8x8-v0"),
+    "XLand-MiniGrid DoorKey-8x8": lambda: _xland("MiniGrid-DoorKey-8x8"),
+    "gridworld 5x5": lambda: _ours(envs.Gridworld()),
+    "gymnax FourRooms": lambda: _gymnax("FourRooms-misc"),
+}
+"""By name; ours are those without another's name in front."""
+
+
+def load(name: str) -> tuple[Contender, str] | str:
+    """A contender and the version of its package, or why it cannot be had."""
+    try:
+        contender = CONTENDERS[name]()
+        return contender, version(contender.package)
+    except (ImportError, PackageNotFoundError, AttributeError, TypeError) as reason:
+        return f"{type(reason).__name__}: {reason}"

@@ -1,0 +1,388 @@
+"""How many steps a second do environments take, ours beside everybody's that installs?
+
+    python benchmarks/environments.py --json figures.json --plot figures.png
+
+Every environment runs in this one process: N of them under `vmap`, steps in one compiled loop,
+auto-reset on, every observation consumed (summed, or read by a policy). Compilation is told apart,
+runs take turns, and the median and the worst are told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import contenders
+import jax
+import jax.numpy as jnp
+import tyro
+from contenders import CONTENDERS, Contender
+from maml_vs_torch import cpu_name
+from rich.console import Console
+from rich.table import Table
+
+import envs
+from envs import mazes, solve
+
+Array = jax.Array
+
+# Who is compared with whom: ours, its peer.
+RATIOS = (
+    ("maze 13x13, view 5", "gymnax MetaMaze"),
+    ("maze 13x13, view 5", "jaxued Maze 13x13"),
+    ("maze 13x13, view 5", "XLand-MiniGrid R1-9x9"),
+    ("maze 13x13, view 5", "Jumanji Maze-v0"),
+    ("minigrid empty 8x8", "navix Empty-8x8"),
+    ("minigrid empty 8x8", "XLand-MiniGrid Empty-8x8"),
+    ("minigrid doorkey 8x8", "navix DoorKey-Random-8x8"),
+    ("minigrid doorkey 8x8", "XLand-MiniGrid DoorKey-8x8"),
+    ("gridworld 5x5", "gymnax FourRooms"),
+)
+HIDDEN = 64  # widths of the policy's two layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Times environments and generators of mazes."""
+
+    only: tuple[str, ...] = ()
+    """Contenders whose name contains one of these; all by default."""
+    counts: tuple[int, ...] = (4096,)
+    """Environments at once."""
+    policy: bool = False
+    """Times a policy of two layers of 64 in the loop as well."""
+    shared: bool = False
+    """Times ours with one task for all environments as well."""
+    repeats: int = 5
+    """Timed runs of each."""
+    seconds: float = 0.4
+    """How long a run is meant to take."""
+    mazes: bool = True
+    """Times generators and the solver too."""
+    compile: bool = True
+    """Times the first reset and step of every registered environment too."""
+    json: Path | None = None
+    """Writes the figures there as well."""
+    plot: Path | None = None
+    """Draws steps a second over environments there."""
+
+
+class Loop(NamedTuple):
+    """A compiled loop of one contender."""
+
+    run: Callable[[Any, int], Any]  # carry, steps -> carry, blocked
+    carry: Any
+    compile_s: float
+
+
+def _policy(key: Array, inputs: int, actions: int) -> tuple[Array, ...]:
+    widths = (inputs, HIDDEN, HIDDEN, actions)
+    keys = jax.random.split(key, 3)
+    return tuple(
+        jax.random.normal(k, (i, o)) / jnp.sqrt(i)
+        for k, i, o in zip(keys, widths[:-1], widths[1:], strict=True)
+    )
+
+
+def _flat(observation: Any) -> Array:
+    """Everything that is observed, float32 [N, O]."""
+    leaves = jax.tree.leaves(observation)
+    return jnp.concatenate(
+        [leaf.reshape(len(leaf), -1).astype(jnp.float32) for leaf in leaves], axis=1
+    )
+
+
+def build(contender: Contender, count: int, policy: bool, shared: bool) -> Loop:
+    """N environments, and a loop of a number of steps that is data."""
+    keys = jax.random.split(jax.random.key(0), count)
+    task_axis = None if shared else 0
+    draw = contender.task if shared else jax.vmap(contender.task)
+    tasks = jax.jit(draw)(keys[0] if shared else keys)
+    reset = jax.vmap(contender.reset, in_axes=(0, task_axis))
+    step = jax.vmap(contender.step, in_axes=(0, 0, 0, task_axis))
+    states, observations = jax.jit(reset)(keys, tasks)
+    network = _policy(jax.random.key(1), _flat(observations).shape[1], contender.actions)
+
+    def act(key: Array, observations: Any) -> Array:
+        if not policy:
+            return jax.random.randint(key, (count,), 0, contender.actions, jnp.int32)
+        first, second, last = network
+        hidden = jnp.tanh(jnp.tanh(_flat(observations) @ first) @ second)
+        return jax.random.categorical(key, hidden @ last).astype(jnp.int32)
+
+    def loop(carry: Any, tasks: Any, steps: Array) -> Any:
+        def one(_: Array, carry: Any) -> Any:
+            key, states, observations, total, seen = carry
+            key, key_act, key_step = jax.random.split(key, 3)
+            actions = act(key_act, observations)
+            keys = jax.random.split(key_step, count)
+            states, observations, rewards = step(keys, states, actions, tasks)
+            # Read whole, by every environment, so that no part of it can be left out.
+            read = sum(jnp.sum(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(observations))
+            return key, states, observations, total + jnp.sum(rewards), seen + read
+
+        return jax.lax.fori_loop(0, steps, one, carry)
+
+    zero = jnp.float32(0)
+    carry = (jax.random.key(2), states, observations, zero, zero)
+    start = time.perf_counter()
+    compiled = jax.jit(loop).lower(carry, tasks, jnp.int32(1)).compile()
+    compile_s = time.perf_counter() - start
+    return Loop(
+        lambda carry, steps: jax.block_until_ready(compiled(carry, tasks, jnp.int32(steps))),
+        carry,
+        compile_s,
+    )
+
+
+def _steps_for(loop: Loop, seconds: float) -> int:
+    """How many steps take about that long."""
+    steps = 1
+    while True:
+        start = time.perf_counter()
+        loop.run(loop.carry, steps)
+        taken = time.perf_counter() - start
+        if taken > seconds / 4:
+            return max(1, round(steps * seconds / taken))
+        steps *= 4
+
+
+def race(options: Options, console: Console) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """A row for every contender, number of environments and way of acting; and who was left out."""
+    rows: list[dict[str, Any]] = []
+    left_out: dict[str, str] = {}
+    names = [n for n in CONTENDERS if not options.only or any(o in n for o in options.only)]
+    loaded = {}
+    for name in names:
+        found = contenders.load(name)
+        if isinstance(found, str):
+            left_out[name] = found
+        else:
+            loaded[name] = found
+    for count in options.counts:
+        for policy in (False, True) if options.policy else (False,):
+            loops, steps = {}, {}
+            for name, (contender, _) in loaded.items():
+                ours = contender.package == "metajax"
+                for shared in (False, True) if options.shared and ours else (False,):
+                    with console.status(f"{name}: compiling for {count}"):
+                        loop = build(contender, count, policy, shared)
+                        loops[name, shared] = loop
+                        steps[name, shared] = _steps_for(loop, options.seconds)
+            rates: dict[Any, list[float]] = {which: [] for which in loops}
+            for repeat in range(options.repeats):
+                order = list(loops) if repeat % 2 == 0 else list(reversed(loops))
+                for which in order:
+                    with console.status(f"{which[0]}: run {repeat + 1} of {options.repeats}"):
+                        start = time.perf_counter()
+                        loops[which].run(loops[which].carry, steps[which])
+                        taken = time.perf_counter() - start
+                    rates[which].append(count * steps[which] / taken)
+            for (name, shared), of_it in rates.items():
+                contender, version = loaded[name]
+                rows.append(
+                    {
+                        "name": name,
+                        "package": f"{contender.package} {version}",
+                        "environments": count,
+                        "policy": policy,
+                        "one_task_for_all": shared,
+                        "compile_s": loops[name, shared].compile_s,
+                        "steps_per_s": statistics.median(of_it),
+                        "worst": min(of_it),
+                        "runs": of_it,
+                    }
+                )
+    return rows, left_out
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ours over each peer, run by run."""
+    own = {
+        (r["name"], r["environments"], r["policy"]): r for r in rows if not r["one_task_for_all"]
+    }
+    found = []
+    for name, peer in RATIOS:
+        for (who, count, policy), row in own.items():
+            if who == name and (peer, count, policy) in own:
+                theirs = own[peer, count, policy]["runs"]
+                each = [a / b for a, b in zip(row["runs"], theirs, strict=True)]
+                found.append(
+                    {
+                        "ours": name,
+                        "peer": peer,
+                        "environments": count,
+                        "policy": policy,
+                        "ratio": statistics.median(each),
+                        "least": min(each),
+                    }
+                )
+    return found
+
+
+def _per_second(work: Callable[[], Any], count: int, repeats: int) -> tuple[float, float]:
+    """Median rate of `count` things done at once, and the seconds before the first were."""
+    start = time.perf_counter()
+    jax.block_until_ready(work())
+    first = time.perf_counter() - start
+    rates = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(work())
+        rates.append(count / (time.perf_counter() - start))
+    return statistics.median(rates), first
+
+
+def time_mazes(options: Options, console: Console, count: int = 1024) -> list[dict[str, Any]]:
+    """Perfect mazes a second of every generator, of Jumanji's, and all distances of one solved."""
+    keys = jax.random.split(jax.random.key(0), count)
+    rows = []
+    for squares in (15, 31, 63):
+        cells = (squares - 1) // 2
+        makers: dict[str, Callable[[], Any]] = {}
+        for name, generator in mazes.GENERATORS.items():
+            batch = jax.jit(jax.vmap(lambda key, g=generator, c=cells: g(key, c, c)))
+            makers[name] = lambda batch=batch: batch(keys)
+        walls = makers["backtracker"]()
+        exits = jnp.full((count, 2), squares - 2, jnp.int32)
+        solver = jax.jit(jax.vmap(solve.distances))
+        makers["solve: all distances to the exit"] = lambda s=solver, w=walls, e=exits: s(w, e)
+        if squares < 63:
+            try:
+                from jumanji.environments.routing.maze.generator import RandomGenerator
+            except ImportError as reason:
+                console.print(f"Jumanji's generator left out: {reason}")
+            else:
+                theirs = RandomGenerator(squares, squares)
+                old_keys = jax.random.split(jax.random.PRNGKey(0), count)
+                drawn = jax.jit(jax.vmap(lambda key, g=theirs: g(key).walls))
+                makers["Jumanji's generator"] = lambda d=drawn, k=old_keys: d(k)
+        for name, make in makers.items():
+            with console.status(f"{name}, {squares} x {squares}"):
+                rate, first = _per_second(make, count, options.repeats)
+            rows.append({"name": name, "squares": squares, "per_s": rate, "first_s": first})
+    return rows
+
+
+def time_compilation(console: Console, count: int = 64) -> list[dict[str, Any]]:
+    """Seconds until N environments have been reset and stepped for the first time."""
+    rows = []
+    configurations: dict[str, Any] = {id: envs.make(id) for id in envs.registered()}
+    configurations |= {f"minigrid {f}": envs.MiniGrid(f) for f in envs.minigrid.FAMILIES}
+    for name, env in configurations.items():
+        keys = jax.random.split(jax.random.key(0), count)
+        tasks = jax.block_until_ready(jax.jit(jax.vmap(env.sample_task))(keys))
+        actions = jax.block_until_ready(jax.vmap(env.action_space.sample)(keys))
+
+        def both(keys: Array, actions: Array, tasks: Any, env: Any = env) -> Any:
+            states, first = jax.vmap(env.reset)(keys, tasks)
+            return first, jax.vmap(env.step)(keys, states, actions, tasks)
+
+        with console.status(f"{name}: first reset and step"):
+            start = time.perf_counter()
+            jax.block_until_ready(jax.jit(both)(keys, actions, tasks))
+            rows.append({"name": name, "first_s": time.perf_counter() - start})
+    return rows
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def show(console: Console, report: dict[str, Any]) -> None:
+    """The figures as tables."""
+    rows = [
+        (
+            row["name"] + (", one task" if row["one_task_for_all"] else ""),
+            f"{row['environments']}",
+            "policy" if row["policy"] else "random",
+            f"{row['steps_per_s'] / 1e6:.3f}M",
+            f"{row['worst'] / 1e6:.3f}M",
+            f"{row['compile_s']:.1f} s",
+        )
+        for row in report["steps"]
+    ]
+    head = ("steps a second", "environments", "actions", "median", "worst", "compile")
+    console.print(_table("", head, rows))
+    rows = [
+        (
+            f"{row['ours']} / {row['peer']}",
+            f"{row['environments']}" + (", policy" if row["policy"] else ""),
+            f"{row['ratio']:.1f}",
+            f"{row['least']:.1f}",
+        )
+        for row in report["ratios"]
+    ]
+    console.print(_table("", ("ratio", "environments", "median", "least"), rows))
+    for name, reason in report["left_out"].items():
+        console.print(f"left out: {name} ({reason})")
+    if report["mazes"]:
+        rows = [
+            (row["name"], f"{row['squares']}", f"{row['per_s']:,.0f}", f"{row['first_s']:.1f} s")
+            for row in report["mazes"]
+        ]
+        console.print(_table("", ("mazes a second", "side", "median", "first"), rows))
+    if report["compilation"]:
+        rows = [(row["name"], f"{row['first_s']:.2f} s") for row in report["compilation"]]
+        console.print(_table("", ("first reset and step", "seconds"), rows))
+
+
+def draw(report: dict[str, Any], file: Path) -> None:
+    """Steps a second over environments, on logarithmic axes."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for row in report["steps"]:
+        if not row["policy"] and not row["one_task_for_all"]:
+            lines.setdefault(row["name"], []).append((row["environments"], row["steps_per_s"]))
+    for name, points in lines.items():
+        own = next(r for r in report["steps"] if r["name"] == name)["package"].startswith("metajax")
+        axes.plot(
+            *zip(*points, strict=True), "o-" if own else "s--", label=name, lw=2 if own else 1
+        )
+    axes.set(
+        xscale="log", yscale="log", xlabel="environments at once", ylabel="environment steps / s"
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(file, dpi=150)
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    console = Console()
+    steps, left_out = race(options, console)
+    device = jax.devices()[0]
+    report = {
+        "hardware": f"{cpu_name()}, {os.cpu_count()} cores"
+        if device.platform == "cpu"
+        else device.device_kind,
+        "versions": f"Python {platform.python_version()}, jax {jax.__version__}",
+        "steps": steps,
+        "ratios": ratios(steps),
+        "left_out": left_out,
+        "mazes": time_mazes(options, console) if options.mazes else [],
+        "compilation": time_compilation(console) if options.compile else [],
+    }
+    show(console, report)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    if options.plot:
+        draw(report, options.plot)
+
+
+if __name__ == "__main__":
+    main()
