@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import levels, solve
+from . import levels, mazes, solve
 from .core import (
     Box,
     Discrete,
@@ -28,7 +28,7 @@ from .dynamics import (
     slipped,
     steered,
 )
-from .grids import is_wall, mark, moved, pack
+from .grids import is_wall, mark, moved, pack, unpack
 
 __all__ = ["Gridworld", "GridworldState", "GridworldTask"]
 
@@ -37,7 +37,7 @@ Array = jax.Array
 _LARGEST = 63
 _STEP_COST = -0.1
 _GOAL_REWARD = 1.0
-_KNOBS, _START = range(2)  # streams of a task's key beside that of its goal
+_KNOBS, _LEVEL, _START = range(3)  # streams of a task's key beside that of its goal
 
 
 @pytree_dataclass
@@ -84,6 +84,7 @@ class Gridworld:
 
     size: int = 5  # squares along a side
     horizon: int = 15  # steps of an episode, of the tasks that `sample_task` draws
+    density: float = 0.0  # share of the squares that are walls; a path to the goal is left
     random_start: bool = False  # whether an episode may start on any square, by task
     shuffle_controls: bool = False  # whether a task permutes the actions
     slip: float = 0.0  # greatest slip; a task's is uniform from 0 up to it
@@ -93,6 +94,7 @@ class Gridworld:
     def __post_init__(self) -> None:
         require_integer("size", self.size, 3, _LARGEST)
         require_integer("horizon", self.horizon, 1)
+        require_number("density", self.density, 0, 1)
         require_number("slip", self.slip, 0, 1)
         require_number("rewards", self.rewards, 0)
         if self.shortest_horizon != 0:
@@ -113,6 +115,12 @@ class Gridworld:
     def sample_task(self, key: Array) -> GridworldTask:
         start, goal = self._sample_ends(key)
         walls = pack(jnp.zeros((self.size, self.size), bool))
+        if self.density:
+            key_walls = jax.random.fold_in(key, _LEVEL)
+            # Scattered within an outer wall, which is then cut off.
+            side = self.size + 2
+            walls = mazes.scatter(key_walls, side, side, self.density, start + 1, goal + 1)
+            walls = pack(unpack(walls, side)[1:-1, 1:-1])
         key_controls, key_slip, key_rewards, key_horizon = jax.random.split(
             jax.random.fold_in(key, _KNOBS), 4
         )

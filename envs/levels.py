@@ -97,7 +97,7 @@ def mutate(key: Array, walls: Array, size: int, start: Array, goal: Array) -> tu
     allowed = (rows >= highest) & (rows <= lowest) & (columns >= leftmost) & (columns <= rightmost)
     for square in (start, goal):
         allowed &= ~((rows == square[0]) & (columns == square[1]))
-    ticket = jnp.where(allowed, jax.random.uniform(key_square, (size, size)), -1.0)
+    ticket = jnp.where(allowed, jax.random.uniform(key_square, (size, size), jnp.float32), -1.0)
     index = jnp.argmax(ticket).astype(jnp.int32)
     square = jnp.stack([index // size, index % size])
     moves_goal = jax.random.bernoulli(key_kind)

@@ -29,7 +29,7 @@ from .dynamics import (
     slipped,
     steered,
 )
-from .grids import is_wall, mark, moved, unpack
+from .grids import is_wall, mark, moved, pack, unpack
 from .views import place_in_view, walls_in_view
 
 __all__ = ["Maze", "MazeState", "MazeTask"]
@@ -104,7 +104,10 @@ class Maze:
     heading: bool = False  # whether the agent faces a way, turns, and sees what is ahead
     occlusion: bool = False  # whether walls hide what is behind them
     full: bool = False  # whether the agent observes the whole grid
-    generator: str = "backtracker"  # what draws the walls: one of `mazes.GENERATORS`
+    generator: str = "backtracker"  # what draws the walls: one of `mazes.GENERATORS`, or scatter
+    density: float = 0.3  # share of the inner squares that are walls where they are scattered
+    braid: float = 0.0  # share of the dead ends that are opened
+    rooms: int = 0  # rooms of 1 to 3 cells a side that are carved into the maze
     smallest: int = 0  # sides are uniform over the odd numbers from here to size; 0: all are size
     random_start: bool = False  # whether an episode may start in any cell, by task
     shuffle_controls: bool = False  # whether a task permutes the actions
@@ -123,8 +126,11 @@ class Maze:
         for name in ("see_exit", "occlusion"):
             value = getattr(self, name)
             require(name, value, self.view > 0 or not value, "a view to see it in")
-        known = list(mazes.GENERATORS)
+        known = [*mazes.GENERATORS, "scatter"]
         require("generator", self.generator, self.generator in known, " or ".join(known))
+        require_number("density", self.density, 0, 1)
+        require_number("braid", self.braid, 0, 1)
+        require_integer("rooms", self.rooms, 0)
         if self.smallest != 0:
             require_integer("smallest", self.smallest, 5, self.size)
             require("smallest", self.smallest, self.smallest % 2 == 1, "an odd number")
@@ -276,15 +282,26 @@ class Maze:
     def _sample_level(self, key: Array, start: Array | None) -> tuple[Array, Array, Array]:
         """Packed walls, start (2,) and exit (2,)."""
         key_walls, key_exit = jax.random.split(key)
-        key_side, key_start = jax.random.split(jax.random.fold_in(key, _LEVEL))
+        key_side, key_rooms, key_braid, key_start = jax.random.split(
+            jax.random.fold_in(key, _LEVEL), 4
+        )
         most = (self.size - 1) // 2
         cells = jnp.int32(most)
         if self.smallest:
             cells = jax.random.randint(key_side, (), (self.smallest - 1) // 2, most + 1, jnp.int32)
-        if self.smallest:
+        scattered = self.generator == "scatter"
+        if scattered:
+            square = jnp.arange(self.size, dtype=jnp.int32)
+            inner = (square > 0) & (square < 2 * cells)
+            walls = pack(~(inner[:, None] & inner[None]))
+        elif self.smallest:
             walls = mazes.GENERATORS[self.generator](key_walls, most, most, cells, cells)
         else:
             walls = mazes.GENERATORS[self.generator](key_walls, most, most)
+        if self.rooms:
+            walls = mazes.rooms(key_rooms, walls, self.rooms, 1, 3, cells, cells)
+        if self.braid:
+            walls = mazes.braid(key_braid, walls, jnp.float32(self.braid))
         within = jnp.arange(most, dtype=jnp.int32) < cells
         inside = within[:, None] & within[None]
         if start is None:
@@ -294,6 +311,11 @@ class Maze:
         if self.far_exit:
             elsewhere &= unpack(solve.far_half(walls, start), self.size)[1::2, 1::2]
         exit = _draw_cell(key_exit, elsewhere)
+        if scattered:
+            side = 2 * cells + 1
+            walls = mazes.scatter(
+                key_walls, self.size, self.size, self.density, start, exit, side, side
+            )
         return walls, start, exit
 
     def observe(self, state: MazeState, task: MazeTask) -> Array:
@@ -331,7 +353,7 @@ class Maze:
 
 def _draw_cell(key: Array, allowed: Array) -> Array:
     """The square (2,) int32 of a cell drawn uniformly from `allowed`, bool [cells, cells]."""
-    ticket = jnp.where(allowed, jax.random.uniform(key, allowed.shape), -1.0)
+    ticket = jnp.where(allowed, jax.random.uniform(key, allowed.shape, jnp.float32), -1.0)
     cell = jnp.argmax(ticket).astype(jnp.int32)
     side = allowed.shape[0]
     return jnp.stack([2 * (cell // side) + 1, 2 * (cell % side) + 1])

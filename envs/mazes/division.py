@@ -75,7 +75,7 @@ def recursive_division(
     broad = jnp.asarray(cells_wide if wide is None else wide, jnp.uint32)
     zero = jnp.uint32(0)
     queue = jnp.zeros((trips + 2,), jnp.uint32).at[0].set(_folded(zero, zero, tall, broad))
-    draws = jax.random.bits(key, (trips,))
+    draws = jax.random.bits(key, (trips,), jnp.uint32)
     current = (jnp.arange(trips, dtype=jnp.int32), draws)
     first = (queue, jnp.int32(1), right, below)
     (_, _, right, below), _ = jax.lax.scan(divide, first, current)

@@ -49,7 +49,7 @@ def kruskal(
     number_bits = jnp.uint32(2 ** (rounds + 1) - 1)
     number = jnp.arange(2 * count, dtype=jnp.uint32).reshape(*shape, 2)
     # Drawn flat: XLA takes several times as long to compile a draw of more axes.
-    drawn = jax.random.bits(key, (2 * count,)).reshape(number.shape)
+    drawn = jax.random.bits(key, (2 * count,), jnp.uint32).reshape(number.shape)
     weights = drawn & ~number_bits | number
     has_right, has_below = have_next(inside)
     right = jnp.where(has_right, weights[..., 0], _NONE)

@@ -28,7 +28,7 @@ def braid(key: Array, walls: Array, share: Array | float) -> Array:
     # In each direction a wall, and behind it an open square.
     candidates = [wall & ~around(wall, True)[direction] for direction, wall in enumerate(beside)]
     count = sum(candidate.astype(jnp.uint32) for candidate in candidates)
-    draws = jax.random.bits(key, (closed.size,)).reshape(closed.shape)
+    draws = jax.random.bits(key, (closed.size,), jnp.uint32).reshape(closed.shape)
     opens = draws >> jnp.uint32(16) < (share * jnp.float32(2**16)).astype(jnp.uint32)
     dead_end = ~closed & (exits == 1) & opens
     pick = ((draws & jnp.uint32(2**16 - 1)) * count) >> jnp.uint32(16)
@@ -69,7 +69,7 @@ def rooms(
     require_integer("count", count, 0)
     require_integer("smallest", smallest, 1)
     require_integer("largest", largest, smallest)
-    draws = jax.random.uniform(key, (4 * count,)).reshape(4, count, 1)
+    draws = jax.random.uniform(key, (4 * count,), jnp.float32).reshape(4, count, 1)
 
     def inside(length: int, size: Array, place: Array, cells: Array | int) -> Array:
         """bool [count, length], the squares of the rooms along one axis."""

@@ -51,7 +51,9 @@ def scatter(
     columns = jnp.arange(squares_wide, dtype=jnp.int32)
     inner_row = (rows > 0) & (rows < (squares_high if high is None else high) - 1)
     inner_column = (columns > 0) & (columns < (squares_wide if wide is None else wide) - 1)
-    drawn = jax.random.uniform(key_walls, (squares_high * squares_wide,)).reshape(shape)
+    drawn = jax.random.uniform(key_walls, (squares_high * squares_wide,), jnp.float32).reshape(
+        shape
+    )
     walls = (drawn < density) | ~(inner_row[:, None] & inner_column[None])
     for square in (start, exit):
         walls = walls.at[square[0], square[1]].set(False)
@@ -62,8 +64,8 @@ def scatter(
     down, right = jnp.abs(way)
     moves = squares_high + squares_wide - 6
     taken = jnp.arange(moves, dtype=jnp.int32) < down + right
-    order = jnp.where(taken, jax.random.uniform(key_path, (moves,)), 2.0)
-    is_down = jnp.argsort(jnp.argsort(order)) < down
+    order = jnp.where(taken, jax.random.uniform(key_path, (moves,), jnp.float32), 2.0)
+    is_down = jnp.argsort(jnp.argsort(order)).astype(jnp.int32) < down
     gone_down = jnp.cumsum(is_down.astype(jnp.int32))
     gone_right = jnp.cumsum((taken & ~is_down).astype(jnp.int32))
     path_rows = start[0] + jnp.sign(way[0]) * gone_down
