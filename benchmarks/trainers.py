@@ -105,10 +105,12 @@ def one_file(tasks: Any, seed: int) -> Learned:
 
 def sb3_ppo(tasks: Any, seed: int) -> Learned:
     """16 environments in one process; the rest is stable-baselines3's default for PPO."""
+    import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
 
+    torch.set_num_threads(1)  # for matrices this small, threads cost more than they bring
     env = make_vec_env(lambda: to_gymnasium(ENV, tasks), n_envs=16, seed=seed)
     model = PPO(
         "MlpPolicy", env, seed=seed, n_steps=128, batch_size=256, learning_rate=1e-3, device="cpu"
