@@ -12,15 +12,16 @@ from ...grids import pack
 from ..world import NOWHERE, MiniGridTask
 
 __all__ = [
+    "Draws",
     "Thing",
     "at",
     "choose",
     "choose_pose",
+    "draw",
     "enclosed",
+    "integer",
     "is_square",
     "level",
-    "random_colour",
-    "random_heading",
     "within",
 ]
 
@@ -60,39 +61,57 @@ def is_square(shape: tuple[int, ...], square: Array) -> Array:
     return within(shape, (square[0], square[0] + 1), (square[1], square[1] + 1))
 
 
-def choose(key: Array, allowed: Array) -> Array:
-    """One of the squares `allowed`, bool [H, W], each as likely: (2,) int32.
+class Draws(NamedTuple):
+    """All that is random in a level, from two calls: each call costs a fraction of a compilation.
 
-    What MiniGrid's `place_obj` finds by drawing squares until it may have one.
+    Uniform numbers in [0, 1): `numbers` one each, `tickets` one a square.
     """
-    ticket = jnp.where(allowed, jax.random.uniform(key, allowed.shape), -1.0)
-    row, column = jnp.unravel_index(jnp.argmax(ticket), allowed.shape)
+
+    numbers: Array  # [n] float32
+    tickets: Array  # [m, H, W] float32
+
+
+def draw(key: Array, numbers: int, tickets: int, shape: tuple[int, int]) -> Draws:
+    """`numbers` uniform numbers and `tickets` grids of them."""
+    key_numbers, key_tickets = jax.random.split(key)
+    return Draws(
+        jax.random.uniform(key_numbers, (numbers,), jnp.float32),
+        jax.random.uniform(key_tickets, (tickets, *shape), jnp.float32),
+    )
+
+
+def integer(number: Array, low: int | Array, high: int | Array) -> Array:
+    """low <= integer < high, int32, each as likely, from a uniform `number` of the same shape."""
+    low, high = jnp.asarray(low, jnp.int32), jnp.asarray(high, jnp.int32)
+    return low + (number * (high - low).astype(jnp.float32)).astype(jnp.int32)
+
+
+def choose(tickets: Array, allowed: Array) -> Array:
+    """The square with the highest ticket [H, W] among those `allowed`, bool [H, W]: (2,) int32.
+
+    Each is as likely, as where MiniGrid's `place_obj` draws squares until it may have one.
+    """
+    row, column = _highest(tickets, allowed)
     return at(row, column)
 
 
-def choose_pose(key: Array, allowed: Array, things: list[Thing]) -> tuple[Array, Array]:
+def choose_pose(tickets: Array, allowed: Array, things: list[Thing]) -> tuple[Array, Array]:
     """An allowed square (2,) and a heading () that face none of the things: each pose as likely.
 
-    The squares of the things must not be `allowed`.
+    Tickets are [4, H, W]. The squares of the things must not be `allowed`.
     """
     taken = jnp.zeros(allowed.shape, bool)
     for thing in things:
         taken |= is_square(allowed.shape, thing.square)
     around = jnp.pad(taken, 1)
     facing = jnp.stack([around[1:-1, 2:], around[2:, 1:-1], around[1:-1, :-2], around[:-2, 1:-1]])
-    ticket = jnp.where(allowed[None] & ~facing, jax.random.uniform(key, facing.shape), -1.0)
-    heading, row, column = jnp.unravel_index(jnp.argmax(ticket), facing.shape)
+    heading, row, column = _highest(tickets, allowed[None] & ~facing)
     return at(row, column), heading.astype(jnp.int32)
 
 
-def random_heading(key: Array) -> Array:
-    """() int32 in 0..3."""
-    return jax.random.randint(key, (), 0, 4, jnp.int32)
-
-
-def random_colour(key: Array) -> Array:
-    """() int32 in 0..5."""
-    return jax.random.randint(key, (), 0, 6, jnp.int32)
+def _highest(tickets: Array, allowed: Array) -> tuple[Array, ...]:
+    best = jnp.argmax(jnp.where(allowed, tickets, jnp.float32(-1)))
+    return jnp.unravel_index(best, allowed.shape)
 
 
 def level(

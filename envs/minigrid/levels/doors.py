@@ -7,18 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..world import BALL, BOX, CLOSED, DOOR, GOAL, GREEN, KEY, LOCKED, NOWHERE, YELLOW, MiniGridTask
-from .build import (
-    Thing,
-    at,
-    choose,
-    choose_pose,
-    enclosed,
-    is_square,
-    level,
-    random_colour,
-    random_heading,
-    within,
-)
+from .build import Thing, at, choose, choose_pose, draw, enclosed, integer, is_square, level, within
 
 __all__ = ["door_key", "key_corridor", "unlock"]
 
@@ -28,14 +17,13 @@ Array = jax.Array
 def door_key(key: Array, size: int, count: int) -> MiniGridTask:
     """MiniGrid-DoorKey: a wall with a locked door; the agent is on the key's side of it."""
     del count
-    keys = jax.random.split(key, 5)
     shape = (size, size)
-    column = jax.random.randint(keys[0], (), 2, size - 2, jnp.int32)
-    row = jax.random.randint(keys[1], (), 1, size - 2, jnp.int32)
+    draws = draw(key, 3, 2, shape)
+    column, row = integer(draws.numbers[0], 2, size - 2), integer(draws.numbers[1], 1, size - 2)
     dividing = within(shape, (1, size - 1), (column, column + 1))
     left = within(shape, (1, size - 1), (1, column))
-    start = choose(keys[2], left)
-    found = choose(keys[3], left & ~is_square(shape, start))
+    start = choose(draws.tickets[0], left)
+    found = choose(draws.tickets[1], left & ~is_square(shape, start))
     door = at(row, column)
     things = [
         Thing(GOAL, GREEN, at(size - 2, size - 2)),
@@ -43,7 +31,7 @@ def door_key(key: Array, size: int, count: int) -> MiniGridTask:
         Thing(DOOR, YELLOW, door, LOCKED),
     ]
     walls = jnp.asarray(enclosed(*shape)) | dividing & ~is_square(shape, door)
-    return level(walls, things, start, random_heading(keys[4]))
+    return level(walls, things, start, integer(draws.numbers[2], 0, 4))
 
 
 def unlock(key: Array, size: int, count: int, box: bool = False) -> MiniGridTask:
@@ -52,22 +40,23 @@ def unlock(key: Array, size: int, count: int, box: bool = False) -> MiniGridTask
     With `box` MiniGrid-UnlockPickup: the level ends when the box in the other room is picked up.
     """
     del count
-    keys = jax.random.split(key, 6)
     shape, far = (size, 2 * size - 1), size - 1
+    draws = draw(key, 3, 6, shape)
     room = within(shape, (1, far), (1, far))
-    colour = random_colour(keys[0])
-    row = jax.random.randint(keys[1], (), 1, far, jnp.int32)
+    colour, row = integer(draws.numbers[0], 0, 6), integer(draws.numbers[1], 1, far)
     door = Thing(DOOR, colour, at(row, far), LOCKED)
-    found = Thing(KEY, colour, choose(keys[2], room))
-    start, heading = choose_pose(keys[3], room & ~is_square(shape, found.square), [found, door])
+    found = Thing(KEY, colour, choose(draws.tickets[0], room))
+    free = room & ~is_square(shape, found.square)
+    start, heading = choose_pose(draws.tickets[1:5], free, [found, door])
     things = [found, door]
     if box:
         # Away from where MiniGrid puts the agent until it has a place for it.
-        row, column = size // 2, far + size // 2
-        near = within(shape, (row - 1, row + 2), (column, column + 1))
-        near |= within(shape, (row, row + 1), (column - 1, column + 2))
+        middle, column = size // 2, far + size // 2
+        near = within(shape, (middle - 1, middle + 2), (column, column + 1))
+        near |= within(shape, (middle, middle + 1), (column - 1, column + 2))
         other = within(shape, (1, far), (size, 2 * far)) & ~near
-        things.append(Thing(BOX, random_colour(keys[4]), choose(keys[5], other)))
+        square = choose(draws.tickets[5], other)
+        things.append(Thing(BOX, integer(draws.numbers[2], 0, 6), square))
     walls = enclosed(*shape)
     walls[:, far] = True
     walls = jnp.asarray(walls) & ~is_square(shape, door.square)
@@ -80,7 +69,6 @@ def key_corridor(key: Array, size: int, count: int) -> MiniGridTask:
     The ball to pick up is in a room on the right, locked; the key in one on the left. Doors are
     added between the other neighbours, in random order, until every room can be reached.
     """
-    keys = jax.random.split(key, 8)
     side = size - 1  # from one room's corner to the next one's
     shape = (count * side + 1, 3 * side + 1)
     walls = np.zeros(shape, bool)
@@ -96,31 +84,33 @@ def key_corridor(key: Array, size: int, count: int) -> MiniGridTask:
     name[:, 1] = 1
     pairs = [(name[r, c], name[r, c + 1]) for r, c in across]
     pairs += [(name[r, c], name[r + 1, c]) for r, c in along]
-    inside = jax.random.randint(keys[0], (len(pairs),), 1, side, jnp.int32)
+    draws = draw(key, 3 * len(pairs) + 3, 6, shape)
+    order, inside, colours = draws.numbers[:-3].reshape(3, -1)
+    inside, colours = integer(inside, 1, side), integer(colours, 0, 6)
     places = [at(r * side + inside[n], (c + 1) * side) for n, (r, c) in enumerate(across)]
     places += [
         at((r + 1) * side, c * side + inside[n]) for n, (r, c) in enumerate(along, len(across))
     ]
 
-    locked_row, key_row = jax.random.randint(keys[1], (2,), 0, count, jnp.int32)
+    locked_row, key_row = integer(draws.numbers[-3:-1], 0, count)
     locked = 2 * locked_row + 1
     first, second = (jnp.asarray(end, jnp.int32) for end in zip(*pairs, strict=True))
-    has_door = _connected(keys[2], first, second, locked, 3 * count)
+    has_door = _connected(order, first, second, locked, 3 * count)
 
     def room(row: Array, column: int) -> Array:
         return within(
             shape, (row * side + 1, row * side + side), (column * side + 1, (column + 1) * side)
         )
 
-    colours = jax.random.randint(keys[3], (len(pairs),), 0, 6, jnp.int32)
-    ball = Thing(BALL, random_colour(keys[4]), choose(keys[5], room(locked_row, 2)))
-    found = Thing(KEY, colours[locked], choose(keys[6], room(key_row, 0)))
+    ball_square = choose(draws.tickets[0], room(locked_row, 2))
+    ball = Thing(BALL, integer(draws.numbers[-1], 0, 6), ball_square)
+    found = Thing(KEY, colours[locked], choose(draws.tickets[1], room(key_row, 0)))
     lock = Thing(DOOR, found.colour, jnp.stack(places)[locked], LOCKED)
     # The middle room of the hallway with its sides, of which some are open. Only the locked door
     # is there when MiniGrid places the agent.
     middle = count // 2
     hall = within(shape, (middle * side, middle * side + size), (side, side + size))
-    start, heading = choose_pose(keys[7], hall & ~jnp.asarray(walls), [lock])
+    start, heading = choose_pose(draws.tickets[2:], hall & ~jnp.asarray(walls), [lock])
 
     things, open_walls = [], jnp.asarray(walls)
     for index, square in enumerate(places):
@@ -136,11 +126,11 @@ def key_corridor(key: Array, size: int, count: int) -> MiniGridTask:
     return level(open_walls, things, start, heading, target=len(things) - 1)
 
 
-def _connected(key: Array, first: Array, second: Array, locked: Array, rooms: int) -> Array:
+def _connected(order: Array, first: Array, second: Array, locked: Array, rooms: int) -> Array:
     """Which pairs of rooms, `first` and `second` [pairs], have a door: bool [pairs].
 
-    The pair `locked` has one. Pairs without the room behind it are taken in random order, until
-    there is a way between any two rooms.
+    The pair `locked` has one. Pairs without the room behind it are taken in the order of the
+    numbers `order` [pairs], until there is a way between any two rooms.
     """
     pairs = first.shape[0]
     behind = second[locked]
@@ -151,11 +141,11 @@ def _connected(key: Array, first: Array, second: Array, locked: Array, rooms: in
     def joined(known_by: Array, pair: Array) -> Array:
         return jnp.where(known_by == known_by[second[pair]], known_by[first[pair]], known_by)
 
-    known_by = joined(known_by, locked)
-    has_door = jnp.arange(pairs, dtype=jnp.int32) == locked
-    for pair in jax.random.permutation(key, pairs):
+    def consider(known_by: Array, pair: Array) -> tuple[Array, Array]:
         together = jnp.all((known_by == known_by[1]) | ~exists)
         adds = ~together & (first[pair] != behind) & (second[pair] != behind)
-        has_door = has_door.at[pair].set(has_door[pair] | adds)
-        known_by = jnp.where(adds, joined(known_by, pair), known_by)
-    return has_door
+        return jnp.where(adds, joined(known_by, pair), known_by), adds
+
+    in_order = jnp.argsort(order)
+    _, adds = jax.lax.scan(consider, joined(known_by, locked), in_order)
+    return jnp.zeros((pairs,), bool).at[in_order].set(adds).at[locked].set(True)

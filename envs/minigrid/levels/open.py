@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..world import BALL, BLUE, GOAL, GREEN, MiniGridTask
-from .build import Thing, at, choose, enclosed, is_square, level, random_heading, within
+from .build import Draws, Thing, at, choose, draw, enclosed, integer, is_square, level, within
 
 __all__ = [
     "crossing",
@@ -23,19 +23,18 @@ def _goal(row: int, column: int) -> Thing:
     return Thing(GOAL, GREEN, at(row, column))
 
 
-def _start(key: Array, size: int, anywhere: bool) -> tuple[Array, Array]:
+def _start(draws: Draws, size: int, anywhere: bool) -> tuple[Array, Array]:
     """The top left corner, looking east, or any square but the goal's in any heading."""
     if not anywhere:
         return at(1, 1), jnp.int32(0)
-    key_square, key_heading = jax.random.split(key)
     free = jnp.asarray(~enclosed(size, size)).at[size - 2, size - 2].set(False)
-    return choose(key_square, free), random_heading(key_heading)
+    return choose(draws.tickets[0], free), integer(draws.numbers[0], 0, 4)
 
 
 def empty(key: Array, size: int, count: int, anywhere: bool = False) -> MiniGridTask:
     """MiniGrid-Empty, and with `anywhere` MiniGrid-Empty-Random."""
     del count
-    start, heading = _start(key, size, anywhere)
+    start, heading = _start(draw(key, 1, 1, (size, size)), size, anywhere)
     return level(enclosed(size, size), [_goal(size - 2, size - 2)], start, heading)
 
 
@@ -43,14 +42,15 @@ def dynamic_obstacles(key: Array, size: int, count: int, anywhere: bool = False)
     """MiniGrid-Dynamic-Obstacles: `count` balls, objects 1 to `count`, that will walk about."""
     if count > size / 2 + 1:  # MiniGrid's limit
         count = size // 2
-    key_start, *keys = jax.random.split(key, count + 1)
-    start, heading = _start(key_start, size, anywhere)
+    shape = (size, size)
+    draws = draw(key, 1, 1 + count, shape)
+    start, heading = _start(draws, size, anywhere)
     things = [_goal(size - 2, size - 2)]
-    free = jnp.asarray(~enclosed(size, size)) & ~is_square((size, size), start)
-    for key_ball in keys:
-        free &= ~is_square((size, size), things[-1].square)
-        things.append(Thing(BALL, BLUE, choose(key_ball, free)))
-    return level(enclosed(size, size), things, start, heading)
+    free = jnp.asarray(~enclosed(*shape)) & ~is_square(shape, start)
+    for tickets in draws.tickets[1:]:
+        free &= ~is_square(shape, things[-1].square)
+        things.append(Thing(BALL, BLUE, choose(tickets, free)))
+    return level(enclosed(*shape), things, start, heading)
 
 
 def dist_shift(key: Array, size: int, count: int) -> MiniGridTask:
@@ -64,9 +64,8 @@ def dist_shift(key: Array, size: int, count: int) -> MiniGridTask:
 def lava_gap(key: Array, size: int, count: int) -> MiniGridTask:
     """MiniGrid-LavaGap: a column of lava with one gap."""
     del count
-    key_row, key_column = jax.random.split(key)
-    row = jax.random.randint(key_row, (), 1, size - 1, jnp.int32)
-    column = jax.random.randint(key_column, (), 2, size - 2, jnp.int32)
+    numbers = jax.random.uniform(key, (2,), jnp.float32)
+    row, column = integer(numbers[0], 1, size - 1), integer(numbers[1], 2, size - 2)
     shape = (size, size)
     lava = within(shape, (1, size - 1), (column, column + 1)) & ~is_square(shape, at(row, column))
     return level(enclosed(*shape), [_goal(size - 2, size - 2)], at(1, 1), lava=lava)
@@ -79,10 +78,11 @@ def crossing(key: Array, size: int, count: int, wet: bool = True) -> MiniGridTas
     random monotone path of rooms leads from the first to the last, with an opening, anywhere on the
     shared side, from each room to the next.
     """
-    key_rivers, key_path, key_openings = jax.random.split(key, 3)
     banks = jnp.arange(2, size - 2, 2, dtype=jnp.int32)
-    count = min(count, 2 * len(banks))
-    chosen = jax.random.permutation(key_rivers, 2 * len(banks)) < count
+    most = 2 * len(banks)
+    count = min(count, most)
+    numbers = jax.random.uniform(key, (most + 2 * count,), jnp.float32)
+    chosen = _ranks(numbers[:most]) < count
     is_column, is_row = chosen[: len(banks)], chosen[len(banks) :]
 
     def limits(present: Array) -> Array:
@@ -98,12 +98,13 @@ def crossing(key: Array, size: int, count: int, wet: bool = True) -> MiniGridTas
         river |= within((size, size), (here, here + 1), (1, size - 1)) & is_row[bank]
 
     # Of `count` moves in random order, as many go east as there are columns to cross.
-    goes_east = jax.random.permutation(key_path, count) < jnp.sum(is_column, dtype=jnp.int32)
+    ranks = _ranks(numbers[most : most + count])
+    goes_east = ranks < jnp.sum(is_column, dtype=jnp.int32)
     east = south = jnp.int32(0)
-    for move, key_opening in enumerate(jax.random.split(key_openings, count)):
+    for move, number in enumerate(numbers[most + count :]):
         sides = jnp.where(goes_east[move], rows[south], columns[east])
         others = jnp.where(goes_east[move], rows[south + 1], columns[east + 1])
-        along = jax.random.randint(key_opening, (), sides + 1, others, jnp.int32)
+        along = integer(number, sides + 1, others)
         opening = jnp.where(
             goes_east[move], at(along, columns[east + 1]), at(rows[south + 1], along)
         )
@@ -116,3 +117,8 @@ def crossing(key: Array, size: int, count: int, wet: bool = True) -> MiniGridTas
     if wet:
         return level(walls, things, at(1, 1), lava=river)
     return level(walls | river, things, at(1, 1))
+
+
+def _ranks(numbers: Array) -> Array:
+    """The place of each number in their order, int32 [n]: a random permutation of 0..n-1."""
+    return jnp.sum(numbers[None] < numbers[:, None], axis=1, dtype=jnp.int32)

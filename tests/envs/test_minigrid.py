@@ -1,0 +1,210 @@
+"""The levels that MiniGrid's families draw, the oracle, and what an agent is shown besides."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+
+import grid_reference as reference
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import minigrid_parity as parity
+
+from envs import MiniGrid
+from envs.minigrid import FAMILIES, NOWHERE, convert, oracle, world
+from envs.minigrid.obstacles import walk
+from envs.solve import UNREACHABLE
+
+# An environment of ours and the same of minigrid's.
+LEVELS = {
+    "doorkey": (MiniGrid("doorkey", size=6), "DoorKeyEnv", {"size": 6}),
+    "unlockpickup": (MiniGrid("unlockpickup"), "UnlockPickupEnv", {}),
+    "keycorridor": (
+        MiniGrid("keycorridor", count=2),
+        "KeyCorridorEnv",
+        {"room_size": 3, "num_rows": 2},
+    ),
+    "lavacrossing": (
+        MiniGrid("lavacrossing", count=3),
+        "CrossingEnv",
+        {"size": 9, "num_crossings": 3},
+    ),
+    "multiroom": (
+        MiniGrid("multiroom", size=6, count=3),
+        "MultiRoomEnv",
+        {"minNumRooms": 3, "maxNumRooms": 3, "maxRoomSize": 6},
+    ),
+    "memory-random": (
+        MiniGrid("memory-random", size=11),
+        "MemoryEnv",
+        {"size": 11, "random_length": True},
+    ),
+}
+
+
+@functools.cache
+def _drawn(name, count):
+    keys = jax.random.split(jax.random.key(2), count)
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(LEVELS[name][0].sample_task))(keys))
+
+
+def _some(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_levels_are_legal_and_all_that_matters_can_be_reached(name):
+    """Through the doors, over what can be picked up."""
+    env, tasks = LEVELS[name][0], _drawn(name, 400)
+    high, wide = env.shape
+    assert tasks.walls.shape[1:] == (high, -(-wide // 32))
+    for index in range(0, 400, 8):
+        task = _some(tasks, index)
+        solid = reference.walls_of(task.walls | task.lava, wide)
+        there = task.kinds != 0
+        squares = list(map(tuple, task.squares[there].tolist()))
+        assert len({*squares, tuple(task.start)}) == len(squares) + 1
+        assert (task.squares[~there] == NOWHERE).all()
+        # A wrong answer is the only thing that one must not walk on.
+        wanted = squares if task.answers[0, 0] == NOWHERE else [tuple(task.answers[0])]
+        assert not solid[tuple(task.start)]
+        assert set(wanted) <= set(reference.distances(solid, tuple(task.start)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEVELS)
+def test_levels_are_distributed_as_those_of_minigrid(name):
+    """Where each kind of thing is, by colour and state, and the agent: within standard errors."""
+    env, family, fields = LEVELS[name]
+    count, tasks = 4000, _drawn(name, 4000)
+    state = jax.vmap(world.first_state)(tasks)
+    view = dataclasses.replace(env, full=True)
+    ours = np.asarray(jax.jit(jax.vmap(view._observe))(state, tasks))
+    theirs = getattr(parity.reference, family)(**fields)
+    whole = parity.FullyObsWrapper(theirs)
+    seen = np.stack(
+        [whole.observation(theirs.reset(seed=seed)[0])["image"] for seed in range(count)]
+    )
+
+    def shares(images):
+        code = images.astype(int) @ [32, 4, 1]
+        return np.stack([(code == value).mean(axis=0) for value in range(11 * 32)])
+
+    a, b = shares(ours), shares(seen)
+    spread = np.sqrt((a + b) * (2 - a - b) / 2 / count + 1 / count**2)
+    assert np.abs((a - b) / spread).max() < 5.5
+    assert ((a > 0) & (a < 1)).sum() > 40
+
+
+SOLVED = {
+    "Empty-Random-5x5": 3,
+    "DoorKey-5x5": 6,
+    "Unlock": 3,
+    "LavaGapS5": 3,
+    "LavaCrossingS9N2": 3,
+    "SimpleCrossingS9N3": 2,
+    "MultiRoom-N4-S5": 2,
+    "MemoryS7": 4,
+    "DistShift2": 1,
+}
+
+
+@functools.cache
+def _expand():
+    def every_action(state, task):
+        actions = jnp.arange(6, dtype=jnp.int32)
+        return jax.vmap(lambda action: world.transition(state, action, task))(actions)
+
+    return jax.jit(jax.vmap(every_action, in_axes=(0, None)))
+
+
+def _fewest_steps(task):
+    """Breadth first over whole states of the world."""
+    frontier = jax.tree.map(lambda leaf: np.asarray(leaf)[None], world.first_state(task))
+    seen, chunk = set(), 512
+    for steps in range(1, 60):
+        count = frontier.steps.shape[0]
+        assert count <= chunk
+        padded = jax.tree.map(lambda leaf: np.resize(leaf, (chunk, *leaf.shape[1:])), frontier)
+        states, success, failure = jax.device_get(_expand()(padded, task))
+        if success[:count].any():
+            return steps
+        each = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), states)
+        flat = _some(each, slice(6 * count))
+        flat = dataclasses.replace(flat, steps=np.zeros_like(flat.steps))
+        rows = np.concatenate(
+            [leaf.reshape(6 * count, -1) for leaf in jax.tree.leaves(flat)], axis=1
+        )
+        new = []
+        for index in np.flatnonzero(~failure[:count].reshape(-1)):
+            row = rows[index].tobytes()
+            if row not in seen:
+                seen.add(row)
+                new.append(index)
+        frontier = _some(flat, new)
+    return UNREACHABLE
+
+
+@pytest.mark.smoke
+def test_the_oracle_takes_as_many_steps_as_a_search_of_all_states():
+    """Levels of nine families in one batch."""
+    tasks = []
+    for name, count in SOLVED.items():
+        env = parity.make(name)
+        for seed in range(count):
+            env.reset(seed=seed)
+            tasks.append(convert.padded(convert.from_minigrid(env), 25, 32, 5))
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)
+    state = jax.vmap(world.first_state)(batch)
+    steps, _ = jax.jit(jax.vmap(oracle.plan))(state, batch)
+    assert steps.tolist() == [_fewest_steps(task) for task in tasks]
+
+
+def test_families_without_an_oracle_say_so():
+    for family in ("unlockpickup", "keycorridor", "dynamic-obstacles"):
+        assert not FAMILIES[family].solved
+        env = MiniGrid(family)
+        task = jax.eval_shape(env.sample_task, jax.random.key(0))
+        with pytest.raises(
+            ValueError, match=f"^family: got '{family}', expected one with an oracle"
+        ):
+            jax.eval_shape(env.optimal_return, task)
+    task = _some(_drawn("unlockpickup", 400), 0)
+    assert np.isnan(MiniGrid("unlock").optimal_return(task))
+
+
+def test_the_compass_is_the_heading_and_else_the_view_is_the_same():
+    plain = MiniGrid("doorkey", size=6)
+    tasks = _drawn("doorkey", 400)
+    state = jax.vmap(world.first_state)(tasks)
+    views = [
+        np.array(jax.jit(jax.vmap(env._observe))(state, tasks))
+        for env in (plain, dataclasses.replace(plain, compass=True))
+    ]
+    assert (views[1][:, 3, 6, 2] == tasks.heading).all()
+    views[1][:, 3, 6, 2] = 0
+    np.testing.assert_array_equal(*views)
+
+
+def test_balls_walk_to_each_free_square_next_to_them_as_often():
+    """One in the middle of a 5 by 5 grid; the agent and another ball are next to it."""
+    env = MiniGrid("dynamic-obstacles", size=5, count=2)
+    task = env.sample_task(jax.random.key(0))
+    task = dataclasses.replace(task, squares=jnp.array([[3, 3], [2, 2], [1, 2]], jnp.int32))
+    state, _ = env.reset(jax.random.key(0), task)
+    count = 6000
+    keys = jax.random.split(jax.random.key(1), count)
+    squares = np.asarray(jax.jit(jax.vmap(walk, in_axes=(0, None, None)))(keys, state, task))
+    places, counts = np.unique(squares[:, 1], axis=0, return_counts=True)
+    assert places.tolist() == [[1, 3], [2, 1], [2, 3], [3, 1], [3, 2]]
+    assert np.abs(counts / count - 0.2).max() < 4.5 * np.sqrt(0.16 / count)
+    assert (squares[:, 0] == [3, 3]).all()
+    # The second ball moves after the first one, and never onto it.
+    assert (squares[:, 1] != squares[:, 2]).any(axis=1).all()
