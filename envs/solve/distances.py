@@ -1,0 +1,153 @@
+"""The distances of all squares of a packed grid from one."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ..grids import DOWN, LEFT, RIGHT, UP, moved, unpack
+
+__all__ = ["UNREACHABLE", "distances", "shortest_path"]
+
+Array = jax.Array
+
+UNREACHABLE = 2**31 - 1  # the distance where there is no path
+_FAR = 2**29  # likewise, and may be added to
+
+
+def distances(walls: Array, goal: Array) -> Array:
+    """The fewest moves to `goal` (2,) from every square, int32 [H, 32 * words].
+
+    UNREACHABLE at walls and where there is no path.
+
+    On a chessboard every move changes colour. The squares of the goal's colour are an even number
+    of moves away, so they are filled by two moves a trip, half a row of bits, and count the trips
+    for which they are not filled yet. The counters are in Gray code, a plane of bits a digit: of
+    any count only one digit changes. A square of the other colour is a move from one of them.
+    """
+    high, words = walls.shape
+    wide = 32 * words
+    row = jnp.arange(high, dtype=jnp.int32)
+    # Pairs of columns: where a row is `late` the second of each pair has the goal's colour.
+    late = (row + goal[0] + goal[1]) & 1 == 1
+    first, second = _halves(~walls)
+    same = jnp.where(late[:, None], second, first)
+    other = jnp.where(late[:, None], first, second)
+    bits = same.dtype.itemsize * 8
+    late_bits = jnp.where(late, ~same.dtype.type(0), same.dtype.type(0))[:, None]
+
+    def two_moves(filled: Array) -> Array:
+        return _beside(_beside(filled, late_bits) & other, ~late_bits) & same
+
+    def trip(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        filled, low = carry
+        digit = jnp.asarray(_DIGIT_CHANGED)[number]
+        low = low.at[digit].set(low[digit] ^ ~filled, mode="promise_in_bounds")
+        return two_moves(filled), low
+
+    # The higher digits change once a block of trips only.
+    def block(carry: _Counters) -> _Counters:
+        filled, low, high_planes, blocks, _ = carry
+        filled, low = jax.lax.fori_loop(0, len(_DIGIT_CHANGED), trip, (filled, low))
+        blocks = blocks + 1
+        changes = (blocks & -blocks) >> jnp.arange(len(high_planes), dtype=jnp.int32) == 1
+        flips = jnp.where(changes[:, None, None], ~filled[None], same.dtype.type(0))
+        further = two_moves(filled)
+        return further, low, high_planes ^ flips, blocks, jnp.any(further != filled)
+
+    pair = goal[1] >> 1
+    here = (row == goal[0])[:, None] & (jnp.arange(same.shape[1]) == pair // bits)[None]
+    filled = jnp.where(here, same.dtype.type(1) << (pair % bits).astype(same.dtype), 0) & same
+    digits = max((high * wide // 2).bit_length(), _LOW_DIGITS + 1)
+    planes = jnp.zeros((digits, *same.shape), same.dtype)
+    start = (filled, planes[:_LOW_DIGITS], planes[_LOW_DIGITS:], jnp.int32(0), jnp.array(True))
+    filled, low, high_planes, _, _ = jax.lax.while_loop(lambda carry: carry[-1], block, start)
+
+    steps, digit = jnp.zeros((high, same.shape[1] * bits), jnp.int32), jnp.zeros_like(same)
+    for plane in reversed([*low, *high_planes]):
+        digit = digit ^ plane
+        steps = 2 * steps + _unpacked(digit)
+    even, far = jnp.where(_unpacked(filled) == 1, 2 * steps, _FAR), jnp.full_like(steps, _FAR)
+    pairs = jnp.where(late[:, None], far, even), jnp.where(late[:, None], even, far)
+    even = jnp.stack(pairs, axis=-1).reshape(high, -1)[:, :wide]
+    even = jnp.pad(even, 1, constant_values=_FAR)
+    beside = jnp.minimum(
+        jnp.minimum(even[:-2, 1:-1], even[2:, 1:-1]), jnp.minimum(even[1:-1, :-2], even[1:-1, 2:])
+    )
+    found = jnp.minimum(even[1:-1, 1:-1], beside + 1)
+    return jnp.where((found < _FAR) & ~unpack(walls, wide), found, jnp.int32(UNREACHABLE))
+
+
+_LOW_DIGITS = 4
+# Counting from n to n + 1 in Gray code changes the digit that is the number of factors 2 in n + 1.
+_DIGIT_CHANGED = [(n & -n).bit_length() - 1 for n in range(1, 2**_LOW_DIGITS)]
+
+# Squares filled, planes of the low and of the high digits, blocks counted, whether any was filled.
+_Counters = tuple[Array, Array, Array, Array, Array]
+
+
+def shortest_path(walls: Array, start: Array, goal: Array, length: int) -> tuple[Array, Array]:
+    """A shortest path from `start` (2,) to `goal` (2,).
+
+    Returns:
+      Where the agent is after 0, 1, ... length - 1 moves, int32 [length, 2], the goal from the
+      arrival on; and the moves of the whole path, () int32. Without a path, the start all along
+      and UNREACHABLE.
+    """
+    far = distances(walls, goal)
+    high, wide = far.shape
+
+    def step(position: Array, _: None) -> tuple[Array, Array]:
+        directions = (UP, RIGHT, DOWN, LEFT)
+        near = jnp.stack([position, *(moved(position, jnp.int32(d)) for d in directions)])
+        inside = jnp.all((near >= 0) & (near < jnp.array([[high, wide]])), axis=-1)
+        left = jnp.where(inside, far[near[:, 0], near[:, 1]], jnp.int32(UNREACHABLE))
+        # A start in a wall stays there, though a neighbour may have a path.
+        chosen = jnp.where(left[0] == UNREACHABLE, 0, jnp.argmin(left))
+        return near[chosen], position
+
+    _, path = jax.lax.scan(step, start, length=length)
+    return path, far[start[0], start[1]]
+
+
+def _halves(words: Array) -> tuple[Array, Array]:
+    """The even and the odd columns of packed rows, uint32 [H, words].
+
+    Each uint16 [H, 1] of one word, or else uint32 [H, ceil(words / 2)].
+    """
+    both = []
+    for bits in (words, words >> jnp.uint32(1)):
+        # Every second bit, closing the gaps: by one, by two, by four and by eight.
+        for gap, kept in zip(
+            (0, 1, 2, 4, 8), (0x55555555, 0x33333333, 0x0F0F0F0F, 0x00FF00FF, 0xFFFF), strict=True
+        ):
+            bits = (bits | bits >> jnp.uint32(gap)) & jnp.uint32(kept)
+        if words.shape[1] == 1:
+            both.append(bits.astype(jnp.uint16))
+        else:
+            bits = jnp.pad(bits, ((0, 0), (0, words.shape[1] % 2)))
+            both.append(bits[:, 0::2] | bits[:, 1::2] << jnp.uint32(16))
+    return both[0], both[1]
+
+
+def _beside(squares: Array, late: Array) -> Array:
+    """The neighbours, all of the other colour, of a set of squares of one colour.
+
+    In a row where `late` is set the squares are the second of their pair of columns: they have one
+    neighbour in their own pair and one in the next, and else one in the pair before.
+    """
+    one = squares.dtype.type(1)
+    last = squares.dtype.type(squares.dtype.itemsize * 8 - 1)
+    later, earlier = squares << one, squares >> one
+    if squares.shape[1] > 1:
+        later = later | jnp.pad(squares[:, :-1] >> last, ((0, 0), (1, 0)))
+        earlier = earlier | jnp.pad(squares[:, 1:] << last, ((0, 0), (0, 1)))
+    padded = jnp.pad(squares, ((1, 1), (0, 0)))
+    return squares | padded[:-2] | padded[2:] | later & late | earlier & ~late
+
+
+def _unpacked(pairs: Array) -> Array:
+    """Bits, packed [H, words], as int32 0 or 1 [H, bits]."""
+    place = jnp.arange(pairs.dtype.itemsize * 8, dtype=pairs.dtype)
+    bits = (pairs[:, :, None] >> place[None, None]) & pairs.dtype.type(1)
+    return bits.reshape(pairs.shape[0], -1).astype(jnp.int32)
