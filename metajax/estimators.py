@@ -1,8 +1,17 @@
 """Surrogate objectives whose first derivative is the policy gradient.
 
 They differ in their second derivative, which is what a meta-gradient through them sees. Each takes
-log π_θ(a_t|s_t) (T, B), advantages (T, B) and the mask of the steps taken (T, B), and returns a
-scalar to be MAXIMISED: the mean over the steps taken.
+log π_θ(a_t|s_t) (T, B), advantages A_t (T, B) and the mask of the steps taken (T, B), and returns a
+scalar to be MAXIMISED: the sum over the steps taken. With g_t = ∇log π(a_t|s_t), the Hessian is
+
+    log_prob      Σ_t A_t ∇²log π_t
+    lvc           Σ_t A_t (∇²log π_t + g_t g_tᵀ)
+    loaded_dice   Σ_t A_t (∇²log π_t + g_t g_tᵀ + g_t v_tᵀ + v_t g_tᵀ),  v_t = Σ_{j<t} λ^{t-j} g_j
+    dice          the last with λ = 1, and returns to go in place of advantages
+
+Where E[A_t | s_t, a_t] is an advantage, all have the expected gradient ∇J; the expected Hessian is
+∇²J for λ = 1, and what the others leave out is their bias. `tests/metajax/test_estimators.py`
+takes these expectations exactly.
 """
 
 from __future__ import annotations
@@ -12,7 +21,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-__all__ = ["SURROGATES", "Surrogate", "log_prob_surrogate", "lvc_surrogate", "masked_mean"]
+__all__ = [
+    "SURROGATES",
+    "Surrogate",
+    "dice_surrogate",
+    "loaded_dice_surrogate",
+    "log_prob_surrogate",
+    "lvc_surrogate",
+    "masked_mean",
+]
 
 Array = jax.Array
 Surrogate = Callable[[Array, Array, Array], Array]
@@ -23,21 +40,56 @@ def masked_mean(values: Array, mask: Array) -> Array:
     return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def log_prob_surrogate(log_prob: Array, advantage: Array, mask: Array) -> Array:
-    """mean(log π · A), the surrogate of the original MAML (Finn et al. 2017).
+def _one(log_weight: Array) -> Array:
+    """1, whose derivative is that of `log_weight`: DiCE's magic box."""
+    return jnp.exp(log_weight - jax.lax.stop_gradient(log_weight))
 
-    Its Hessian misses ∇log π ∇log πᵀ: no credit for the sampling before adaptation.
+
+def log_prob_surrogate(log_prob: Array, advantage: Array, mask: Array) -> Array:
+    """Σ log π · A, the surrogate of the original MAML (Finn et al. 2017).
+
+    Its Hessian misses g gᵀ: no credit for the sampling before adaptation.
     """
-    return masked_mean(log_prob * advantage, mask)
+    return jnp.sum(log_prob * advantage * mask)
 
 
 def lvc_surrogate(log_prob: Array, advantage: Array, mask: Array) -> Array:
-    """mean(π_θ / sg(π_θ) · A): low variance curvature (Rothfuss et al. 2019, eq. 7).
+    """Σ π_θ / sg(π_θ) · A: low variance curvature (Rothfuss et al. 2019, eq. 7).
 
     Adds that term and drops those between different times.
     """
-    ratio = jnp.exp(log_prob - jax.lax.stop_gradient(log_prob))
-    return masked_mean(ratio * advantage, mask)
+    return jnp.sum(_one(log_prob) * advantage * mask)
 
 
-SURROGATES: dict[str, Surrogate] = {"lvc": lvc_surrogate, "log_prob": log_prob_surrogate}
+def loaded_dice_surrogate(
+    log_prob: Array, advantage: Array, mask: Array, dice_lambda: float = 1.0
+) -> Array:
+    """Σ (f(w_t) − f(v_t)) A_t, w_t = λ w_{t-1} + log π_t, v_t = λ w_{t-1}, f(x) = exp(x − sg x).
+
+    Loaded DiCE (Farquhar et al. 2019, arXiv 1909.10549, algorithm 1): λ = 0 is LVC, λ = 1 is DiCE
+    with advantages, unbiased; between, the past counts less and less. Its own value is 0.
+    """
+
+    def step(past: Array, now: Array) -> tuple[Array, Array]:
+        return dice_lambda * (past + now), past
+
+    # An episode's steps come first in its column, so what follows its end reaches none of them.
+    past = jax.lax.scan(step, jnp.zeros_like(log_prob[0]), log_prob)[1]
+    return jnp.sum((_one(past + log_prob) - _one(past)) * advantage * mask)
+
+
+def dice_surrogate(log_prob: Array, reward: Array, mask: Array) -> Array:
+    """Σ_t f(Σ_{j≤t} log π_j) r_t: DiCE (Foerster et al. 2018, eq. 7), of rewards, not advantages.
+
+    Unbiased in every derivative, without a baseline, and of a high variance. A discounted objective
+    takes γ^t r_t for rewards; the value is the objective itself.
+    """
+    return jnp.sum(_one(jnp.cumsum(log_prob, axis=0)) * reward * mask)
+
+
+SURROGATES: dict[str, Surrogate] = {
+    "lvc": lvc_surrogate,
+    "log_prob": log_prob_surrogate,
+    "loaded_dice": loaded_dice_surrogate,
+    "dice": dice_surrogate,
+}

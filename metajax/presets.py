@@ -111,7 +111,9 @@ class PolicyConfig(TrainConfig):
     normalise_advantage: bool = True
     """Whether advantages have unit standard deviation over a task's steps."""
     surrogate: str = "lvc"
-    """lvc or log_prob: what the inner gradient's derivative sees."""
+    """lvc, log_prob, loaded_dice or dice: what the inner gradient's derivative sees."""
+    dice_lambda: float = 1.0
+    """λ of loaded_dice: 0 is lvc, 1 is unbiased."""
     entropy: float = 0.0
     """Weight of the policy's entropy in both losses."""
     skip: float = 0.0
@@ -368,6 +370,7 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
             baseline=config.baseline,
             normalise_advantage=config.normalise_advantage,
             surrogate=config.surrogate,
+            dice_lambda=config.dice_lambda,
             entropy=config.entropy,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,10 +11,10 @@ import jax.numpy as jnp
 
 from ..baselines import BASELINES
 from ..distributions import for_action_space
-from ..estimators import SURROGATES, masked_mean
+from ..estimators import SURROGATES, dice_surrogate, loaded_dice_surrogate, masked_mean
 from ..networks import Network
 from ..returns import discounted_returns, generalised_advantages, normalise
-from ..rollout import rollout
+from ..rollout import Episodes, rollout
 from ..types import Params, Problem, pytree_dataclass
 
 __all__ = ["Trajectories", "policy_gradient"]
@@ -29,7 +30,7 @@ class Trajectories:
     action: Array  # (T, B, ...)
     reward: Array  # (T, B) float32
     mask: Array  # (T, B) float32, 1 where a step was taken
-    advantage: Array  # (T, B) float32, 0 where no step was taken
+    advantage: Array  # (T, B) float32, 0 where no step was taken; γ^t r_t for the surrogate "dice"
 
 
 def _choice(name: str, value: str, choices: dict[str, Any]) -> Any:
@@ -49,6 +50,7 @@ def policy_gradient(
     baseline: str = "linear",
     normalise_advantage: bool = True,
     surrogate: str = "lvc",
+    dice_lambda: float = 1.0,
     entropy: float = 0.0,
     sample_task: Callable[[Array], Any] | None = None,
 ) -> Problem:
@@ -65,7 +67,11 @@ def policy_gradient(
         baseline: "linear" (features of observation and time), "mean" (over episodes) or "none".
         normalise_advantage: to unit standard deviation over the task's steps. Without it a step
             shrinks as a task is solved, which several large inner steps need.
-        surrogate: "lvc" or "log_prob", see `estimators`.
+        surrogate: "lvc", "log_prob", "loaded_dice" or "dice", see `estimators`. The loss is its
+            mean over the steps taken, without its sign. "dice" is of plain discounted rewards: it
+            leaves out λ, the baseline and the normalisation.
+        dice_lambda: λ of "loaded_dice" in [0, 1]: how far back an action is given credit for where
+            it led, in the second derivative.
         entropy: weight of the policy's entropy in the inner and the outer loss.
         sample_task: key -> task, in the place of the environment's own: `train.sample` of an
             `envs.TaskSet` learns over a fixed set.
@@ -77,11 +83,18 @@ def policy_gradient(
     for name, value in (("episodes", episodes), ("horizon", steps)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
-    for name, value in (("discount", discount), ("gae_lambda", gae_lambda)):
+    for name, value in (
+        ("discount", discount),
+        ("gae_lambda", gae_lambda),
+        ("dice_lambda", dice_lambda),
+    ):
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: expected 0 to 1, got {value}")
     fit = _choice("baseline", baseline, BASELINES)
     objective = _choice("surrogate", surrogate, SURROGATES)
+    of_rewards = objective is dice_surrogate
+    if objective is loaded_dice_surrogate:
+        objective = partial(loaded_dice_surrogate, dice_lambda=dice_lambda)
     distribution = for_action_space(env.action_space)
     space = env.observation_space
     is_binary = space.dtype.kind in "bu" and (space.low, space.high) == (0, 1)
@@ -93,15 +106,19 @@ def policy_gradient(
         played = rollout(
             env, network.apply, distribution, params, task, key, episodes=episodes, horizon=steps
         )
+        credit = discounted_rewards(played) if of_rewards else advantages(played)
+        return Trajectories(played.observation, played.action, played.reward, played.mask, credit)
+
+    def discounted_rewards(played: Episodes) -> Array:
+        discounts = discount ** jnp.arange(steps, dtype=played.reward.dtype)
+        return discounts[:, None] * played.reward * played.mask
+
+    def advantages(played: Episodes) -> Array:
         returns = discounted_returns(played.reward, played.mask, discount)
         seen = played.observation.astype(bool) if is_binary else played.observation
         value = fit(seen, returns, played.mask)
         advantage = generalised_advantages(played.reward, value, played.mask, discount, gae_lambda)
-        if normalise_advantage:
-            advantage = normalise(advantage, played.mask)
-        return Trajectories(
-            played.observation, played.action, played.reward, played.mask, advantage
-        )
+        return normalise(advantage, played.mask) if normalise_advantage else advantage
 
     def loss(params: Params, batch: Trajectories) -> tuple[Array, dict[str, Array]]:
         flat = batch.observation.reshape(-1, *batch.observation.shape[2:])
@@ -111,7 +128,8 @@ def policy_gradient(
         )
         log_prob = distribution.log_prob(parameters, batch.action)
         mean_entropy = masked_mean(distribution.entropy(parameters), batch.mask)
-        value = -objective(log_prob, batch.advantage, batch.mask)
+        taken = jnp.maximum(jnp.sum(batch.mask), 1.0)
+        value = -objective(log_prob, batch.advantage, batch.mask) / taken
         if entropy:
             value -= entropy * mean_entropy
         return value, {"entropy": mean_entropy}

@@ -47,7 +47,7 @@ def test_score_is_the_mean_return_of_the_episodes():
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("surrogate", ["lvc", "log_prob"])
+@pytest.mark.parametrize("surrogate", ["lvc", "log_prob", "loaded_dice"])
 def test_gradient_of_a_surrogate_is_the_policy_gradient(surrogate):
     problem = problems.point(surrogate)._replace()
     env = envs.make("point")
@@ -164,7 +164,8 @@ def test_any_init_apply_pair_is_a_policy(network):
         (dict(discount=1.1), "discount: expected 0 to 1, got 1.1"),
         (dict(gae_lambda=-0.1), "gae_lambda: expected 0 to 1, got -0.1"),
         (dict(baseline="value"), "baseline: expected one of linear, mean, none, got 'value'"),
-        (dict(surrogate="dice"), "surrogate: expected one of lvc, log_prob, got 'dice'"),
+        (dict(dice_lambda=2.0), "dice_lambda: expected 0 to 1, got 2.0"),
+        (dict(surrogate="ppo"), "surrogate: expected one of lvc, .*, dice, got 'ppo'"),
     ],
 )
 def test_policy_gradient_refuses_what_is_out_of_range(fields, message):
