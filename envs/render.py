@@ -9,6 +9,7 @@ line the way it took, from pale to deep as time goes by.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ import numpy as np
 from .grids import unpack
 from .gridworld import Gridworld
 from .maze import Maze
+from .minigrid import MiniGrid, world
+from .minigrid.view import full_grid
 from .paint import (
     AGENT,
     GOAL,
@@ -34,7 +37,7 @@ from .paint import (
     segment,
 )
 from .point import PointNavigation
-from .tiles import picture, tile_of
+from .tiles import COLOURS, picture, tile_of
 
 Array = jax.Array
 
@@ -103,19 +106,24 @@ def rgb(env: Any, state: Any, task: Any, pixels: int = 8) -> Array:
     """A picture of a state, pure JAX: `jax.vmap` it over states and tasks, call it under `jit`.
 
     Args:
-      env: an environment of squares.
+      env: a `Maze`, a `Gridworld` or a `MiniGrid`.
       state: a state of it.
       task: the task that it is a state of.
       pixels: side of a square, at least 4.
 
     Returns:
-      uint8 [size * pixels, size * pixels, 3].
+      uint8 [H * pixels, W * pixels, 3] for H by W squares.
 
     Raises:
       ValueError: an environment that has no squares, or too few pixels.
     """
+    if isinstance(env, MiniGrid):
+        image = full_grid(state, task, env.shape[1]).transpose(1, 0, 2).astype(jnp.int32)
+        tiles = jnp.asarray(_minigrid_tiles())[image[..., 0], image[..., 1], image[..., 2]]
+        return picture(tiles, state.position, (state.heading + 1) & 3, pixels)
     if not isinstance(env, Maze | Gridworld):
-        raise ValueError(f"env: got {type(env).__name__}, expected Maze or Gridworld")
+        known = "Maze, Gridworld or MiniGrid"
+        raise ValueError(f"env: got {type(env).__name__}, expected {known}")
     tiles = jnp.where(unpack(task.walls, env.size), tile_of("wall"), tile_of("floor"))
     goal = task.exit if isinstance(env, Maze) else task.goal
     for name, square in (("start", task.start), ("target", goal)):
@@ -123,11 +131,35 @@ def rgb(env: Any, state: Any, task: Any, pixels: int = 8) -> Array:
     return picture(tiles, state.position, getattr(state, "heading", None), pixels)
 
 
+@functools.cache
+def _minigrid_tiles() -> np.ndarray:
+    """The tile of each of MiniGrid's triples, int32 [kinds, colours, states]; states 0..3."""
+    tiles = np.full((world.AGENT + 1, len(COLOURS), 4), tile_of("floor"), np.int32)
+    for kind, thing in ((0, "unseen"), (world.WALL, "wall"), (world.GOAL, "goal")):
+        tiles[kind] = tile_of(thing)
+    tiles[world.LAVA] = tile_of("lava")
+    colour = np.arange(len(COLOURS))[:, None]
+    for kind, thing in (
+        (world.FLOOR, "painted floor"),
+        (world.KEY, "key"),
+        (world.BALL, "ball"),
+        (world.BOX, "box"),
+    ):
+        tiles[kind] = tile_of(thing) + colour
+    for state, thing in (
+        (world.OPEN, "open door"),
+        (world.CLOSED, "closed door"),
+        (world.LOCKED, "locked door"),
+    ):
+        tiles[world.DOOR, :, state] = tile_of(thing) + colour[:, 0]
+    return tiles
+
+
 def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -> np.ndarray:
     """Many tasks at a glance: their pictures side by side, each before an episode's first step.
 
     Args:
-      env: as in `frame`.
+      env: as in `frame`, or a `MiniGrid`.
       tasks: tasks of it with a leading axis N.
       columns: pictures in a row; as many as rows, about, if None.
       pixels: side of one picture.
@@ -149,10 +181,19 @@ def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -
     page = paper.copy()
     for index in range(count):
         task = jax.tree.map(lambda leaf: leaf[index], tasks)  # noqa: B023
-        start = getattr(task, "start", np.zeros(2))
         top, left = (gap + step * place for place in divmod(index, columns))
-        page[top : top + pixels, left : left + pixels] = frame(env, task, start, pixels=pixels)
+        shown = _first_picture(env, task, pixels)
+        high, wide = shown.shape[:2]
+        page[top : top + high, left : left + wide] = shown
     return page
+
+
+def _first_picture(env: Any, task: Any, pixels: int) -> np.ndarray:
+    """A task before an episode's first step, uint8, at most `pixels` high and wide."""
+    if isinstance(env, MiniGrid):
+        state, _ = env.reset(jax.random.key(0), task)
+        return np.asarray(rgb(env, state, task, pixels // max(env.shape)))
+    return frame(env, task, getattr(task, "start", np.zeros(2)), pixels=pixels)
 
 
 def text(env: Any, task: Any, state: Any) -> str:

@@ -11,7 +11,7 @@ import pytest
 from whole_episodes import first_task
 
 import envs
-from envs import grids, paint, render
+from envs import grids, paint, render, tiles
 from envs.gridworld import GridworldState, GridworldTask
 from envs.maze import MazeState, MazeTask
 from envs.point import PointTask
@@ -156,6 +156,29 @@ def test_compiled_pictures_show_a_tile_a_square_of_every_task_of_a_batch():
     )
 
 
+def test_minigrid_is_drawn_with_its_objects_in_their_colours():
+    env = envs.MiniGrid("unlockpickup")
+    task = env.sample_task(jax.random.key(3))
+    state, _ = env.reset(jax.random.key(0), task)
+    shown = np.asarray(render.rgb(env, state, task, pixels=16)).astype(int)
+    high, wide = env.shape
+    assert shown.shape == (16 * high, 16 * wide, 3)
+    colours = list(tiles.COLOURS.values())
+    for kind, colour, square in zip(
+        *(np.asarray(leaf).tolist() for leaf in (task.kinds, task.colours, task.squares)),
+        strict=True,
+    ):
+        if kind:
+            row, column = square
+            drawn = shown[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+            assert (np.abs(drawn - np.round(colours[colour])).max(-1) <= 1).sum() > 8
+    row, column = task.start.tolist()
+    agent = shown[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+    assert (np.abs(agent - np.round(paint.AGENT)).max(-1) <= 1).sum() > 20
+    page = render.sheet(env, jax.tree.map(lambda leaf: leaf[None], task), pixels=176)
+    np.testing.assert_array_equal(page[11 : 11 + 16 * high, 11 : 11 + 16 * wide], shown)
+
+
 def test_a_sheet_has_a_picture_of_each_task():
     env = envs.Maze(size=5)
     tasks = jax.vmap(env.sample_task)(jax.random.split(jax.random.key(0), 5))
@@ -170,7 +193,10 @@ def test_a_sheet_has_a_picture_of_each_task():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda env, task: render.rgb(envs.PointNavigation(), None, None), "expected Maze or"),
+        (
+            lambda env, task: render.rgb(envs.PointNavigation(), None, None),
+            "expected Maze, Gridworld or",
+        ),
         (lambda env, task: render.rgb(env, env.reset(None, task)[0], task, 3), "pixels: got 3"),
         (lambda env, task: render.sheet(env, task, columns=0), "expected at least 1"),
     ],
