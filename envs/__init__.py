@@ -10,7 +10,7 @@ import difflib
 from typing import Any
 
 from .bandit import BernoulliBandit
-from .core import Box, Discrete, Environment, Space, TimeStep
+from .core import Box, Discrete, Environment, SolvedEnvironment, Space, TimeStep
 from .gridworld import Gridworld
 from .maze import Maze
 from .maze_series import MazeSeries
@@ -30,6 +30,7 @@ __all__ = [
     "MazeSeries",
     "MiniGrid",
     "PointNavigation",
+    "SolvedEnvironment",
     "Space",
     "TabularMDP",
     "TaskSet",
@@ -55,7 +56,7 @@ def registered() -> dict[str, str]:
     return {id: (cls.__doc__ or "").partition("\n")[0] for id, cls in _CLASSES.items()}
 
 
-def make(id: str, **fields: Any) -> Environment:
+def make(id: str, **fields: Any) -> SolvedEnvironment:
     """The environment `id` with the given fields of its class; the rest keep their defaults.
 
     Raises:

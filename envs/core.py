@@ -18,6 +18,7 @@ __all__ = [
     "Box",
     "Discrete",
     "Environment",
+    "SolvedEnvironment",
     "Space",
     "TimeStep",
     "first_timestep",
@@ -170,6 +171,11 @@ class Environment(Protocol):
     def reset(self, key: Array, task: Any) -> tuple[Any, TimeStep]: ...
 
     def step(self, key: Array, state: Any, action: Array, task: Any) -> tuple[Any, TimeStep]: ...
+
+
+@runtime_checkable
+class SolvedEnvironment(Environment, Protocol):
+    """An environment with an oracle: every one of ours, none that an adapter leads in."""
 
     def optimal_return(self, task: Any) -> Array:
         """() float32, the greatest expected undiscounted return of one episode, the task known."""

@@ -14,6 +14,7 @@ from .core import (
     Box,
     Discrete,
     Environment,
+    SolvedEnvironment,
     Space,
     TimeStep,
     pytree_dataclass,
@@ -115,12 +116,22 @@ class Trial:
         return TrialState(inner, episode), timestep
 
     def optimal_return(self, task: Any) -> Array:
-        """That of the environment in every episode: the task is known from the first."""
-        return self.episodes * self.env.optimal_return(task)
+        """That of the environment in every episode: the task is known from the first.
+
+        Raises:
+          ValueError: an environment that has no oracle, as those have not that an adapter led in.
+        """
+        return self.episodes * self._solved.optimal_return(task)
 
     def optimal_action(self, state: TrialState, task: Any) -> Array:
         """That of the environment."""
-        return self.env.optimal_action(state.inner, task)
+        return self._solved.optimal_action(state.inner, task)
+
+    @property
+    def _solved(self) -> SolvedEnvironment:
+        if not isinstance(self.env, SolvedEnvironment):
+            raise ValueError(f"env: {type(self.env).__name__} has no oracle, expected one that has")
+        return self.env
 
     @property
     def _action_length(self) -> int:

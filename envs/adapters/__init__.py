@@ -3,6 +3,6 @@
 `gymnax` and `gymnasium` lead out, `gymnax`, `xland` and `brax` lead in. Each module needs the
 package it is named for, and nothing else in `envs` imports one of them.
 
-An environment that was led in has everything of `envs.Environment` but the oracle: no
-`optimal_return` and no `optimal_action`.
+An environment that was led in is an `envs.Environment`, and no `envs.SolvedEnvironment`: it has no
+oracle.
 """

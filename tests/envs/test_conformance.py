@@ -42,7 +42,7 @@ def _all_in(space, values):
 
 @pytest.mark.smoke
 def test_it_is_a_hashable_environment(env):
-    assert isinstance(env, envs.Environment)
+    assert isinstance(env, envs.SolvedEnvironment)
     assert hash(env) == hash(dataclasses.replace(env))
     assert env == dataclasses.replace(env)
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -26,6 +26,27 @@ def base():
     return jax.jit(TRIAL.env.reset), jax.jit(TRIAL.env.step)
 
 
+class _Unsolved:
+    """A maze without its oracle."""
+
+    def __init__(self):
+        self._maze = TRIAL.env
+
+    def __getattr__(self, name):
+        if name.startswith("optimal"):
+            raise AttributeError(name)
+        return getattr(self._maze, name)
+
+
+def test_a_trial_of_an_environment_without_an_oracle_has_none_either():
+    trial = Trial(_Unsolved(), episodes=2)
+    task = trial.sample_task(jax.random.key(0))
+    state, _ = trial.reset(jax.random.key(0), task)
+    trial.step(jax.random.key(0), state, jnp.int32(0), task)
+    with pytest.raises(ValueError, match="_Unsolved has no oracle"):
+        trial.optimal_return(task)
+
+
 @pytest.mark.smoke
 def test_a_trial_is_its_episodes_one_after_another(trials, base):
     reset, step = base
