@@ -74,19 +74,19 @@ def egocentric(
         word, shift = line // a_word, np.uint32(line % a_word * side)
         low[word] |= (lit[line] & ~walls[line]) << shift
         high[word] |= (lit[line] & (walls[line] | lava[line])) << shift
-
     mirrored = (state.heading == SOUTH) | (state.heading == WEST)
     column, row = _indices(side, side)
     line = side - 1 - row
-    shift = line % a_word * side + jnp.where(mirrored, side - 1 - column, column)
+    mask = np.uint32(1) << (line % a_word * side + column).astype(np.uint32)
 
-    def bits(words: list[Array]) -> Array:
+    def has_bit(words: list[Array]) -> Array:
+        words = [jnp.where(mirrored, _reversed(word, side), word) for word in words]
         found = words[0]
         for word in range(1, len(words)):
             found = jnp.where(line // a_word == word, words[word], found)
-        return (found >> shift.astype(jnp.uint32)) & np.uint32(1)
+        return found & mask != 0
 
-    is_low, is_high = bits(low) != 0, bits(high) != 0
+    is_low, is_high = has_bit(low), has_bit(high)
     triples = jnp.where(
         is_high, jnp.where(is_low, _LAVA, _WALL), jnp.where(is_low, _EMPTY, _UNSEEN)
     )
@@ -185,15 +185,25 @@ def _lit(clear: list[Array], side: int) -> list[Array]:
     return lit
 
 
+def _reversed(word: Array, side: int) -> Array:
+    """Each of the lines of `side` bits in a word, () uint32, from its other end."""
+    ends = sum(1 << line * side for line in range(32 // side))
+    result = word & np.uint32(ends << side // 2)
+    for bit in range(side // 2):
+        mask, shift = np.uint32(ends << bit), np.uint32(side - 1 - 2 * bit)
+        result |= (word & mask) << shift | (word >> shift) & mask
+    return result
+
+
 def _overlay(
     triples: Array, index: np.ndarray, places: Array, state: MiniGridState, task: MiniGridTask
 ) -> Array:
     """`triples` with the objects at `places` [K] among the squares `index`, where one is seen."""
     objects = task.kinds | task.colours << 8 | state.doors << 16
-    seen = triples != _UNSEEN
+    shown = triples
     for number, triple in enumerate(objects.astype(jnp.uint32)):
-        triples = jnp.where(seen & (index == places[number]), triple, triples)
-    return triples
+        shown = jnp.where(index == places[number], triple, shown)
+    return jnp.where(triples == _UNSEEN, _UNSEEN, shown)
 
 
 def _channels(triples: Array) -> Array:
