@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import torch
+import torch_learn2learn
 import torch_maml
 import tyro
 from rich import box
@@ -39,6 +40,7 @@ from torch_parity import (
     contest,
     freeze,
     meta_gradient_errors,
+    policy_module,
     relative_error,
     torch_params,
     update_keys,
@@ -231,7 +233,7 @@ def profile(folder: Path, sides: dict[str, Callable[[], Any]]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, step in sides.items():
-        if name == "torch loop":
+        if name.startswith("torch loop"):
             continue
         if name == "metajax":
             with jax.profiler.trace(str(folder / "metajax")):
@@ -314,6 +316,13 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
         "torch batched": pytorch(),
         "torch loop": pytorch(loop=True),
     }
+    if not machine.gpu:  # it is written for the processor
+        update = torch_learn2learn.make_update(policy_module(params), side.setting)
+
+        def as_learn2learn() -> None:
+            update()
+
+        sides["torch loop, learn2learn's way"] = as_learn2learn
     with console.status("compiling PyTorch"):
         first |= {name: clock(step) for name, step in sides.items() if name not in first}
     with console.status("comparing the sides"), jax.default_matmul_precision("highest"):

@@ -7,7 +7,7 @@ baseline to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+import torch_learn2learn
 import torch_maml
 
 import envs
@@ -75,6 +76,30 @@ def to_torch(array: Any, device: str = "cpu") -> torch.Tensor:
 def torch_params(params: Any, device: str = "cpu") -> torch_maml.Params:
     """A flax policy as the leaves that PyTorch learns."""
     return tuple(to_torch(leaf, device).requires_grad_() for leaf in leaves(params))
+
+
+def policy_module(params: Any) -> torch_learn2learn.Policy:
+    """A flax policy as the module that `torch_learn2learn` learns."""
+    *layers, log_std = (to_torch(leaf) for leaf in leaves(params))
+    policy = torch_learn2learn.Policy(len(layers[0]), len(log_std))
+    state = {"sigma": log_std}
+    for index, (kernel, bias) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
+        state |= {f"mean.{2 * index}.weight": kernel.T, f"mean.{2 * index}.bias": bias}
+    policy.load_state_dict(state)
+    return policy
+
+
+def module_gradients(policy: torch_learn2learn.Policy) -> list[torch.Tensor]:
+    """Its gradients in the order and shape of `leaves`."""
+    linear = [layer for layer in policy.mean if isinstance(layer, torch.nn.Linear)]
+    found = [p.grad for layer in linear for p in (layer.weight, layer.bias)]
+    return [g.T if g.dim() == 2 else g for g in (*found, policy.sigma.grad) if g is not None]
+
+
+def module_episodes(batch: Any, task: int) -> torch_learn2learn.Episodes:
+    """One task's `Trajectories` as `torch_learn2learn` has them."""
+    fields = (batch.observation, batch.action, batch.advantage, batch.mask)
+    return torch_learn2learn.Episodes(*(to_torch(field[task]) for field in fields))
 
 
 class Frozen(NamedTuple):
@@ -175,8 +200,21 @@ def meta_gradient_errors(
             source = frozen_source(frozen, device, slice(index, index + 1))
             torch_maml.meta_gradient_loop(theirs, source, setting)
 
+    def as_learn2learn(theirs: torch_maml.Params) -> None:
+        policy = policy_module(params)
+        for index in range(setting.tasks):
+            *supports, query = (module_episodes(batch, index) for batch in frozen.batches)
+            weights: Mapping[str, torch.Tensor] = dict(policy.named_parameters())
+            for support in supports:
+                weights = torch_learn2learn.fast_adapt(policy, weights, support, setting.inner_rate)
+            loss = torch_learn2learn.surrogate_loss(policy, weights, query)
+            (loss / setting.tasks).backward()
+        for leaf, grad in zip(theirs, module_gradients(policy), strict=True):
+            leaf.grad = grad.to(device)
+
     errors = {
         "loop": error(loop),
+        "loop, learn2learn's way": error(as_learn2learn),
         "batched": error(lambda p: torch_maml.meta_gradient(p, everyone, setting)),
         "chunked": error(lambda p: torch_maml.meta_gradient(p, everyone, setting, chunk)),
     }
