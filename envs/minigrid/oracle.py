@@ -71,11 +71,7 @@ def plan(state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:
         (_, poses), (_, opened), trips, _ = carry
         onward = _before(poses & free[:, None])
         turned = jnp.roll(poses, 1, axis=1) | jnp.roll(poses, -1, axis=1)
-        takes = (
-            jnp.zeros_like(poses)
-            .at[0]
-            .set(_before(jnp.broadcast_to(key, poses.shape[1:])) & poses[1])
-        )
+        takes = jnp.stack([at_key & poses[1], jnp.zeros_like(at_key)])
         further = (poses | onward | turned | takes | opened) & (free | shut)[:, None]
         # A pose in front of a closed door, once that is open.
         ready = opened | _before(poses & shut[:, None])
@@ -83,6 +79,7 @@ def plan(state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:
         return jnp.stack([poses, further]), jnp.stack([opened, ready]), trips + 1, grew
 
     poses = jnp.broadcast_to(goals, (2, 4, *goals.shape))
+    at_key = _before(jnp.broadcast_to(key, poses.shape[1:]))
     opened = _before(jnp.broadcast_to((door[None] & shut)[:, None], poses.shape))
     first = jnp.stack([poses, poses]), jnp.stack([opened, opened]), jnp.int32(0), jnp.array(True)
     (poses, reached), (opened, _), trips, _ = jax.lax.while_loop(unfinished, trip, first)
@@ -90,12 +87,12 @@ def plan(state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:
 
     # Of the poses one step nearer, those that an action leads to.
     front = square_set(task.walls, ahead(state.position, state.heading))
-    at_key = jnp.any(front & key != 0) & (keyed == 0)
+    takes = jnp.any(front & key != 0) & (keyed == 0)
     leads = {
         FORWARD: holds(poses, keyed, state.heading, front & free[keyed]),
         LEFT: holds(poses, keyed, state.heading - 1, square),
         RIGHT: holds(poses, keyed, state.heading + 1, square),
-        PICKUP: holds(poses, jnp.int32(1), state.heading, square) & at_key,
+        PICKUP: holds(poses, jnp.int32(1), state.heading, square) & takes,
         TOGGLE: holds(opened, keyed, state.heading, square),
     }
     actions = jnp.array([*leads, DONE], jnp.int32)

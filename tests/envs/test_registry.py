@@ -70,6 +70,7 @@ def test_every_field_has_a_default_and_a_frozen_home(id):
         ("minigrid", {"family": "dorkey"}, "family: got 'dorkey', expected 'doorkey'"),
         ("minigrid", {"size": 4}, "size: got 4, expected an integer from 5 to 63"),
         ("minigrid", {"family": "memory", "size": 8}, "size: got 8, expected an odd number"),
+        ("minigrid", {"family": "fourrooms", "size": 8}, "size: got 8, expected an odd number"),
         ("minigrid", {"count": 2}, "count: got 2, expected an integer from 1 to 1"),
         ("minigrid", {"view": 6}, "view: got 6, expected an odd number"),
         (

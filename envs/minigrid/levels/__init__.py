@@ -63,7 +63,7 @@ _UNLOCK = Family(unlock, _per_square(8), 6, range(4, 33), lambda size, count: (s
 FAMILIES: dict[str, Family] = {
     "empty": _EMPTY,
     "empty-random": dataclasses.replace(_EMPTY, draw=functools.partial(empty, anywhere=True)),
-    "fourrooms": Family(four_rooms, lambda size, count: 100, 19, range(7, _LARGEST + 1)),
+    "fourrooms": Family(four_rooms, lambda size, count: 100, 19, range(7, _LARGEST + 1, 2)),
     "doorkey": Family(door_key, _per_square(10), 8, _SIZES),
     "unlock": _UNLOCK,
     "unlockpickup": dataclasses.replace(
