@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from .core import Environment, require, require_integer
 from .taskfiles import form_of, read_tasks, write_tasks
 
-__all__ = ["TaskSet", "content_hash"]
+__all__ = ["TaskSet", "content_hash", "sampler_of_side"]
 
 Array = jax.Array
 
@@ -176,9 +177,7 @@ class TaskSet:
         """
         require("share", share, 0 <= share <= 1, "a number from 0 to 1")
         require_integer("salt", salt, 0, 2**32 - 1)
-        low, high = np.asarray(self.hashes).T
-        place = _mixed(low ^ _mixed(high ^ _mixed(np.array([salt], np.uint32))))
-        first = place < round(share * 2**32)
+        first = np.asarray(_place(self.hashes, salt)) < round(share * 2**32)
         return self._keep(np.flatnonzero(first)), self._keep(np.flatnonzero(~first))
 
     def _keep(self, indices: np.ndarray) -> TaskSet:
@@ -213,6 +212,41 @@ def content_hash(task: Any) -> Array:
         sums += jnp.sum(_mixed(words ^ keys), axis=-1, dtype=jnp.uint32)
         first += words.size
     return _mixed(sums ^ _mixed(sums[::-1]))
+
+
+def sampler_of_side(
+    sample_task: Callable[[Array], Any], share: float, *, first: bool, salt: int = 0
+) -> Callable[[Array], Any]:
+    """A `sample_task` that draws from one side of a split alone: key -> task.
+
+    The sides are those of `TaskSet.split(share, salt=salt)`, so what is learned from one is judged
+    on tasks of the other that it has never seen, however few different tasks p(T) has. The task is
+    the first of the side among so many draws that there is none with a chance below 1e-9; then it
+    would be of the other side.
+
+    Raises:
+      ValueError: a share outside (0, 1), or a salt that is not an integer of 32 bits.
+    """
+    require("share", share, 0 < share < 1, "a number between 0 and 1")
+    require_integer("salt", salt, 0, 2**32 - 1)
+    draws = math.ceil(math.log(1e-9) / math.log(1 - share if first else share))
+    bound = min(round(share * 2**32), 2**32 - 1)
+
+    def sample(key: Array) -> Any:
+        tasks = jax.vmap(sample_task)(jax.random.split(key, draws))
+        place = _place(jax.vmap(content_hash)(tasks), salt)
+        index = jnp.argmax((place < jnp.uint32(bound)) == first)
+        return jax.tree.map(lambda leaf: leaf[index], tasks)
+
+    return sample
+
+
+def _place(hashes: Array, salt: int) -> Array:
+    """Where tasks of these hashes [..., 2] stand in the order that splits them, uint32 [...]."""
+    low, high = hashes[..., 0], hashes[..., 1]
+    # An array of one: numpy warns where a lone number overflows.
+    (salted,) = _mixed(np.array([salt], np.uint32))
+    return _mixed(low ^ _mixed(high ^ salted))
 
 
 def _words(leaf: Array) -> Array:

@@ -16,6 +16,7 @@ import flax.linen as nn
 import optax
 
 from envs import BernoulliBandit, Gridworld, Maze, PointNavigation, TabularMDP
+from envs.tasksets import sampler_of_side
 
 from .algorithms import maml, multitask, reptile
 from .inner import sgd
@@ -110,6 +111,8 @@ class PolicyConfig(TrainConfig):
     """linear (features of observation and time), mean (over episodes) or none."""
     normalise_advantage: bool = True
     """Whether advantages have unit standard deviation over a task's steps."""
+    held_out: float = 0.0
+    """Share of the tasks, by their content, that evaluation alone draws; 0: both draw from all."""
     surrogate: str = "lvc"
     """lvc, log_prob, loaded_dice or dice: what the inner gradient's derivative sees."""
     dice_lambda: float = 1.0
@@ -197,6 +200,7 @@ PRESETS: dict[str, TrainConfig] = {
         episodes=32,
         gae_lambda=0.8,
         entropy=0.01,
+        held_out=0.2,  # small mazes are few: another stream of random numbers draws the same
         evaluation_tasks=1024,
         env=Maze(horizon=60, view=0, far_exit=False),
     ),
@@ -332,6 +336,9 @@ def _check(config: TrainConfig) -> None:
     for name in ("outer_learning_rate", "initial_std"):
         if getattr(config, name, 1.0) <= 0:
             raise ValueError(f"{name}: expected above 0, got {getattr(config, name)}")
+    held_out = getattr(config, "held_out", 0.0)
+    if not 0 <= held_out < 1:
+        raise ValueError(f"held_out: expected at least 0 and below 1, got {held_out}")
     if not 0 <= config.final_rate <= 1:
         raise ValueError(f"final_rate: expected 0 to 1, got {config.final_rate}")
     if min(config.hidden, default=1) < 1:
@@ -360,7 +367,14 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
         env.action_space, config.hidden, activation, config.skip, config.initial_std
     )
 
-    def problem(episodes: int) -> Problem:
+    training = judging = env.sample_task
+    if config.held_out:
+        share = 1 - config.held_out
+        training, judging = (
+            sampler_of_side(env.sample_task, share, first=first) for first in (True, False)
+        )
+
+    def problem(episodes: int, sample_task: Callable[[Any], Any]) -> Problem:
         return policy_gradient(
             env,
             network,
@@ -372,10 +386,14 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
             surrogate=config.surrogate,
             dice_lambda=config.dice_lambda,
             entropy=config.entropy,
+            sample_task=sample_task,
         )
 
-    adapting = problem(config.episodes)
-    return adapting, problem(config.episodes * (config.inner_steps + 1)), adapting
+    return (
+        problem(config.episodes, training),
+        problem(config.episodes * (config.inner_steps + 1), training),
+        problem(config.episodes, judging),
+    )
 
 
 def _devices(config: TrainConfig) -> int:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import envs
-from envs import TaskSet, taskfiles
+from envs import Maze, TaskSet, taskfiles
 from envs.taskfiles import read_tasks
-from envs.tasksets import content_hash
+from envs.tasksets import content_hash, sampler_of_side
 
 ENV = envs.make("point")
 GRIDWORLD = envs.make("gridworld")
@@ -386,3 +386,21 @@ def test_a_split_out_of_range_is_refused(goals, fields, message):
         goals.split(**fields)
     with pytest.raises(ValueError, match="tasks: got 0, expected at least one to write"):
         goals.split(0)[0].save("nowhere")
+
+
+def test_a_sampler_of_a_side_draws_what_the_split_has_there():
+    env = Maze(size=5)  # 2 by 2 cells: a handful of tasks
+    everything = TaskSet.make(env, jax.random.key(0), 500)
+    sides = everything.split(0.6, salt=3)
+    keys = jax.random.split(jax.random.key(1), 300)
+    for first, side in zip((True, False), sides, strict=True):
+        sample = sampler_of_side(env.sample_task, 0.6, first=first, salt=3)
+        drawn = TaskSet.of(env, jax.jit(jax.vmap(sample))(keys))
+        found = {tuple(row) for row in np.asarray(drawn.hashes).tolist()}
+        assert found == {tuple(row) for row in np.asarray(side.hashes).tolist()}
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1, 2])
+def test_a_share_that_leaves_a_side_empty_has_no_sampler(share):
+    with pytest.raises(ValueError, match="share: got"):
+        sampler_of_side(Maze().sample_task, share, first=True)

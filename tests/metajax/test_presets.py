@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from envs import TaskSet
 from metajax import presets
 from metajax.presets import ALGORITHMS, PRESETS
 
@@ -88,3 +89,18 @@ def test_configuration_of_another_version_is_refused():
         presets.from_json({**content, "preset": "labyrinth"})
     with pytest.raises(ValueError, match="unknown or missing colour"):
         presets.from_json({**content, "colour": "red"})
+
+
+def test_mazes_that_judge_are_none_of_those_that_train():
+    config = PRESETS["maze"]
+    training, _, judging = presets._problems(config)
+    keys = jax.random.split(jax.random.key(0), 400)
+
+    def hashes(sample_task):
+        tasks = jax.jit(jax.vmap(sample_task))(keys)
+        return set(map(tuple, np.asarray(TaskSet.of(config.env, tasks).hashes).tolist()))
+
+    trained = hashes(training.sample_task)
+    assert not trained & hashes(judging.sample_task)
+    # Of as many drawn freely some are among them: there are not many small mazes.
+    assert trained & hashes(lambda key: config.env.sample_task(jax.random.fold_in(key, 1)))
