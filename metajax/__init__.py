@@ -4,7 +4,10 @@ from . import baselines as baselines
 from . import distributions as distributions
 from . import estimators as estimators
 from . import networks as networks
+from .algorithms import anil as anil
+from .algorithms import cavia as cavia
 from .algorithms import maml as maml
+from .algorithms import meta_sgd as meta_sgd
 from .algorithms import multitask as multitask
 from .algorithms import reptile as reptile
 from .checkpoints import load as load

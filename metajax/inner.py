@@ -6,6 +6,12 @@ forward-mode derivative of the recorded gradient's function (forward over revers
 2505.00793). Nothing that the forward pass computed is kept but K parameter-sized records and the
 batches, so memory does not grow with the network's activations over K, and no rollout lies inside
 a differentiated function.
+
+Of the meta-parameters a task adapts the fast ones, all where `Inner.fast` is None. The others are
+slow: a loss may depend on them, and so may the inner optimiser, which sees all meta-parameters as
+the argument `meta` of its `update` (optax's extra arguments). Their meta-gradient is the mixed
+derivative, from the same product. Learned rates, a context vector, a learned update rule or a
+learned loss are slow parameters, and need nothing else of the engine.
 """
 
 from __future__ import annotations
@@ -21,21 +27,47 @@ import optax
 from .mapping import tiled
 from .types import Batch, Params, Problem, Trace, pytree_dataclass
 
-__all__ = ["Inner", "Record", "adam", "descend", "replay", "replay_path", "run", "sgd"]
+__all__ = ["Inner", "Record", "adam", "descend", "merge", "replay", "replay_path", "run", "sgd"]
 
 Array = jax.Array
+Order = bool | Array  # whether a derivative is of first order
 
 
 class Inner(NamedTuple):
-    """An inner optimiser: any optax transformation, taken `steps` times."""
+    """An inner optimiser: any optax transformation, taken `steps` times on the fast parameters."""
 
     optimizer: optax.GradientTransformation
     steps: int  # K
+    fast: Callable[[str], bool] | None = None  # of a path, "params/Dense_0/kernel"; None: all are
 
-    def check(self) -> None:
-        """Raises ValueError for a negative number of steps."""
+    def check(self, problem: Problem) -> None:
+        """Raises ValueError for a negative number of steps, or where no parameter is fast."""
         if self.steps < 0:
             raise ValueError(f"inner steps: expected at least 0, got {self.steps}")
+        if self.fast is not None:
+            params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
+            if not jax.tree.leaves(self.split(params)[0]):
+                paths = [_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+                raise ValueError(f"fast parameters: expected some of {', '.join(paths)}, got none")
+
+    def split(self, params: Params) -> tuple[Params, Params]:
+        """The fast and the slow parameters, each with None in the place of the others."""
+        adapts = self.fast or (lambda path: True)
+        chosen = jax.tree_util.tree_map_with_path(lambda path, _: adapts(_path(path)), params)
+        fast = jax.tree.map(lambda c, leaf: leaf if c else None, chosen, params)
+        slow = jax.tree.map(lambda c, leaf: None if c else leaf, chosen, params)
+        return fast, slow
+
+
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def merge(fast: Params, slow: Params) -> Params:
+    """What `Inner.split` took apart."""
+    return jax.tree.map(
+        lambda one, other: other if one is None else one, fast, slow, is_leaf=lambda x: x is None
+    )
 
 
 def _schedule(learning_rate: float | Sequence[float]) -> float | Callable[[Any], Array]:
@@ -63,17 +95,21 @@ def adam(learning_rate: float | Sequence[float], steps: int = 1) -> Inner:
 
 
 def descend(
-    optimizer: optax.GradientTransformation, grads: Params, opt_state: Any, params: Params
+    optimizer: optax.GradientTransformation,
+    grads: Params,
+    opt_state: Any,
+    params: Params,
+    **extra: Any,
 ) -> tuple[Params, Any]:
-    """One step of an optax transformation: the new parameters and its new state."""
+    """One step of an optax transformation: the new parameters and its new state.
+
+    It is given the `extra` arguments if it takes any.
+    """
     # optax promotes dtypes implicitly, which a user's strict setting would refuse.
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = optimizer.update(grads, opt_state, params)
+        update = optax.with_extra_args_support(optimizer).update
+        updates, opt_state = update(grads, opt_state, params, **extra)
         return optax.apply_updates(params, updates), opt_state
-
-
-def _gradient(loss: Callable[..., Any], params: Params, batch: Batch) -> Params:
-    return jax.grad(loss, has_aux=True)(params, batch)[0]
 
 
 @pytree_dataclass
@@ -81,7 +117,7 @@ class Record:
     """One task's adaptation: enough to differentiate it without running it again."""
 
     batches: Batch  # K batches with a leading axis K, or the support batch that all steps share
-    gradients: Params  # leading axis K
+    gradients: Params  # of the fast parameters, leading axis K
     judged: Batch  # what the adapted parameters are judged by
 
 
@@ -90,8 +126,10 @@ def run(
 ) -> tuple[Params, Record, Trace]:
     """Adapts `params` to one task in K steps. Returns θ_K, the record and the trace."""
     key_steps, key_judged = jax.random.split(key)
+    fast, slow = inner.split(params)
     gradient = tiled(
-        lambda theta, batch: jax.grad(problem.inner_loss, has_aux=True)(theta, batch)[0], tile
+        lambda fast, slow, batch: jax.grad(_loss_of_parts(problem.inner_loss))(fast, slow, batch),
+        tile,
     )
     if problem.on_policy:
         support = None
@@ -102,20 +140,20 @@ def run(
         collect = problem.query
 
     def step(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], Any]:
-        theta, opt_state = carry
-        batch = collect(theta, task, key)
-        grads = gradient(theta, batch if support is None else support)
+        fast, opt_state = carry
+        batch = collect(merge(fast, slow), task, key)
+        grads = gradient(fast, slow, batch if support is None else support)
         kept = batch if support is None else None
         record = (kept, grads, problem.score(batch), problem.samples(batch))
-        return descend(inner.optimizer, grads, opt_state, theta), record
+        return descend(inner.optimizer, grads, opt_state, fast, meta=params), record
 
     keys = jax.random.split(key_steps, inner.steps)
     if not problem.on_policy:  # one query set judges every step
         keys = jnp.broadcast_to(key_judged, (inner.steps,))
     carry, (batches, gradients, scores, samples) = jax.lax.scan(
-        step, (params, inner.optimizer.init(params)), keys
+        step, (fast, inner.optimizer.init(fast)), keys
     )
-    adapted = carry[0]
+    adapted = merge(carry[0], slow)
     judged = collect(adapted, task, key_judged)
     if support is None:
         used = jnp.sum(samples, dtype=jnp.int32)
@@ -128,45 +166,69 @@ def run(
     return adapted, Record(batches, gradients, judged), trace
 
 
+def _loss_of_parts(loss: Callable[..., Any]) -> Callable[[Params, Params, Batch], Array]:
+    return lambda fast, slow, batch: loss(merge(fast, slow), batch)[0]
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recorded_gradient(
-    loss: Callable[..., Any], params: Params, batch: Batch, gradient: Params
+    loss: Callable[..., Any],
+    fast: Params,
+    slow: Params,
+    batch: Batch,
+    gradient: Params,
+    first_order: Array | None,
 ) -> Params:
-    """∇loss(params, batch), known already to be `gradient`; differentiable in `params`, once."""
-    del loss, params, batch
+    """∂loss/∂fast, known already to be `gradient`; differentiable in the parameters, once."""
+    del loss, fast, slow, batch, first_order
     return gradient
 
 
 def _recorded_forward(
-    loss: Callable[..., Any], params: Params, batch: Batch, gradient: Params
+    loss: Callable[..., Any],
+    fast: Params,
+    slow: Params,
+    batch: Batch,
+    gradient: Params,
+    first_order: Array | None,
 ) -> tuple[Params, Any]:
     del loss
-    return gradient, (params, batch)
+    return gradient, (fast, slow, batch, first_order)
 
 
 def _recorded_backward(loss: Callable[..., Any], residual: Any, cotangent: Params) -> Any:
-    params, batch = residual
-    # The Hessian is symmetric, so its transpose is its forward-mode derivative.
-    gradient = partial(_gradient, loss, batch=batch)
-    return jax.jvp(gradient, (params,), (cotangent,))[1], None, None
+    fast, slow, batch, first_order = residual
+
+    def product() -> tuple[Params, Params]:
+        # The Hessian is symmetric, so its transpose is its forward-mode derivative: that of the
+        # whole gradient as the fast parameters move.
+        gradient = jax.grad(_loss_of_parts(loss), argnums=(0, 1))
+        return jax.jvp(lambda fast: gradient(fast, slow, batch), (fast,), (cotangent,))[1]
+
+    def nothing() -> tuple[Params, Params]:
+        return jax.tree.map(jnp.zeros_like, (fast, slow))
+
+    products = product() if first_order is None else jax.lax.cond(first_order, nothing, product)
+    return *products, None, None, None
 
 
 _recorded_gradient.defvjp(_recorded_forward, _recorded_backward)
 
 
 def replay(
-    problem: Problem, inner: Inner, params: Params, record: Record, first_order: bool = False
+    problem: Problem, inner: Inner, params: Params, record: Record, first_order: Order = False
 ) -> Params:
     """θ_K as a function of θ_0 over frozen batches: the values of `run`, and their derivative.
 
-    With `first_order` the recorded gradients are constants (FOMAML). Reverse mode, once: a second
-    derivative of the meta-objective is not available through it.
+    With `first_order` the recorded gradients are constants (FOMAML); where it is an array () the
+    program has both orders and takes one. Reverse mode, once: a second derivative of the
+    meta-objective is not available through it.
     """
     return _replay(problem, inner, params, record, first_order, keep=False)[0]
 
 
 def replay_path(
-    problem: Problem, inner: Inner, params: Params, record: Record, first_order: bool = False
+    problem: Problem, inner: Inner, params: Params, record: Record, first_order: Order = False
 ) -> tuple[Params, Batch]:
     """As `replay`, but θ_1, ..., θ_K with a leading axis K, and the batch that judges each."""
     path = _replay(problem, inner, params, record, first_order, keep=True)[1]
@@ -186,21 +248,23 @@ def _replay(
     inner: Inner,
     params: Params,
     record: Record,
-    first_order: bool,
+    first_order: Order,
     keep: bool,
 ) -> tuple[Params, Params | None]:
     """θ_K, and where `keep` is set θ_1, ..., θ_K."""
+    fast, slow = inner.split(params)
+    order = None if first_order is False else first_order
 
     def step(carry: tuple[Params, Any], recorded: Any) -> tuple[tuple[Params, Any], Any]:
-        theta, opt_state = carry
+        fast, opt_state = carry
         batch, grads = recorded
-        if not first_order:
+        if first_order is not True:
             support = record.batches if batch is None else batch
-            grads = _recorded_gradient(problem.inner_loss, theta, support, grads)
-        carry = descend(inner.optimizer, grads, opt_state, theta)
-        return carry, carry[0] if keep else None
+            grads = _recorded_gradient(problem.inner_loss, fast, slow, support, grads, order)
+        carry = descend(inner.optimizer, grads, opt_state, fast, meta=params)
+        return carry, merge(carry[0], slow) if keep else None
 
     batches = record.batches if problem.on_policy else None
-    carry = (params, inner.optimizer.init(params))
+    carry = (fast, inner.optimizer.init(fast))
     (adapted, _), path = jax.lax.scan(step, carry, (batches, record.gradients))
-    return adapted, path
+    return merge(adapted, slow), path

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-__all__ = ["MLP", "CategoricalPolicy", "GaussianPolicy", "Network", "mlp_policy"]
+__all__ = ["MLP", "CategoricalPolicy", "Conditioned", "GaussianPolicy", "Network", "mlp_policy"]
 
 Array = jax.Array
 
@@ -144,6 +144,39 @@ class GaussianPolicy(nn.Module):
         initial = nn.initializers.constant(math.log(self.initial_std))
         log_std = self.param("log_std", initial, (self.actions,))
         return (mean, jnp.broadcast_to(log_std, mean.shape)), jnp.zeros(mean.shape[:-1]), carry
+
+
+class Conditioned:
+    """A network with a context vector, 0 at first, beside each of its inputs (CAVIA).
+
+    The parameters are {"network": those of `network`, "context": (size,)}.
+    """
+
+    def __init__(self, network: Network, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"context: expected a size of at least 1, got {size}")
+        self.network = network
+        self.size = size
+
+    @staticmethod
+    def is_context(path: str) -> bool:
+        """Whether a parameter, by its path, is the context: which parameters are fast."""
+        return path == "context"
+
+    def init(self, key: Array, inputs: Array, *rest: Any) -> Any:
+        context = jnp.zeros(self.size, jnp.result_type(float))
+        return {
+            "network": self.network.init(key, _beside(inputs, context), *rest),
+            "context": context,
+        }
+
+    def apply(self, params: Any, inputs: Array, *rest: Any) -> Any:
+        return self.network.apply(params["network"], _beside(inputs, params["context"]), *rest)
+
+
+def _beside(inputs: Array, context: Array) -> Array:
+    context = jnp.broadcast_to(context, (*inputs.shape[:-1], *context.shape))
+    return jnp.concatenate([inputs.astype(context.dtype), context], axis=-1)
 
 
 def mlp_policy(

@@ -19,9 +19,11 @@ from envs import BernoulliBandit, Gridworld, Maze, PointNavigation, TabularMDP
 from envs.tasksets import sampler_of_side
 
 from .algorithms import maml, multitask, reptile
-from .inner import sgd
+from .algorithms.cavia import fixed_context
+from .algorithms.meta_sgd import learned_rates
+from .inner import Inner, sgd
 from .mapping import Mapping, task_mesh
-from .networks import MLP, mlp_policy
+from .networks import MLP, Conditioned, Network, mlp_policy
 from .problems import policy_gradient, regression
 from .types import MetaLearner, Problem
 
@@ -30,6 +32,10 @@ __all__ = ["ALGORITHMS", "PRESETS", "Experiment", "TrainConfig", "build", "descr
 ALGORITHMS = {
     "maml": "MAML: second-order gradient through the inner steps (Finn et al. 2017)",
     "fomaml": "MAML with the first-order gradient (Finn et al. 2017, section 5.2)",
+    "maml++": "MAML with a learned rate for each layer and inner step (Antoniou et al. 2019)",
+    "meta-sgd": "MAML with a learned rate for each parameter (Li et al. 2017)",
+    "anil": "MAML that adapts the last layer alone (Raghu et al. 2020)",
+    "cavia": "MAML that adapts a context vector alone (Zintgraf et al. 2019)",
     "reptile": "Reptile: toward where adaptation ends (Nichol et al. 2018)",
     "multitask": "joint training without inner steps, fine-tuned at evaluation",
 }
@@ -65,6 +71,10 @@ class TrainConfig:
     """Gradient steps that adapt to a task."""
     step_weights: tuple[float, ...] = ()
     """Weight of the loss after each inner step (MAML++); by default the last step alone counts."""
+    first_order_updates: int = 0
+    """Updates with the first-order gradient before the second order begins (MAML++)."""
+    context: int = 4
+    """Size of the context vector of CAVIA."""
     final_rate: float = 1.0
     """Share of the outer rate that a cosine leaves at the end; 1 keeps it constant."""
     gradient_clip: float = 0.0
@@ -330,7 +340,8 @@ def _check(config: TrainConfig) -> None:
     for name in at_least_one:
         if getattr(config, name) < 1:
             raise ValueError(f"{name}: expected at least 1, got {getattr(config, name)}")
-    for name in ("inner_steps", "evaluation_steps", "gradient_clip", "skip"):
+    at_least_zero = ("inner_steps", "evaluation_steps", "first_order_updates")
+    for name in (*at_least_zero, "gradient_clip", "skip"):
         if getattr(config, name, 0) < 0:
             raise ValueError(f"{name}: expected at least 0, got {getattr(config, name)}")
     for name in ("outer_learning_rate", "initial_std"):
@@ -355,7 +366,7 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     """
     activation = _ACTIVATIONS[config.activation]
     if isinstance(config, RegressionConfig):
-        network = MLP((*config.hidden, 1), activation)
+        network = _network(config, MLP((*config.hidden, 1), activation))
         return (
             regression(network, shots=config.shots),
             regression(network, shots=config.shots, query=2 * config.shots),
@@ -363,9 +374,10 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
         )
     assert isinstance(config, PolicyConfig)
     env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
-    network = mlp_policy(
+    policy = mlp_policy(
         env.action_space, config.hidden, activation, config.skip, config.initial_std
     )
+    network = _network(config, policy)
 
     training = judging = env.sample_task
     if config.held_out:
@@ -396,6 +408,23 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     )
 
 
+def _network(config: TrainConfig, network: Network) -> Network:
+    return Conditioned(network, config.context) if config.algorithm == "cavia" else network
+
+
+def _adapting(config: TrainConfig, problem: Problem) -> tuple[Problem, Inner]:
+    """What the algorithm adapts, and with which rates."""
+    inner = sgd(config.inner_learning_rate, config.inner_steps)
+    head = f"Dense_{len(config.hidden)}"
+    adapting: dict[str, Callable[[], tuple[Problem, Inner]]] = {
+        "maml++": lambda: learned_rates(problem, inner, per_step=True),
+        "meta-sgd": lambda: learned_rates(problem, inner),
+        "anil": lambda: (problem, inner._replace(fast=lambda path: head in path.split("/"))),
+        "cavia": lambda: (problem, inner._replace(fast=Conditioned.is_context)),
+    }
+    return adapting.get(config.algorithm, lambda: (problem, inner))()
+
+
 def _devices(config: TrainConfig) -> int:
     """The devices asked for; otherwise as many as share the tasks evenly and are worth it."""
     import jax
@@ -414,38 +443,46 @@ def build(config: TrainConfig) -> Experiment:
         ValueError: a value out of range, in one line.
     """
     _check(config)
-    problem, joint, judging = _problems(config)
+    (problem, inner), (joint, _), (judging, _) = (
+        _adapting(config, problem) for problem in _problems(config)
+    )
     mapping = Mapping(task_mesh(_devices(config)), config.chunk, config.tile)
-    inner = sgd(config.inner_learning_rate, config.inner_steps)
     rate = optax.cosine_decay_schedule(
         config.outer_learning_rate, config.updates, config.final_rate
     )
     adam = optax.adam(rate)
     if config.gradient_clip:
         adam = optax.chain(optax.clip_by_global_norm(config.gradient_clip), adam)
+    if config.algorithm == "cavia":
+        adam = fixed_context(adam)
     joint_learner = multitask(joint, inner, adam, config.tasks, mapping=mapping)
+    annealed = config.first_order_updates and config.algorithm != "fomaml"
+
+    def first_order(step: Any) -> Any:
+        return step < config.first_order_updates
+
     learners: dict[str, Callable[[], MetaLearner]] = {
-        "maml": lambda: maml(
-            problem, inner, adam, config.tasks, step_weights=config.step_weights, mapping=mapping
-        ),
-        "fomaml": lambda: maml(
+        "reptile": lambda: reptile(problem, inner, optax.sgd(rate), config.tasks, mapping=mapping),
+        "multitask": lambda: joint_learner,
+    }
+
+    def of_maml() -> MetaLearner:
+        return maml(
             problem,
             inner,
             adam,
             config.tasks,
-            first_order=True,
+            first_order=first_order if annealed else config.algorithm == "fomaml",
             step_weights=config.step_weights,
             mapping=mapping,
-        ),
-        "reptile": lambda: reptile(problem, inner, optax.sgd(rate), config.tasks, mapping=mapping),
-        "multitask": lambda: joint_learner,
-    }
+        )
+
     env = getattr(config, "env", None)
     return Experiment(
         problem=judging,
-        learner=learners[config.algorithm](),
+        learner=learners.get(config.algorithm, of_maml)(),
         evaluation=lambda steps: maml(
-            judging, sgd(config.inner_learning_rate, steps), adam, config.tasks, mapping=mapping
+            judging, inner._replace(steps=steps), adam, config.tasks, mapping=mapping
         ),
         multitask=joint_learner,
         oracle=None if env is None else env.optimal_return,

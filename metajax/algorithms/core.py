@@ -16,7 +16,7 @@ from ..types import MetaLearner, MetaState, Params, Problem, Trace
 __all__ = ["from_task_gradient", "trace_metrics"]
 
 Array = jax.Array
-TaskGradient = Callable[[Params, Any, Array], tuple[Params, dict[str, Array]]]
+TaskGradient = Callable[[Params, Any, Array, Array], tuple[Params, dict[str, Array]]]
 
 
 def trace_metrics(trace: Trace) -> dict[str, Array]:
@@ -44,17 +44,19 @@ def from_task_gradient(
         outer: the outer optimiser, any optax transformation.
         tasks: N, tasks of one update.
         mapping: how they are laid on hardware.
-        task_gradient: params, task, key -> meta-gradient and metrics of ONE task.
+        task_gradient: params, task, key, step -> meta-gradient and metrics of ONE task; step is
+            the number of updates done, () int32.
 
     Raises:
         ValueError: a size that cannot be.
     """
-    inner.check()
+    inner.check(problem)
     mapping.check(tasks)
 
-    def one_task(params: Params, key: Array) -> tuple[Params, dict[str, Array]]:
+    def one_task(shared: tuple[Params, Array], key: Array) -> tuple[Params, dict[str, Array]]:
+        params, step = shared
         key_task, key_adapt = jax.random.split(key)
-        return task_gradient(params, problem.sample_task(key_task), key_adapt)
+        return task_gradient(params, problem.sample_task(key_task), key_adapt, step)
 
     mean_gradient = mean_over_tasks(one_task, mapping)
 
@@ -65,7 +67,7 @@ def from_task_gradient(
 
     def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), tasks)
-        grads, metrics = mean_gradient(state.params, keys)
+        grads, metrics = mean_gradient((state.params, state.step), keys)
         params, opt_state = descend(outer, grads, state.opt_state, state.params)
         metrics["gradient_norm"] = optax.tree.norm(grads)
         return MetaState(params, opt_state, state.step + 1, state.key), metrics

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ..inner import Inner, Record, replay, replay_path, run
+from ..inner import Inner, Order, Record, replay, replay_path, run
 from ..mapping import Mapping, tiled
 from ..types import MetaLearner, Params, Problem
 from .core import from_task_gradient, trace_metrics
@@ -25,7 +25,7 @@ def maml(
     outer: optax.GradientTransformation,
     tasks: int,
     *,
-    first_order: bool = False,
+    first_order: bool | Callable[[Array], Array] = False,
     step_weights: Sequence[float] = (),
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
@@ -44,7 +44,8 @@ def maml(
         inner: the inner optimiser, such as `sgd(0.1, steps=1)`.
         outer: the outer optimiser, any optax transformation.
         tasks: N, tasks of one update.
-        first_order: takes dθ'/dθ for the identity (FOMAML).
+        first_order: takes dθ'/dθ for the identity (FOMAML), always or in the updates that a
+            schedule says: `lambda step: step < 500` is MAML++'s annealing of the order.
         step_weights: w_1, ..., w_K, at least 0 and not all 0; () judges the last step alone.
         mapping: how tasks are laid on hardware.
 
@@ -58,25 +59,29 @@ def maml(
             f"step weights: expected {inner.steps} of at least 0, not all 0, got {step_weights}"
         )
 
-    def multi_step_loss(params: Params, record: Record) -> tuple[Array, Any]:
-        path, judged = replay_path(problem, inner, params, record, first_order)
+    def multi_step_loss(params: Params, record: Record, order: Order) -> tuple[Array, Any]:
+        path, judged = replay_path(problem, inner, params, record, order)
         losses, aux = jax.lax.map(lambda step: problem.outer_loss(*step), (path, judged))
         weights = jnp.asarray(step_weights, losses.dtype)
         return jnp.sum(weights * losses), jax.tree.map(lambda leaf: leaf[-1], aux)
 
-    def task_gradient(params: Params, task: Any, key: Array) -> tuple[Params, dict[str, Array]]:
+    def task_gradient(
+        params: Params, task: Any, key: Array, step: Array
+    ) -> tuple[Params, dict[str, Array]]:
         _, record, trace = run(problem, inner, params, task, key, mapping.tile)
 
-        def meta_gradient(params: Params, record: Record) -> tuple[Any, Params]:
+        def meta_gradient(params: Params, record: Record, step: Array) -> tuple[Any, Params]:
+            order = first_order(step) if callable(first_order) else first_order
+
             def objective(params: Params) -> tuple[Array, Any]:
                 if step_weights:
-                    return multi_step_loss(params, record)
-                adapted = replay(problem, inner, params, record, first_order)
+                    return multi_step_loss(params, record, order)
+                adapted = replay(problem, inner, params, record, order)
                 return problem.outer_loss(adapted, record.judged)
 
             return jax.value_and_grad(objective, has_aux=True)(params)
 
-        (loss, aux), grads = tiled(meta_gradient, mapping.tile)(params, record)
+        (loss, aux), grads = tiled(meta_gradient, mapping.tile)(params, record, step)
         return grads, {**trace_metrics(trace), "outer_loss": loss, **aux}
 
     return from_task_gradient(problem, inner, outer, tasks, mapping, task_gradient)

@@ -37,7 +37,10 @@ def reptile(
     if inner.steps < 1:
         raise ValueError(f"inner steps: Reptile needs at least 1, got {inner.steps}")
 
-    def task_gradient(params: Params, task: Any, key: Array) -> tuple[Params, dict[str, Array]]:
+    def task_gradient(
+        params: Params, task: Any, key: Array, step: Array
+    ) -> tuple[Params, dict[str, Array]]:
+        del step
         adapted, record, trace = run(problem, inner, params, task, key, mapping.tile)
         loss, aux = problem.outer_loss(adapted, record.judged)
         grads = jax.tree.map(jnp.subtract, params, adapted)

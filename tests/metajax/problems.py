@@ -27,6 +27,25 @@ def quadratic(spread: float = 1.0) -> mj.Problem:
     )
 
 
+def parted(slow: str, fast: str) -> mj.Problem:
+    """The quadratic in two named parts: one is θ, the other is added to two axes of it."""
+    whole = quadratic()
+
+    def of_whole(function):
+        def call(params, *args):
+            part = jnp.concatenate([jnp.zeros_like(params[fast][:1]), params[fast]])
+            return function({"theta": params[slow] + part}, *args)
+
+        return call
+
+    return whole._replace(
+        init=lambda key: {slow: whole.init(key)["theta"], fast: jnp.zeros(2)},
+        collect=of_whole(whole.collect),
+        inner_loss=of_whole(whole.inner_loss),
+        outer_loss=of_whole(whole.outer_loss),
+    )
+
+
 def point(surrogate: str = "lvc", episodes: int = 4, horizon: int = 6) -> mj.Problem:
     """Two action dimensions, more than one step, a small network."""
     env = envs.make("point", horizon=horizon)
@@ -34,7 +53,9 @@ def point(surrogate: str = "lvc", episodes: int = 4, horizon: int = 6) -> mj.Pro
     return mj.policy_gradient(env, network, episodes=episodes, surrogate=surrogate, entropy=0.01)
 
 
-def gridworld(baseline: str = "mean") -> mj.Problem:
+def gridworld(baseline: str = "mean", context: int = 0) -> mj.Problem:
     env = envs.make("gridworld", horizon=6)
     network = mj.networks.mlp_policy(env.action_space, (8,))
+    if context:
+        network = mj.networks.Conditioned(network, context)
     return mj.policy_gradient(env, network, episodes=4, baseline=baseline)

@@ -1,8 +1,10 @@
 """Every algorithm: its meta-gradient in closed form, one trace, task isolation, safety at zero."""
 
 import inspect
+from functools import partial
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -17,35 +19,75 @@ WEIGHTS = (0.5, 0.0, 2.0)  # of the losses after each step
 
 ALGORITHMS = {
     "maml": mj.maml,
-    "fomaml": lambda *args, **kwargs: mj.maml(*args, first_order=True, **kwargs),
+    "fomaml": partial(mj.maml, first_order=True),
+    "annealed": partial(mj.maml, first_order=lambda step: step < 1),
     "multi-step": lambda problem, inner, *args, **kwargs: mj.maml(
         problem, inner, *args, step_weights=WEIGHTS[: inner.steps], **kwargs
     ),
+    "meta_sgd": mj.meta_sgd,
+    "rates-per-step": partial(mj.meta_sgd, per_step=True),
+    "anil": partial(mj.anil, head=lambda path: path == "head" or "Dense_1" in path),
+    "cavia": mj.cavia,
     "reptile": mj.reptile,
     "multitask": mj.multitask,
 }
 
 
+EVERYWHERE, LAST_TWO = np.eye(3), np.diag([0.0, 1.0, 1.0])  # where θ moves
+
+# Whose derivatives are those of others.
+BORROWED = ("annealed", "rates-per-step", "multitask")
+
+
+def quadratic(name):
+    parts = {"anil": ("body", "head"), "cavia": ("network", "context")}
+    return problems.parted(*parts[name]) if name in parts else problems.quadratic()
+
+
 def expected_meta_gradient(name, theta, centre):
-    """On a quadratic θ_K − c = M_K (θ − c) with M_K = (I − αA)^K, in double precision."""
+    """On a quadratic θ_K − c = M_K (θ − c) with M_K = (I − αA)^K, in double precision.
+
+    Of all meta-parameters, in the order of their names.
+    """
     curvature = np.asarray(problems.CURVATURE, np.float64)
     offset = np.asarray(theta, np.float64) - np.asarray(centre, np.float64)
-    path = [np.linalg.matrix_power(np.eye(3) - RATE * curvature, k + 1) for k in range(STEPS)]
-    contraction = path[-1]
+
+    def contraction(steps, moves=EVERYWHERE):
+        return np.linalg.matrix_power(np.eye(3) - RATE * moves @ curvature, steps)
+
+    def through(steps, moves=EVERYWHERE):
+        last = contraction(steps, moves)
+        return last.T @ curvature @ last @ offset
+
+    def of_rates():
+        """(K, 3): how the loss changes with the factor of each parameter at each step."""
+        judged = curvature @ contraction(STEPS) @ offset
+        return [
+            -RATE * (curvature @ contraction(k) @ offset) * (contraction(STEPS - 1 - k).T @ judged)
+            for k in range(STEPS)
+        ]
+
     return {
-        "maml": contraction.T @ curvature @ contraction @ offset,
-        "fomaml": curvature @ contraction @ offset,
-        "multi-step": sum(
-            w * m.T @ curvature @ m @ offset for w, m in zip(WEIGHTS, path, strict=True)
-        ),
-        "reptile": offset - contraction @ offset,
-        "multitask": curvature @ offset,
-    }[name]
+        "maml": lambda: through(STEPS),
+        "fomaml": lambda: curvature @ contraction(STEPS) @ offset,
+        "annealed": lambda: curvature @ contraction(STEPS) @ offset,
+        "multi-step": lambda: sum(w * through(k + 1) for k, w in enumerate(WEIGHTS)),
+        "meta_sgd": lambda: np.concatenate([through(STEPS), np.sum(of_rates(), axis=0)]),
+        "rates-per-step": lambda: np.concatenate([through(STEPS), np.sum(of_rates(), axis=1)]),
+        "anil": lambda: np.concatenate([through(STEPS, LAST_TWO), through(STEPS, LAST_TWO)[1:]]),
+        "cavia": lambda: np.concatenate([np.zeros(2), through(STEPS, LAST_TWO)]),
+        "reptile": lambda: offset - contraction(STEPS) @ offset,
+        "multitask": lambda: curvature @ offset,
+    }[name]()
 
 
 def build(name, problem, tasks=4, outer=None, inner=None, **kwargs):
     inner = inner or mj.sgd(RATE, STEPS)
     return ALGORITHMS[name](problem, inner, outer or optax.sgd(1.0), tasks, **kwargs)
+
+
+def flat(tree):
+    return np.asarray(jax.flatten_util.ravel_pytree(tree)[0])
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (0.0, 0.0, 0.0), (1.0, -1.0, 1.0)])
@@ -65,36 +107,43 @@ def test_every_public_algorithm_is_tested_here_and_has_one_signature():
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_meta_gradient_is_the_closed_form_of_a_quadratic(name):
-    problem = problems.quadratic()
+    problem = quadratic(name)
     with jax.enable_x64(True):
         learner = build(name, problem)
         state = learner.init(jax.random.key(0))
         after, _ = jax.jit(learner.update)(state)
         keys = jax.random.split(jax.random.fold_in(state.key, 0), 4)
         centres = [problem.sample_task(jax.random.split(key)[0])["centre"] for key in keys]
-        expected = np.mean(
-            [expected_meta_gradient(name, state.params["theta"], c) for c in centres], axis=0
-        )
-        actual = np.asarray(state.params["theta"] - after.params["theta"])
+        theta = jax.tree.leaves(problem_parameters(state.params))[0]
+        expected = np.mean([expected_meta_gradient(name, theta, c) for c in centres], axis=0)
+        actual = flat(state.params) - flat(after.params)
     assert np.linalg.norm(actual - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+def problem_parameters(params):
+    """Those that are θ: not the rates beside them, nor the part that starts at 0."""
+    for name in ("params", "body", "network"):
+        params = params.get(name, params) if isinstance(params, dict) else params
+    return params
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_meta_gradient_does_not_grow_with_the_meta_batch(name):
-    problem = problems.quadratic(spread=0.0)  # every task is the same
+    same = {"centre": jnp.ones(3)}
+    problem = quadratic(name)._replace(sample_task=lambda key: same)
 
     def gradient(tasks):
         learner = build(name, problem, tasks)
         state = learner.init(jax.random.key(0))
-        return state.params["theta"] - learner.update(state)[0].params["theta"]
+        return flat(state.params) - flat(jax.jit(learner.update)(state)[0].params)
 
-    np.testing.assert_allclose(gradient(1), gradient(16), rtol=1e-5)
+    np.testing.assert_allclose(gradient(1), gradient(16), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_whole_run_traces_once(name):
     traces = []
-    problem = problems.quadratic()
+    problem = quadratic(name)
 
     def sample_task(key):
         traces.append(key)
@@ -107,6 +156,16 @@ def test_a_whole_run_traces_once(name):
         state, _ = update(state)
     assert len(traces) == 1
     assert int(state.step) == 3
+
+
+def test_annealing_takes_the_second_order_from_the_step_that_its_schedule_says():
+    learners = {name: build(name, problems.quadratic()) for name in ("annealed", "fomaml", "maml")}
+    updates = {name: jax.jit(learner.update) for name, learner in learners.items()}
+    state = learners["annealed"].init(jax.random.key(0))
+    for name in ("fomaml", "maml"):
+        expected, _ = updates[name](state)
+        state, _ = updates["annealed"](state)
+        np.testing.assert_allclose(state.params["theta"], expected.params["theta"], rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -165,11 +224,15 @@ def rewardless(problem):
     return problem._replace(collect=collect)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("inner", [mj.sgd(1.0, 2), mj.adam(0.1, 2)], ids=["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("name", "inner"),
+    [*((name, "adam") for name in ALGORITHMS if name not in BORROWED), ("maml", "sgd")],
+)
 def test_task_without_gradient_gives_a_finite_meta_gradient(name, inner):
     outer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
-    learner = build(name, rewardless(problems.gridworld()), 2, outer, inner)
+    inner = {"sgd": mj.sgd(1.0, 2), "adam": mj.adam(0.1, 2)}[inner]
+    problem = rewardless(problems.gridworld(context=2 if name == "cavia" else 0))
+    learner = build(name, problem, 2, outer, inner)
     state = learner.init(jax.random.key(0))
     after, metrics = jax.jit(learner.update)(state)
     assert np.isfinite(metrics["gradient_norm"])
@@ -185,6 +248,28 @@ def test_reptile_without_an_inner_step_is_refused():
 def test_negative_inner_steps_are_refused():
     with pytest.raises(ValueError, match="inner steps: expected at least 0, got -1"):
         mj.maml(problems.quadratic(), mj.sgd(0.1, steps=-1), optax.sgd(0.1), 4)
+
+
+@pytest.mark.parametrize(
+    ("learner", "message"),
+    [
+        (lambda *given: mj.anil(*given, head=lambda path: False), "some of theta, got none"),
+        (mj.cavia, "some of theta, got none"),
+    ],
+)
+def test_fast_parameters_that_do_not_exist_are_refused(learner, message):
+    with pytest.raises(ValueError, match=f"fast parameters: expected {message}"):
+        learner(problems.quadratic(), mj.sgd(0.1), optax.sgd(0.1), 4)
+
+
+def test_rates_for_no_step_are_refused():
+    with pytest.raises(ValueError, match="rates per step need at least 1, got 0"):
+        mj.meta_sgd(problems.quadratic(), mj.sgd(0.1, 0), optax.sgd(0.1), 4, per_step=True)
+
+
+def test_context_without_a_size_is_refused():
+    with pytest.raises(ValueError, match="context: expected a size of at least 1, got 0"):
+        mj.networks.Conditioned(mj.networks.MLP((4, 1)), 0)
 
 
 def test_maml_learns_an_initialisation_that_one_step_adapts():

@@ -1,0 +1,39 @@
+"""ANIL (Raghu et al. 2020): almost no inner loop, only the head adapts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import optax
+
+from ..inner import Inner
+from ..mapping import Mapping
+from ..types import MetaLearner, Problem
+from .maml import maml
+
+__all__ = ["anil"]
+
+
+def anil(
+    problem: Problem,
+    inner: Inner,
+    outer: optax.GradientTransformation,
+    tasks: int,
+    *,
+    head: Callable[[str], bool],
+    mapping: Mapping = Mapping(),
+) -> MetaLearner:
+    """MAML whose inner steps change the parameters of the `head` alone; the body is slow.
+
+    Args:
+        problem: what is learned over.
+        inner: the inner optimiser.
+        outer: the outer optimiser, of head and body.
+        tasks: N, tasks of one update.
+        head: whether the parameter of a path, such as "params/Dense_2/kernel", is the head's.
+        mapping: how tasks are laid on hardware.
+
+    Raises:
+        ValueError: a size that cannot be, or a head without parameters.
+    """
+    return maml(problem, inner._replace(fast=head), outer, tasks, mapping=mapping)
