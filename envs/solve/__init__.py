@@ -8,7 +8,7 @@ An agent without a heading moves up, right, down or left; one with a heading () 
 directions, turns left (0), turns right (1) or moves forward (2).
 """
 
-from .distances import UNREACHABLE, distances, shortest_path
+from .distances import UNREACHABLE, distances, maze_distances, shortest_path
 from .fills import (
     direction_to,
     distance,
@@ -28,6 +28,7 @@ __all__ = [
     "heading_action",
     "heading_distance",
     "heading_plan",
+    "maze_distances",
     "plan",
     "shortest_path",
     "solvable",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from ..grids import DOWN, LEFT, RIGHT, UP, moved, unpack
 
-__all__ = ["UNREACHABLE", "distances", "shortest_path"]
+__all__ = ["UNREACHABLE", "distances", "maze_distances", "shortest_path"]
 
 Array = jax.Array
 
@@ -21,9 +23,8 @@ def distances(walls: Array, goal: Array) -> Array:
     UNREACHABLE at walls and where there is no path.
 
     On a chessboard every move changes colour. The squares of the goal's colour are an even number
-    of moves away, so they are filled by two moves a trip, half a row of bits, and count the trips
-    for which they are not filled yet. The counters are in Gray code, a plane of bits a digit: of
-    any count only one digit changes. A square of the other colour is a move from one of them.
+    of moves away, so they are filled by two moves a trip, half a row of bits. A square of the other
+    colour is a move from one of them.
     """
     high, words = walls.shape
     wide = 32 * words
@@ -37,7 +38,75 @@ def distances(walls: Array, goal: Array) -> Array:
     late_bits = jnp.where(late, ~same.dtype.type(0), same.dtype.type(0))[:, None]
 
     def two_moves(filled: Array) -> Array:
-        return _beside(_beside(filled, late_bits) & other, ~late_bits) & same
+        # A square alone has no neighbour to come back to it from.
+        return filled | _beside(_beside(filled, late_bits) & other, ~late_bits) & same
+
+    pair = goal[1] >> 1
+    here = (row == goal[0])[:, None] & (jnp.arange(same.shape[1]) == pair // bits)[None]
+    first = jnp.where(here, same.dtype.type(1) << (pair % bits).astype(same.dtype), 0) & same
+    even = _moves_by_twos(two_moves, first)
+    far = jnp.full_like(even, _FAR)
+    pairs = jnp.where(late[:, None], far, even), jnp.where(late[:, None], even, far)
+    return _all_squares(walls, jnp.stack(pairs, axis=-1).reshape(high, -1)[:, :wide])
+
+
+def maze_distances(walls: Array, goal: Array) -> Array:
+    """As `distances`, of a maze of cells: for half its work.
+
+    A maze of cells is what a generator of `mazes` draws, braided or not: what is open are cells, on
+    odd rows and columns, and squares between two neighbouring cells. The fill then needs to know of
+    the cells alone, which are two moves apart.
+
+    Args:
+      walls: uint32 [2 * cells_high + 1, words], of at most 2 words.
+      goal: (2,) int32, a cell.
+
+    Raises:
+      ValueError: an even number of rows, or more than 2 words.
+    """
+    high, words = walls.shape
+    if high % 2 == 0 or words > 2:
+        raise ValueError(
+            f"walls: got {walls.shape}, expected an odd number of rows and 1 or 2 words"
+        )
+    between, cells = _halves(~walls[1::2])
+    below = _halves(~walls[2::2])[1]
+    one = cells.dtype.type(1)
+    right = between >> one  # whether a cell is joined to the one on its right
+
+    def two_moves(filled: Array) -> Array:
+        across = (filled & right) << one | filled >> one & right
+        padded = jnp.pad(filled, ((0, 1), (0, 0)))[1:] & below
+        return filled | across | padded | jnp.pad(filled & below, ((1, 0), (0, 0)))[:-1]
+
+    row = jnp.arange(cells.shape[0], dtype=jnp.int32)[:, None]
+    bit = one << (goal[1] >> 1).astype(cells.dtype)
+    first = jnp.where(row == goal[0] >> 1, bit, cells.dtype.type(0)) & cells
+    steps = _moves_by_twos(two_moves, first)[:, : 16 * words]
+    even = jnp.full((high, 32 * words), _FAR, jnp.int32).at[1::2, 1::2].set(steps)
+    return _all_squares(walls, even)
+
+
+def _all_squares(walls: Array, even: Array) -> Array:
+    """Distances, int32 [H, W], from those of every second square, the others being _FAR."""
+    padded = jnp.pad(even, 1, constant_values=_FAR)
+    beside = jnp.minimum(
+        jnp.minimum(padded[:-2, 1:-1], padded[2:, 1:-1]),
+        jnp.minimum(padded[1:-1, :-2], padded[1:-1, 2:]),
+    )
+    found = jnp.minimum(even, beside + 1)
+    is_open = ~unpack(walls, even.shape[1])
+    return jnp.where((found < _FAR) & is_open, found, jnp.int32(UNREACHABLE))
+
+
+def _moves_by_twos(two_moves: Callable[[Array], Array], first: Array) -> Array:
+    """How many moves it takes to fill each square, int32 [H, bits]; _FAR where it is never filled.
+
+    `two_moves` grows a set of squares, uint [H, words], by what is two moves away; `first` is where
+    it begins. The squares count the trips for which they are not filled yet. The counters are in
+    Gray code, a plane of bits a digit: of any count only one digit changes.
+    """
+    none = first.dtype.type(0)
 
     def trip(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         filled, low = carry
@@ -51,31 +120,22 @@ def distances(walls: Array, goal: Array) -> Array:
         filled, low = jax.lax.fori_loop(0, len(_DIGIT_CHANGED), trip, (filled, low))
         blocks = blocks + 1
         changes = (blocks & -blocks) >> jnp.arange(len(high_planes), dtype=jnp.int32) == 1
-        flips = jnp.where(changes[:, None, None], ~filled[None], same.dtype.type(0))
+        flips = jnp.where(changes[:, None, None], ~filled[None], none)
         further = two_moves(filled)
         return further, low, high_planes ^ flips, blocks, jnp.any(further != filled)
 
-    pair = goal[1] >> 1
-    here = (row == goal[0])[:, None] & (jnp.arange(same.shape[1]) == pair // bits)[None]
-    filled = jnp.where(here, same.dtype.type(1) << (pair % bits).astype(same.dtype), 0) & same
-    digits = max((high * wide // 2).bit_length(), _LOW_DIGITS + 1)
-    planes = jnp.zeros((digits, *same.shape), same.dtype)
-    start = (filled, planes[:_LOW_DIGITS], planes[_LOW_DIGITS:], jnp.int32(0), jnp.array(True))
+    squares = first.size * first.dtype.itemsize * 8
+    digits = max(squares.bit_length(), _LOW_DIGITS + 1)
+    planes = jnp.zeros((digits, *first.shape), first.dtype)
+    start = (first, planes[:_LOW_DIGITS], planes[_LOW_DIGITS:], jnp.int32(0), jnp.array(True))
     filled, low, high_planes, _, _ = jax.lax.while_loop(lambda carry: carry[-1], block, start)
 
-    steps, digit = jnp.zeros((high, same.shape[1] * bits), jnp.int32), jnp.zeros_like(same)
+    filled_bits = _unpacked(filled)
+    steps, digit = jnp.zeros_like(filled_bits), jnp.zeros_like(first)
     for plane in reversed([*low, *high_planes]):
         digit = digit ^ plane
         steps = 2 * steps + _unpacked(digit)
-    even, far = jnp.where(_unpacked(filled) == 1, 2 * steps, _FAR), jnp.full_like(steps, _FAR)
-    pairs = jnp.where(late[:, None], far, even), jnp.where(late[:, None], even, far)
-    even = jnp.stack(pairs, axis=-1).reshape(high, -1)[:, :wide]
-    even = jnp.pad(even, 1, constant_values=_FAR)
-    beside = jnp.minimum(
-        jnp.minimum(even[:-2, 1:-1], even[2:, 1:-1]), jnp.minimum(even[1:-1, :-2], even[1:-1, 2:])
-    )
-    found = jnp.minimum(even[1:-1, 1:-1], beside + 1)
-    return jnp.where((found < _FAR) & ~unpack(walls, wide), found, jnp.int32(UNREACHABLE))
+    return jnp.where(filled_bits == 1, 2 * steps, _FAR)
 
 
 _LOW_DIGITS = 4

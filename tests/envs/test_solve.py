@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import grids, solve
+from envs import grids, mazes, solve
 
 # high, wide, share of walls: mostly open, two words a row, a corridor
 GRIDS = [(7, 9, 0.25), (6, 40, 0.45), (1, 12, 0.1)]
@@ -78,6 +78,33 @@ def test_distances_are_those_of_breadth_first_search(high, wide, share):
             expected[square] = steps
         np.testing.assert_array_equal(found, expected)
         assert found.shape == (high, 32 * words.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("cells_high", "cells_wide", "share"), [(6, 5, 0.0), (4, 20, 0.7), (1, 1, 0)]
+)
+def test_distances_in_a_maze_of_cells_are_those_in_any_grid(cells_high, cells_wide, share):
+    solved = jax.jit(jax.vmap(solve.maze_distances, in_axes=(None, 0)))
+    any_grid = jax.jit(jax.vmap(solve.distances, in_axes=(None, 0)))
+    goals = [(2 * r + 1, 2 * c + 1) for r in range(cells_high) for c in range(cells_wide)]
+    goals = jnp.array(goals[:: 1 + len(goals) // 9], jnp.int32)
+    for seed in range(3):
+        key_maze, key_braid = jax.random.split(jax.random.key(seed))
+        walls = mazes.kruskal(key_maze, cells_high, cells_wide)
+        walls = mazes.braid(key_braid, walls, share)
+        np.testing.assert_array_equal(solved(walls, goals), any_grid(walls, goals))
+    # What no path leads to is out of reach.
+    alone = jax.vmap(lambda goal: grids.square_set(walls, goal))(goals)
+    for of in (solve.maze_distances, solve.distances):
+        found = np.asarray(jax.vmap(of)(~alone, goals))
+        assert (found == 0).sum() == len(goals)
+        assert ((found == 0) | (found == solve.UNREACHABLE)).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (9, 3)])
+def test_a_grid_that_is_no_maze_of_cells_is_refused(shape):
+    with pytest.raises(ValueError, match="expected an odd number of rows and 1 or 2 words"):
+        solve.maze_distances(jnp.zeros(shape, jnp.uint32), jnp.array([1, 1], jnp.int32))
 
 
 def _snake(high, wide):
