@@ -55,9 +55,9 @@ def sample_slip(key: Array, greatest: float) -> Array:
     return jax.random.uniform(key, (), jnp.float32, 0.0, greatest)
 
 
-def sample_rewards(key: Array, size: int, deviation: float) -> Array:
-    """What entering each square pays, float32 [size, size], N(0, deviation^2)."""
-    return deviation * jax.random.normal(key, (size, size), jnp.float32)
+def sample_rewards(key: Array, shape: tuple[int, int], deviation: float) -> Array:
+    """What being on each square after a step pays, float32 [H, W], N(0, deviation^2)."""
+    return deviation * jax.random.normal(key, shape, jnp.float32)
 
 
 def sample_horizon(key: Array, shortest: int, longest: int) -> Array:

@@ -133,7 +133,7 @@ class Gridworld:
         if self.slip:
             slip = sample_slip(key_slip, self.slip)
         if self.rewards:
-            rewards = sample_rewards(key_rewards, self.size, self.rewards)
+            rewards = sample_rewards(key_rewards, (self.size, self.size), self.rewards)
         return GridworldTask(walls, start, goal, horizon, controls, slip, rewards)
 
     def reset(self, key: Array, task: GridworldTask) -> tuple[GridworldState, TimeStep]:

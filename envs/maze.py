@@ -172,7 +172,7 @@ class Maze:
         if self.slip:
             slip = sample_slip(key_slip, self.slip)
         if self.rewards:
-            rewards = sample_rewards(key_rewards, self.size, self.rewards)
+            rewards = sample_rewards(key_rewards, (self.size, self.size), self.rewards)
         return MazeTask(walls, start, exit, horizon, heading, controls, slip, rewards)
 
     def reset(self, key: Array, task: MazeTask) -> tuple[MazeState, TimeStep]:

@@ -95,6 +95,9 @@ def padded(task: MiniGridTask, high: int, wide: int, objects: int) -> MiniGridTa
         )
 
     more = (0, objects - count)
+    rewards = task.rewards
+    if rewards is not None:
+        rewards = jnp.pad(rewards, ((0, high - rows), (0, wide - rewards.shape[1])))
     return MiniGridTask(
         walls=plane(task.walls, True),
         lava=plane(task.lava, False),
@@ -108,4 +111,7 @@ def padded(task: MiniGridTask, high: int, wide: int, objects: int) -> MiniGridTa
         answers=task.answers,
         fixed=task.fixed,
         horizon=task.horizon,
+        controls=task.controls,
+        slip=task.slip,
+        rewards=rewards,
     )

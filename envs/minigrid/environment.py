@@ -17,6 +17,16 @@ from ..core import (
     require,
     require_action,
     require_integer,
+    require_number,
+)
+from ..dynamics import (
+    action_for,
+    sample_controls,
+    sample_horizon,
+    sample_rewards,
+    sample_slip,
+    slipped,
+    steered,
 )
 from . import oracle
 from .levels import FAMILIES, Family
@@ -26,7 +36,10 @@ from .world import FORWARD, LEFT, MiniGridState, MiniGridTask, first_state, tran
 
 __all__ = ["MiniGrid"]
 
+
 Array = jax.Array
+
+_KNOBS = 0  # the stream of what a task varies, beside its level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +57,8 @@ class MiniGrid:
       agent's own square of the view, which MiniGrid always has 0.
     Action: int32 () in 0..6, turn left, turn right, forward, pick up, drop, toggle, done.
     Reward: float32 (), 1 - 0.9 * t / horizon with the step t = 1, 2, ... that succeeds, else 0.
-      Walking into an obstacle that moves, or into a wall where such are, costs 1.
+      Walking into an obstacle that moves, or into a wall where such are, costs 1. Where the task
+      has rewards, also the one of the square that the agent is on after the step.
     Termination: with success, in lava, on a wrong answer, on a collision. Truncation: after
       `task.horizon` steps that did not terminate (MiniGrid says both of a last step that does).
     Task: `MiniGridTask`, of one height, width and number of objects per `family`, `size` and
@@ -74,6 +88,10 @@ class MiniGrid:
     see_through_walls: bool | None = None  # whether nothing hides anything; None for MiniGrid's
     full: bool = False  # whether the agent sees the whole grid
     compass: bool = False  # whether the view tells the heading
+    shuffle_controls: bool = False  # whether a task permutes the actions
+    slip: float = 0.0  # greatest slip; a task's is uniform from 0 up to it
+    rewards: float = 0.0  # standard deviation of the rewards of a task's squares
+    shortest_horizon: int = 0  # horizons are uniform from here to horizon; 0: all are horizon
 
     def __post_init__(self) -> None:
         near = difflib.get_close_matches(str(self.family), FAMILIES) or list(FAMILIES)
@@ -88,6 +106,10 @@ class MiniGrid:
             require_integer("horizon", self.horizon, 1)
         require_integer("view", self.view, 3, WIDEST)
         require("view", self.view, self.view % 2 == 1, "an odd number")
+        require_number("slip", self.slip, 0, 1)
+        require_number("rewards", self.rewards, 0)
+        if self.shortest_horizon != 0:
+            require_integer("shortest_horizon", self.shortest_horizon, 1, self.max_horizon)
         require("compass", self.compass, not (self.compass and self.full), "a view to tell it in")
 
     @property
@@ -122,7 +144,22 @@ class MiniGrid:
 
     def sample_task(self, key: Array) -> MiniGridTask:
         task = self._family.draw(key, *self._level)
-        return dataclasses.replace(task, horizon=jnp.array(self.max_horizon, jnp.int32))
+        key_controls, key_slip, key_rewards, key_horizon = jax.random.split(
+            jax.random.fold_in(key, _KNOBS), 4
+        )
+        horizon = jnp.array(self.max_horizon, jnp.int32)
+        if self.shortest_horizon:
+            horizon = sample_horizon(key_horizon, self.shortest_horizon, self.max_horizon)
+        controls = slip = rewards = None
+        if self.shuffle_controls:
+            controls = sample_controls(key_controls, self.action_space.n)
+        if self.slip:
+            slip = sample_slip(key_slip, self.slip)
+        if self.rewards:
+            rewards = sample_rewards(key_rewards, self.shape, self.rewards)
+        return dataclasses.replace(
+            task, horizon=horizon, controls=controls, slip=slip, rewards=rewards
+        )
 
     def reset(self, key: Array, task: MiniGridTask) -> tuple[MiniGridState, TimeStep]:
         del key
@@ -133,16 +170,21 @@ class MiniGrid:
         self, key: Array, state: MiniGridState, action: Array, task: MiniGridTask
     ) -> tuple[MiniGridState, TimeStep]:
         require_action(self.action_space, action)
+        key_slip, key_walk = jax.random.split(key)
+        action = steered(action, task.controls)
+        action = slipped(key_slip, action, task.slip, self.action_space.n)
         collision = jnp.array(False)
         if self._family.obstacles:
             action = jnp.where(action > FORWARD, LEFT, action)
             collision = (action == FORWARD) & blocked(state, task)
-            state = dataclasses.replace(state, squares=walk(key, state, task))
+            state = dataclasses.replace(state, squares=walk(key_walk, state, task))
         state, success, failure = transition(state, action, task)
         terminated = success | failure | collision
         truncated = (state.steps >= task.horizon) & ~terminated
         reward = jnp.where(success, _success_reward(state.steps, task.horizon), jnp.float32(0))
         reward = jnp.where(collision, jnp.float32(-1), reward)
+        if task.rewards is not None:
+            reward += task.rewards[state.position[0], state.position[1]]
         return state, TimeStep(self._observe(state, task), reward, terminated, truncated)
 
     def optimal_return(self, task: MiniGridTask) -> Array:
@@ -150,7 +192,8 @@ class MiniGrid:
 
         Raises:
           ValueError: a family without an oracle: one with moving obstacles, or one in which an
-            object is to be picked up behind a door. A task of the latter among others gives NaN.
+            object is to be picked up behind a door; or a task that slips or pays by square. A task
+            of such a family among others gives NaN.
         """
         steps, _ = self._plan(first_state(task), task)
         reward = _success_reward(jnp.minimum(steps, task.horizon), task.horizon)
@@ -163,11 +206,14 @@ class MiniGrid:
         Raises:
           ValueError: as `optimal_return`.
         """
-        return self._plan(state, task)[1]
+        return action_for(self._plan(state, task)[1], task.controls)
 
     def _plan(self, state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:
         solved = [name for name, family in FAMILIES.items() if family.solved]
         require("family", self.family, self.family in solved, f"one with an oracle: {solved}")
+        for name in ("slip", "rewards"):
+            value = getattr(task, name)
+            require(f"task.{name}", value, value is None, "none where a level is to be solved")
         return oracle.plan(state, task)
 
     def _observe(self, state: MiniGridState, task: MiniGridTask) -> Array:

@@ -36,7 +36,7 @@ NOWHERE = -64  # row and column of what is not on the grid: outside every view
 
 @pytree_dataclass
 class MiniGridTask:
-    """One level: what `MiniGrid.reset` and `MiniGrid.step` are told."""
+    """One level: what `MiniGrid.reset` and `MiniGrid.step` are told; None is not varied."""
 
     walls: Array  # [H, words] uint32, packed rows
     lava: Array  # [H, words] uint32, packed rows; does not count under a wall
@@ -50,6 +50,9 @@ class MiniGridTask:
     answers: Array  # [2, 2] int32, squares that end the level: the right one, then the wrong one
     fixed: Array  # () bool, whether nothing can be picked up
     horizon: Array  # () int32, steps before an episode is truncated
+    controls: Array | None = None  # [7] int32, action a does what action controls[a] does elsewhere
+    slip: Array | None = None  # () float32, how likely a step takes a random action instead
+    rewards: Array | None = None  # [H, W] float32, paid besides for where the agent is after a step
 
 
 @pytree_dataclass

@@ -55,6 +55,41 @@ def _drawn(name, count):
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(LEVELS[name][0].sample_task))(keys))
 
 
+def test_a_task_may_permute_its_controls_slip_and_pay_by_square():
+    plain = MiniGrid("empty-random", size=5)
+    env = dataclasses.replace(
+        plain, shuffle_controls=True, rewards=0.5, slip=0.9, shortest_horizon=50
+    )
+    keys = jax.random.split(jax.random.key(0), 64)
+    tasks = jax.jit(jax.vmap(env.sample_task))(keys)
+    assert (np.sort(tasks.controls, axis=1) == np.arange(7)).all()
+    assert len(np.unique(tasks.controls, axis=0)) > 32
+    assert 0.3 < np.asarray(tasks.slip).mean() < 0.6
+    assert set(np.asarray(tasks.horizon).tolist()) <= set(range(50, 101))
+    task = dataclasses.replace(_some(tasks, 0), slip=jnp.float32(0))
+    same = dataclasses.replace(task, controls=None, slip=None, rewards=None)
+    step, plain_step = jax.jit(env.step), jax.jit(plain.step)
+    state, _ = env.reset(keys[0], task)
+    for action in [2, 1, 2, 0, 2, 2, 1, 2]:
+        sent = int(np.argmax(np.asarray(task.controls) == action))
+        expected, timestep = plain_step(keys[0], state, jnp.int32(action), same)
+        state, paid = step(keys[0], state, jnp.int32(sent), task)
+        jax.tree.map(np.testing.assert_array_equal, state, expected)
+        square = tuple(np.asarray(state.position).tolist())
+        assert paid.reward == pytest.approx(timestep.reward + task.rewards[square])
+        np.testing.assert_array_equal(paid.observation, timestep.observation)
+    # A step that surely slips does each of the seven actions as often.
+    sure = dataclasses.replace(task, slip=jnp.float32(1))
+    start, _ = env.reset(keys[0], sure)
+    turned = jax.jit(jax.vmap(lambda key: env.step(key, start, jnp.int32(0), sure)[0].heading))(
+        jax.random.split(jax.random.key(1), 2800)
+    )
+    counts = np.bincount((np.asarray(turned) - int(start.heading)) % 4, minlength=4)
+    assert (np.abs(counts[[1, 3]] - 400) < 4 * np.sqrt(400)).all()
+    with pytest.raises(ValueError, match=r"task.slip: .*, expected none where a level is to be"):
+        env.optimal_return(task)
+
+
 def _some(tree, index):
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
