@@ -6,6 +6,8 @@ from . import estimators as estimators
 from . import networks as networks
 from .algorithms import anil as anil
 from .algorithms import cavia as cavia
+from .algorithms import emaml as emaml
+from .algorithms import imaml as imaml
 from .algorithms import maml as maml
 from .algorithms import meta_sgd as meta_sgd
 from .algorithms import multitask as multitask

@@ -123,7 +123,7 @@ def _list(arguments: list[str]) -> int:
     for title, lines in sections.items():
         print(title)
         for name, line in lines.items():
-            print(f"  {name:<14}{line}")
+            print(f"  {name:<16}{line}")
     return 0
 
 

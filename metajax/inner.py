@@ -27,7 +27,18 @@ import optax
 from .mapping import tiled
 from .types import Batch, Params, Problem, Trace, pytree_dataclass
 
-__all__ = ["Inner", "Record", "adam", "descend", "merge", "replay", "replay_path", "run", "sgd"]
+__all__ = [
+    "Inner",
+    "Record",
+    "adam",
+    "descend",
+    "hessian_product",
+    "merge",
+    "replay",
+    "replay_path",
+    "run",
+    "sgd",
+]
 
 Array = jax.Array
 Order = bool | Array  # whether a derivative is of first order
@@ -112,6 +123,22 @@ def descend(
         return optax.apply_updates(params, updates), opt_state
 
 
+def _loss_of_parts(loss: Callable[..., Any]) -> Callable[[Params, Params, Batch], Array]:
+    return lambda fast, slow, batch: loss(merge(fast, slow), batch)[0]
+
+
+def hessian_product(
+    loss: Callable[..., Any], fast: Params, slow: Params, batch: Batch, vector: Params
+) -> tuple[Params, Params]:
+    """∂²loss/∂fast² · vector and ∂²loss/∂slow∂fast · vector.
+
+    The Hessian is symmetric, so the products are the forward-mode derivative of the whole gradient
+    as the fast parameters move.
+    """
+    gradient = jax.grad(_loss_of_parts(loss), argnums=(0, 1))
+    return jax.jvp(lambda fast: gradient(fast, slow, batch), (fast,), (vector,))[1]
+
+
 @pytree_dataclass
 class Record:
     """One task's adaptation: enough to differentiate it without running it again."""
@@ -166,10 +193,6 @@ def run(
     return adapted, Record(batches, gradients, judged), trace
 
 
-def _loss_of_parts(loss: Callable[..., Any]) -> Callable[[Params, Params, Batch], Array]:
-    return lambda fast, slow, batch: loss(merge(fast, slow), batch)[0]
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recorded_gradient(
     loss: Callable[..., Any],
@@ -200,10 +223,7 @@ def _recorded_backward(loss: Callable[..., Any], residual: Any, cotangent: Param
     fast, slow, batch, first_order = residual
 
     def product() -> tuple[Params, Params]:
-        # The Hessian is symmetric, so its transpose is its forward-mode derivative: that of the
-        # whole gradient as the fast parameters move.
-        gradient = jax.grad(_loss_of_parts(loss), argnums=(0, 1))
-        return jax.jvp(lambda fast: gradient(fast, slow, batch), (fast,), (cotangent,))[1]
+        return hessian_product(loss, fast, slow, batch, cotangent)
 
     def nothing() -> tuple[Params, Params]:
         return jax.tree.map(jnp.zeros_like, (fast, slow))

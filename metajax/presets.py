@@ -13,32 +13,17 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
-import optax
 
 from envs import BernoulliBandit, Gridworld, Maze, PointNavigation, TabularMDP
 from envs.tasksets import sampler_of_side
 
-from .algorithms import maml, multitask, reptile
-from .algorithms.cavia import fixed_context
-from .algorithms.meta_sgd import learned_rates
-from .inner import Inner, sgd
+from .catalogue import ALGORITHMS, learners, network_of
 from .mapping import Mapping, task_mesh
-from .networks import MLP, Conditioned, Network, mlp_policy
+from .networks import MLP, mlp_policy
 from .problems import policy_gradient, regression
 from .types import MetaLearner, Problem
 
 __all__ = ["ALGORITHMS", "PRESETS", "Experiment", "TrainConfig", "build", "describe", "from_json"]
-
-ALGORITHMS = {
-    "maml": "MAML: second-order gradient through the inner steps (Finn et al. 2017)",
-    "fomaml": "MAML with the first-order gradient (Finn et al. 2017, section 5.2)",
-    "maml++": "MAML with a learned rate for each layer and inner step (Antoniou et al. 2019)",
-    "meta-sgd": "MAML with a learned rate for each parameter (Li et al. 2017)",
-    "anil": "MAML that adapts the last layer alone (Raghu et al. 2020)",
-    "cavia": "MAML that adapts a context vector alone (Zintgraf et al. 2019)",
-    "reptile": "Reptile: toward where adaptation ends (Nichol et al. 2018)",
-    "multitask": "joint training without inner steps, fine-tuned at evaluation",
-}
 
 _ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
 
@@ -71,10 +56,14 @@ class TrainConfig:
     """Gradient steps that adapt to a task."""
     step_weights: tuple[float, ...] = ()
     """Weight of the loss after each inner step (MAML++); by default the last step alone counts."""
-    first_order_updates: int = 0
+    annealing: int = 0
     """Updates with the first-order gradient before the second order begins (MAML++)."""
     context: int = 4
     """Size of the context vector of CAVIA."""
+    proximal: float = 1.0
+    """Strength of the pull toward the start in iMAML's inner problem."""
+    exploration: float = 1.0
+    """Weight of the credit for sampling in E-MAML."""
     final_rate: float = 1.0
     """Share of the outer rate that a cosine leaves at the end; 1 keeps it constant."""
     gradient_clip: float = 0.0
@@ -340,7 +329,7 @@ def _check(config: TrainConfig) -> None:
     for name in at_least_one:
         if getattr(config, name) < 1:
             raise ValueError(f"{name}: expected at least 1, got {getattr(config, name)}")
-    at_least_zero = ("inner_steps", "evaluation_steps", "first_order_updates")
+    at_least_zero = ("inner_steps", "evaluation_steps", "annealing")
     for name in (*at_least_zero, "gradient_clip", "skip"):
         if getattr(config, name, 0) < 0:
             raise ValueError(f"{name}: expected at least 0, got {getattr(config, name)}")
@@ -366,7 +355,7 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     """
     activation = _ACTIVATIONS[config.activation]
     if isinstance(config, RegressionConfig):
-        network = _network(config, MLP((*config.hidden, 1), activation))
+        network = network_of(config, MLP((*config.hidden, 1), activation))
         return (
             regression(network, shots=config.shots),
             regression(network, shots=config.shots, query=2 * config.shots),
@@ -377,7 +366,7 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     policy = mlp_policy(
         env.action_space, config.hidden, activation, config.skip, config.initial_std
     )
-    network = _network(config, policy)
+    network = network_of(config, policy)
 
     training = judging = env.sample_task
     if config.held_out:
@@ -408,29 +397,14 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     )
 
 
-def _network(config: TrainConfig, network: Network) -> Network:
-    return Conditioned(network, config.context) if config.algorithm == "cavia" else network
-
-
-def _adapting(config: TrainConfig, problem: Problem) -> tuple[Problem, Inner]:
-    """What the algorithm adapts, and with which rates."""
-    inner = sgd(config.inner_learning_rate, config.inner_steps)
-    head = f"Dense_{len(config.hidden)}"
-    adapting: dict[str, Callable[[], tuple[Problem, Inner]]] = {
-        "maml++": lambda: learned_rates(problem, inner, per_step=True),
-        "meta-sgd": lambda: learned_rates(problem, inner),
-        "anil": lambda: (problem, inner._replace(fast=lambda path: head in path.split("/"))),
-        "cavia": lambda: (problem, inner._replace(fast=Conditioned.is_context)),
-    }
-    return adapting.get(config.algorithm, lambda: (problem, inner))()
-
-
 def _devices(config: TrainConfig) -> int:
     """The devices asked for; otherwise as many as share the tasks evenly and are worth it."""
     import jax
 
     if config.devices is not None:
         return config.devices
+    if config.algorithm == "reptile-serial":
+        return 1
     if isinstance(config, RegressionConfig) and jax.default_backend() == "cpu":
         return 1  # an update takes less time than two devices need to meet
     return max(n for n in range(1, len(jax.devices()) + 1) if config.tasks % n == 0)
@@ -443,48 +417,15 @@ def build(config: TrainConfig) -> Experiment:
         ValueError: a value out of range, in one line.
     """
     _check(config)
-    (problem, inner), (joint, _), (judging, _) = (
-        _adapting(config, problem) for problem in _problems(config)
-    )
+    problems = _problems(config)
     mapping = Mapping(task_mesh(_devices(config)), config.chunk, config.tile)
-    rate = optax.cosine_decay_schedule(
-        config.outer_learning_rate, config.updates, config.final_rate
-    )
-    adam = optax.adam(rate)
-    if config.gradient_clip:
-        adam = optax.chain(optax.clip_by_global_norm(config.gradient_clip), adam)
-    if config.algorithm == "cavia":
-        adam = fixed_context(adam)
-    joint_learner = multitask(joint, inner, adam, config.tasks, mapping=mapping)
-    annealed = config.first_order_updates and config.algorithm != "fomaml"
-
-    def first_order(step: Any) -> Any:
-        return step < config.first_order_updates
-
-    learners: dict[str, Callable[[], MetaLearner]] = {
-        "reptile": lambda: reptile(problem, inner, optax.sgd(rate), config.tasks, mapping=mapping),
-        "multitask": lambda: joint_learner,
-    }
-
-    def of_maml() -> MetaLearner:
-        return maml(
-            problem,
-            inner,
-            adam,
-            config.tasks,
-            first_order=first_order if annealed else config.algorithm == "fomaml",
-            step_weights=config.step_weights,
-            mapping=mapping,
-        )
-
+    made = learners(config, problems, mapping)
     env = getattr(config, "env", None)
     return Experiment(
-        problem=judging,
-        learner=learners.get(config.algorithm, of_maml)(),
-        evaluation=lambda steps: maml(
-            judging, inner._replace(steps=steps), adam, config.tasks, mapping=mapping
-        ),
-        multitask=joint_learner,
+        problem=made.judging,
+        learner=made.learner,
+        evaluation=made.evaluation,
+        multitask=made.multitask,
         oracle=None if env is None else env.optimal_return,
         environment=env,
         mapping=mapping,

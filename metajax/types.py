@@ -45,6 +45,7 @@ class Problem(NamedTuple):
     samples: Callable[[Batch], Array] = lambda batch: jax.numpy.int32(
         0
     )  # environment steps or examples
+    log_prob: Callable[[Params, Batch], Array] | None = None  # -> () mean over the steps sampled
 
     @property
     def on_policy(self) -> bool:

@@ -2,9 +2,11 @@
 
 from .anil import anil as anil
 from .cavia import cavia as cavia
+from .emaml import emaml as emaml
+from .imaml import imaml as imaml
 from .maml import maml as maml
 from .meta_sgd import meta_sgd as meta_sgd
 from .multitask import multitask as multitask
 from .reptile import reptile as reptile
 
-__all__ = ["anil", "cavia", "maml", "meta_sgd", "multitask", "reptile"]
+__all__ = ["anil", "cavia", "emaml", "imaml", "maml", "meta_sgd", "multitask", "reptile"]

@@ -73,6 +73,7 @@ def learned_rates(problem: Problem, inner: Inner, per_step: bool = False) -> tup
             inner_loss=of_params(problem.inner_loss),
             outer_loss=of_params(problem.outer_loss),
             query=problem.query and of_params(problem.query),
+            log_prob=problem.log_prob and of_params(problem.log_prob),
         ),
         inner._replace(optimizer=optax.chain(inner.optimizer, factors), fast=fast),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import optax
 
 from ..inner import Inner, run
 from ..mapping import Mapping
-from ..types import MetaLearner, Params, Problem
+from ..types import MetaLearner, MetaState, Params, Problem
 from .core import from_task_gradient, trace_metrics
 
 __all__ = ["reptile"]
@@ -24,15 +25,19 @@ def reptile(
     outer: optax.GradientTransformation,
     tasks: int,
     *,
+    serial: bool = False,
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
     """The outer optimiser descends on mean over tasks of θ − θ_K (algorithm 2, batched).
 
     `optax.sgd(ε)` outside is the paper's θ ← θ + ε mean(θ_K − θ); Adam outside is its section 6.1
-    variant. The arguments are those of `maml`; one inner step is joint training.
+    variant. The arguments are those of `maml`; one inner step is joint training. With `serial` the
+    tasks of an update follow one another, each from where the last one moved the parameters
+    (algorithm 1): N steps of the outer optimiser, and of its schedule.
 
     Raises:
-        ValueError: a size that cannot be, or no inner step, which would never move.
+        ValueError: a size that cannot be, no inner step, which would never move, or tasks that
+            follow one another on more than one device.
     """
     if inner.steps < 1:
         raise ValueError(f"inner steps: Reptile needs at least 1, got {inner.steps}")
@@ -46,4 +51,22 @@ def reptile(
         grads = jax.tree.map(jnp.subtract, params, adapted)
         return grads, {**trace_metrics(trace), "outer_loss": loss, **aux}
 
-    return from_task_gradient(problem, inner, outer, tasks, mapping, task_gradient)
+    if not serial:
+        return from_task_gradient(problem, inner, outer, tasks, mapping, task_gradient)
+    mapping.check(tasks)
+    if mapping.devices > 1:
+        raise ValueError(f"serial: expected one device, got {mapping.devices}")
+    one = from_task_gradient(problem, inner, outer, 1, mapping, task_gradient)
+
+    def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
+        # A task's step is what its keys are drawn by: no two of a run have the same.
+        begin = dataclasses.replace(state, step=state.step * tasks)
+        end, metrics = jax.lax.scan(lambda state, _: one.update(state), begin, length=tasks)
+
+        def over_tasks(leaf: Array) -> Array:
+            is_count = jnp.issubdtype(leaf.dtype, jnp.integer)
+            return jnp.sum(leaf, dtype=leaf.dtype) if is_count else jnp.mean(leaf)
+
+        return dataclasses.replace(end, step=state.step + 1), jax.tree.map(over_tasks, metrics)
+
+    return one._replace(update=update)

@@ -120,13 +120,17 @@ def policy_gradient(
         advantage = generalised_advantages(played.reward, value, played.mask, discount, gae_lambda)
         return normalise(advantage, played.mask) if normalise_advantage else advantage
 
-    def loss(params: Params, batch: Trajectories) -> tuple[Array, dict[str, Array]]:
+    def policy(params: Params, batch: Trajectories) -> tuple[Any, Array]:
+        """The distribution parameters and log π of every step, (T, B, ...) and (T, B)."""
         flat = batch.observation.reshape(-1, *batch.observation.shape[2:])
         parameters = jax.tree.map(
             lambda leaf: leaf.reshape(*batch.mask.shape, *leaf.shape[1:]),
             network.apply(params, flat, ())[0],
         )
-        log_prob = distribution.log_prob(parameters, batch.action)
+        return parameters, distribution.log_prob(parameters, batch.action)
+
+    def loss(params: Params, batch: Trajectories) -> tuple[Array, dict[str, Array]]:
+        parameters, log_prob = policy(params, batch)
         mean_entropy = masked_mean(distribution.entropy(parameters), batch.mask)
         taken = jnp.maximum(jnp.sum(batch.mask), 1.0)
         value = -objective(log_prob, batch.advantage, batch.mask) / taken
@@ -142,4 +146,5 @@ def policy_gradient(
         outer_loss=loss,
         score=lambda batch: jnp.sum(batch.reward) / episodes,
         samples=lambda batch: jnp.sum(batch.mask).astype(jnp.int32),
+        log_prob=lambda params, batch: masked_mean(policy(params, batch)[1], batch.mask),
     )

@@ -78,24 +78,28 @@ def credit(name: str, episodes: Listing):
     return episodes.reward if name == "dice" else advantages(episodes)
 
 
-def expected_surrogate(surrogate, theta, at, credit, episodes: Listing):
-    """The surrogate of θ, expected over what θ' = `at` plays; surrogates are linear in credit."""
-    weighted = credit * probability(at, episodes)[None]
-    return surrogate(log_probs(theta, episodes), weighted, episodes.mask)
+def expected_surrogate(surrogate, theta, weight, credit, episodes: Listing):
+    """The surrogate of θ, expected over trajectories of such `weight` (M,): linear in credit."""
+    return surrogate(log_probs(theta, episodes), credit * weight[None], episodes.mask)
 
 
 def problem(name: str, surrogate, episodes: Listing) -> mj.Problem:
-    """Its batches are whole distributions: what is adapted to is an expectation, to the bit."""
+    """Its batches weigh all trajectories, by p_θ: what is adapted to is an expectation."""
     given = credit(name, episodes)
 
     def loss(theta, batch):
-        return -expected_surrogate(surrogate, theta, batch["at"], given, episodes), {}
+        return -expected_surrogate(surrogate, theta, batch["weight"], given, episodes), {}
+
+    def log_prob(theta, batch):
+        of_trajectory = jnp.sum(log_probs(theta, episodes) * episodes.mask, 0)
+        return jnp.sum(batch["weight"] * of_trajectory)
 
     return mj.Problem(
         sample_task=lambda key: (),
         init=partial(jax.random.normal, shape=(STATES, episodes.action.shape[-1], 2)),
-        collect=lambda theta, task, key: {"at": theta},
+        collect=lambda theta, task, key: {"weight": probability(theta, episodes)},
         inner_loss=loss,
         outer_loss=loss,
-        score=lambda batch: objective(batch["at"], episodes),
+        score=lambda batch: jnp.sum(batch["weight"] * jnp.sum(episodes.reward, 0)),
+        log_prob=log_prob,
     )

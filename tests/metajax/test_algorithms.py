@@ -15,6 +15,7 @@ import metajax as mj
 from metajax import algorithms
 
 STEPS, RATE = 3, 0.2
+STRENGTH = 2.0  # of the pull toward the start
 WEIGHTS = (0.5, 0.0, 2.0)  # of the losses after each step
 
 ALGORITHMS = {
@@ -28,6 +29,8 @@ ALGORITHMS = {
     "rates-per-step": partial(mj.meta_sgd, per_step=True),
     "anil": partial(mj.anil, head=lambda path: path == "head" or "Dense_1" in path),
     "cavia": mj.cavia,
+    "imaml": partial(mj.imaml, strength=STRENGTH, solver_steps=3),
+    "emaml": partial(mj.emaml, exploration=0.1),
     "reptile": mj.reptile,
     "multitask": mj.multitask,
 }
@@ -41,7 +44,11 @@ BORROWED = ("annealed", "rates-per-step", "multitask")
 
 def quadratic(name):
     parts = {"anil": ("body", "head"), "cavia": ("network", "context")}
-    return problems.parted(*parts[name]) if name in parts else problems.quadratic()
+    if name in parts:
+        return problems.parted(*parts[name])
+    if name == "emaml":
+        return problems.quadratic()._replace(log_prob=lambda params, _: jnp.sum(params["theta"]))
+    return problems.quadratic()
 
 
 def expected_meta_gradient(name, theta, centre):
@@ -67,7 +74,21 @@ def expected_meta_gradient(name, theta, centre):
             for k in range(STEPS)
         ]
 
+    def implicit():
+        """(I + A/λ)⁻¹ ∇L where the pulled steps end."""
+        now = offset
+        for _ in range(STEPS):
+            now = now - RATE * (curvature @ now + STRENGTH * (now - offset))
+        return np.linalg.solve(np.eye(3) + curvature / STRENGTH, curvature @ now)
+
+    def exploring():
+        """Its log-probability is Σ θ, its score −‖θ_K − c‖²."""
+        sampled = sum(contraction(k).T @ np.ones(3) for k in range(STEPS))
+        return through(STEPS) + 0.1 * np.sum((contraction(STEPS) @ offset) ** 2) * sampled
+
     return {
+        "imaml": implicit,
+        "emaml": exploring,
         "maml": lambda: through(STEPS),
         "fomaml": lambda: curvature @ contraction(STEPS) @ offset,
         "annealed": lambda: curvature @ contraction(STEPS) @ offset,
@@ -259,6 +280,50 @@ def test_negative_inner_steps_are_refused():
 )
 def test_fast_parameters_that_do_not_exist_are_refused(learner, message):
     with pytest.raises(ValueError, match=f"fast parameters: expected {message}"):
+        learner(problems.quadratic(), mj.sgd(0.1), optax.sgd(0.1), 4)
+
+
+def test_serial_reptile_is_one_task_after_another():
+    problem, inner, outer = problems.quadratic(), mj.sgd(RATE, STEPS), optax.adam(0.1)
+    serial = mj.reptile(problem, inner, outer, 4, serial=True)
+    one = mj.reptile(problem, inner, outer, 1)
+    state = expected = one.init(jax.random.key(0))
+    after_one = jax.jit(one.update)
+    for _ in range(8):
+        expected, _ = after_one(expected)
+    update = jax.jit(serial.update)
+    state, metrics = update(update(state)[0])
+    np.testing.assert_allclose(state.params["theta"], expected.params["theta"], rtol=1e-6)
+    assert int(state.step) == 2
+    assert int(metrics["env_steps"]) == 4 * (STEPS + 1)
+
+
+def test_imaml_takes_as_much_memory_for_many_inner_steps_as_for_few():
+    problem = mj.regression(mj.networks.MLP((32, 32, 1)))
+
+    def temporary_bytes(steps):
+        learner = mj.imaml(problem, mj.sgd(0.01, steps), optax.sgd(1.0), 8)
+        state = jax.eval_shape(learner.init, jax.random.key(0))
+        compiled = jax.jit(learner.update).lower(state).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(64) <= 1.1 * temporary_bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("learner", "message"),
+    [
+        (partial(mj.imaml, strength=0.0), "proximal strength: expected above 0, got 0.0"),
+        (partial(mj.imaml, solver_steps=0), "solver steps: expected at least 1, got 0"),
+        (mj.emaml, "E-MAML needs one that samples"),
+        (
+            partial(mj.reptile, serial=True, mapping=mj.Mapping(mj.task_mesh(2))),
+            "serial: expected one device, got 2",
+        ),
+    ],
+)
+def test_what_an_algorithm_cannot_do_is_refused(learner, message):
+    with pytest.raises(ValueError, match=message):
         learner(problems.quadratic(), mj.sgd(0.1), optax.sgd(0.1), 4)
 
 

@@ -12,6 +12,8 @@ import pytest
 
 import metajax as mj
 from metajax import estimators
+from metajax.algorithms.emaml import exploring_loss
+from metajax.inner import Record
 
 half = partial(estimators.loaded_dice_surrogate, dice_lambda=0.5)
 none = partial(estimators.loaded_dice_surrogate, dice_lambda=0.0)
@@ -32,13 +34,15 @@ def double():
 def derivatives(theta, episodes):
     """name -> expected gradient and Hessian; those of J; and each trajectory's g_t, (T, M, P)."""
 
+    weight = enumerated.probability(theta, episodes)
+
     def both(of):
         return jax.grad(of)(theta).reshape(-1), hessian(of, theta)
 
     out = {
         name: both(
             lambda t, name=name: enumerated.expected_surrogate(
-                CASES[name], t, theta, enumerated.credit(name, episodes), episodes
+                CASES[name], t, weight, enumerated.credit(name, episodes), episodes
             )
         )
         for name in CASES
@@ -143,4 +147,58 @@ def test_maml_on_biased_estimators_misses_what_their_hessian_misses(name, taken)
     judged = np.asarray(jax.grad(enumerated.objective)(adapted, episodes)).reshape(-1)
     expected = judged + RATE * curvature @ judged
     actual = meta_gradient(name, 1, theta, episodes).reshape(-1)
+    assert relative_error(actual, expected) < 1e-12
+
+
+def sampled_objective(theta, steps, credit, episodes):
+    """E[J(θ_K)], each step on one trajectory: all of them, by their probability."""
+    if steps == 0:
+        return enumerated.objective(theta, episodes)
+
+    def after(weight):
+        gradient = jax.grad(enumerated.expected_surrogate, argnums=1)
+        step = gradient(estimators.log_prob_surrogate, theta, weight, credit, episodes)
+        return sampled_objective(theta + RATE * step, steps - 1, credit, episodes)
+
+    reached = jax.vmap(after)(jnp.eye(episodes.chance.size))
+    return jnp.sum(enumerated.probability(theta, episodes) * reached)
+
+
+def expected_e_maml_gradient(theta, problem, steps, episodes):
+    """E of the gradient that E-MAML takes, over the trajectories of all its inner steps."""
+    inner = mj.sgd(RATE, steps)
+    singles = jnp.eye(episodes.chance.size)
+
+    def of(params, probability, weights, gradients):
+        if len(weights) < steps:
+
+            def extend(weight, chance):
+                grads = jax.grad(lambda p: problem.inner_loss(p, {"weight": weight})[0])(params)
+                return of(
+                    params - RATE * grads,
+                    probability * chance,
+                    [*weights, weight],
+                    [*gradients, grads],
+                )
+
+            chances = enumerated.probability(params, episodes)
+            return jnp.sum(jax.vmap(extend)(singles, chances), axis=0)
+        judged = problem.collect(params, (), None)
+        record = Record({"weight": jnp.stack(weights)}, jnp.stack(gradients), judged)
+        gradient = jax.grad(lambda p: exploring_loss(problem, inner, p, record, 1.0)[0])
+        return probability * gradient(theta)
+
+    return -of(theta, jnp.float64(1.0), [], [])
+
+
+@pytest.mark.parametrize("taken", [1], ids=["one-coin"], indirect=True)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_e_maml_is_the_exact_meta_gradient_of_adapting_to_sampled_trajectories(steps, taken):
+    episodes, theta, *_ = taken
+    credit = enumerated.advantages(episodes)
+    expected = jax.jit(jax.grad(sampled_objective), static_argnums=1)(
+        theta, steps, credit, episodes
+    )
+    problem = enumerated.problem("log_prob", estimators.log_prob_surrogate, episodes)
+    actual = jax.jit(lambda theta: expected_e_maml_gradient(theta, problem, steps, episodes))(theta)
     assert relative_error(actual, expected) < 1e-12

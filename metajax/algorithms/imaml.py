@@ -1,0 +1,98 @@
+"""iMAML (Rajeswaran et al. 2019, arXiv 1909.04630): the meta-gradient where adaptation ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..inner import Inner, hessian_product, merge, run
+from ..mapping import Mapping, tiled
+from ..types import Batch, MetaLearner, Params, Problem
+from .core import from_task_gradient, trace_metrics
+
+__all__ = ["imaml", "proximal"]
+
+Array = jax.Array
+
+
+def proximal(inner: Inner, strength: float) -> Inner:
+    """`inner` on L(φ) + λ/2 ‖φ − θ‖², θ where the task started and λ the `strength`.
+
+    Raises:
+        ValueError: a strength that is not above 0.
+    """
+    if strength <= 0:
+        raise ValueError(f"proximal strength: expected above 0, got {strength}")
+
+    def pull(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        start = inner.split(extra["meta"])[0]
+        pulled = jax.tree.map(lambda g, p, s: g + strength * (p - s), updates, params, start)
+        return pulled, state
+
+    term = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), pull)
+    return inner._replace(optimizer=optax.chain(term, inner.optimizer))
+
+
+def imaml(
+    problem: Problem,
+    inner: Inner,
+    outer: optax.GradientTransformation,
+    tasks: int,
+    *,
+    strength: float = 1.0,
+    solver_steps: int = 5,
+    mapping: Mapping = Mapping(),
+) -> MetaLearner:
+    """MAML whose task pulls toward its start, differentiated by the implicit function theorem.
+
+    φ minimises L(φ) + λ/2 ‖φ − θ‖², so dφ/dθ = (I + ∇²L(φ)/λ)⁻¹ (equation 6), by conjugate
+    gradients (algorithm 2). No inner step is kept, so memory does not grow with K; and the gradient
+    is right as far as the K steps reach the minimum. L should be convex to within λ there.
+    Where a problem is on-policy the batch that judges is also that of the Hessian.
+
+    Args:
+        problem: what is learned over.
+        inner: the inner optimiser, to which the pull is added.
+        outer: the outer optimiser.
+        tasks: N, tasks of one update.
+        strength: λ.
+        solver_steps: conjugate-gradient steps.
+        mapping: how tasks are laid on hardware.
+
+    Raises:
+        ValueError: a size or a strength that cannot be.
+    """
+    if solver_steps < 1:
+        raise ValueError(f"solver steps: expected at least 1, got {solver_steps}")
+    inner = proximal(inner, strength)
+
+    def meta_gradient(adapted: Params, support: Batch, judged: Batch) -> tuple[Any, Params]:
+        value, grads = jax.value_and_grad(problem.outer_loss, has_aux=True)(adapted, judged)
+        (fast, slow), (grads_fast, grads_slow) = inner.split(adapted), inner.split(grads)
+
+        def scaled_product(vector: Params) -> tuple[Params, Params]:
+            products = hessian_product(problem.inner_loss, fast, slow, support, vector)
+            return jax.tree.map(lambda leaf: leaf / strength, products)
+
+        def system(vector: Params) -> Params:
+            return jax.tree.map(jnp.add, vector, scaled_product(vector)[0])
+
+        solve = jax.scipy.sparse.linalg.cg
+        solved, _ = solve(system, grads_fast, tol=0.0, maxiter=solver_steps)
+        grads_slow = jax.tree.map(jnp.subtract, grads_slow, scaled_product(solved)[1])
+        return value, merge(solved, grads_slow)
+
+    def task_gradient(
+        params: Params, task: Any, key: Array, step: Array
+    ) -> tuple[Params, dict[str, Array]]:
+        del step
+        adapted, record, trace = run(problem, inner, params, task, key, mapping.tile)
+        support = record.judged if problem.on_policy else record.batches
+        gradient = tiled(meta_gradient, mapping.tile)
+        (loss, aux), grads = gradient(adapted, support, record.judged)
+        return grads, {**trace_metrics(trace), "outer_loss": loss, **aux}
+
+    return from_task_gradient(problem, inner, outer, tasks, mapping, task_gradient)

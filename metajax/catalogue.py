@@ -1,0 +1,129 @@
+"""The algorithms by name, and what each makes of a configuration's problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import optax
+
+from .algorithms import emaml, imaml, maml, multitask, reptile
+from .algorithms.cavia import fixed_context
+from .algorithms.imaml import proximal
+from .algorithms.meta_sgd import learned_rates
+from .inner import Inner, sgd
+from .mapping import Mapping
+from .networks import Conditioned, Network
+from .types import MetaLearner, Problem
+
+if TYPE_CHECKING:
+    from .presets import TrainConfig
+
+__all__ = ["ALGORITHMS", "Learners", "learners", "network_of"]
+
+ALGORITHMS = {
+    "maml": "MAML: second-order gradient through the inner steps (Finn et al. 2017)",
+    "fomaml": "MAML with the first-order gradient (Finn et al. 2017, section 5.2)",
+    "maml++": "MAML with a learned rate for each layer and inner step (Antoniou et al. 2019)",
+    "meta-sgd": "MAML with a learned rate for each parameter (Li et al. 2017)",
+    "anil": "MAML that adapts the last layer alone (Raghu et al. 2020)",
+    "cavia": "MAML that adapts a context vector alone (Zintgraf et al. 2019)",
+    "imaml": "MAML by the implicit gradient, inner steps unseen (Rajeswaran et al. 2019)",
+    "emaml": "MAML that credits the sampling before adaptation too (Stadie et al. 2018)",
+    "reptile": "Reptile: toward where adaptation ends (Nichol et al. 2018)",
+    "reptile-serial": "Reptile, the tasks of an update one after another (Nichol et al. 2018)",
+    "multitask": "joint training without inner steps, fine-tuned at evaluation",
+}
+
+
+class Learners(NamedTuple):
+    """What a configuration's algorithm makes of its problems."""
+
+    judging: Problem  # of evaluation, with the algorithm's meta-parameters
+    learner: MetaLearner
+    evaluation: Callable[[int], MetaLearner]  # inner steps -> a learner to adapt with
+    multitask: MetaLearner  # joint training, adapted in the same way
+
+
+def network_of(config: TrainConfig, network: Network) -> Network:
+    """`network` with what the algorithm needs beside its inputs."""
+    return Conditioned(network, config.context) if config.algorithm == "cavia" else network
+
+
+def _adapting(config: TrainConfig, problem: Problem, inner: Inner) -> tuple[Problem, Inner]:
+    """What the algorithm adapts, and how."""
+    head = f"Dense_{len(config.hidden)}"
+    choices: dict[str, Callable[[], tuple[Problem, Inner]]] = {
+        "maml++": lambda: learned_rates(problem, inner, per_step=True),
+        "meta-sgd": lambda: learned_rates(problem, inner),
+        "anil": lambda: (problem, inner._replace(fast=lambda path: head in path.split("/"))),
+        "cavia": lambda: (problem, inner._replace(fast=Conditioned.is_context)),
+        "imaml": lambda: (problem, proximal(inner, config.proximal)),
+    }
+    return choices.get(config.algorithm, lambda: (problem, inner))()
+
+
+def learners(
+    config: TrainConfig, problems: tuple[Problem, Problem, Problem], mapping: Mapping
+) -> Learners:
+    """The learners of `problems`: to train on, of joint training, and of evaluation.
+
+    Raises:
+        ValueError: a value out of range, or a problem that the algorithm is not for.
+    """
+    name, tasks = config.algorithm, config.tasks
+    plain = sgd(config.inner_learning_rate, config.inner_steps)
+    (problem, inner), (joint, _), (judging, _) = (
+        _adapting(config, problem, plain) for problem in problems
+    )
+
+    def rate(outer_steps: int) -> optax.Schedule:
+        return optax.cosine_decay_schedule(
+            config.outer_learning_rate, outer_steps, config.final_rate
+        )
+
+    outer = optax.adam(rate(config.updates))
+    if config.gradient_clip:
+        outer = optax.chain(optax.clip_by_global_norm(config.gradient_clip), outer)
+    if name == "cavia":
+        outer = fixed_context(outer)
+    joint_learner = multitask(joint, inner, outer, tasks, mapping=mapping)
+
+    def first_order(step: Any) -> Any:
+        return step < config.annealing
+
+    def of_maml() -> MetaLearner:
+        annealed = config.annealing > 0 and name != "fomaml"
+        return maml(
+            problem,
+            inner,
+            outer,
+            tasks,
+            first_order=first_order if annealed else name == "fomaml",
+            step_weights=config.step_weights,
+            mapping=mapping,
+        )
+
+    def of_reptile(serial: bool) -> MetaLearner:
+        descent = optax.sgd(rate(config.updates * (tasks if serial else 1)))
+        return reptile(problem, inner, descent, tasks, serial=serial, mapping=mapping)
+
+    special: dict[str, Callable[[], MetaLearner]] = {
+        "imaml": lambda: imaml(
+            problem, plain, outer, tasks, strength=config.proximal, mapping=mapping
+        ),
+        "emaml": lambda: emaml(
+            problem, inner, outer, tasks, exploration=config.exploration, mapping=mapping
+        ),
+        "reptile": lambda: of_reptile(serial=False),
+        "reptile-serial": lambda: of_reptile(serial=True),
+        "multitask": lambda: joint_learner,
+    }
+    return Learners(
+        judging=judging,
+        learner=special.get(name, of_maml)(),
+        evaluation=lambda steps: maml(
+            judging, inner._replace(steps=steps), outer, tasks, mapping=mapping
+        ),
+        multitask=joint_learner,
+    )
