@@ -21,6 +21,7 @@ from .inner import sgd as sgd
 from .mapping import Mapping as Mapping
 from .mapping import task_mesh as task_mesh
 from .problems import policy_gradient as policy_gradient
+from .problems import q_learning as q_learning
 from .problems import regression as regression
 from .problems import sinusoid as sinusoid
 from .training import train as train

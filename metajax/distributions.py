@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Distribution", "categorical", "diagonal_gaussian", "for_action_space"]
+__all__ = ["Distribution", "categorical", "diagonal_gaussian", "epsilon_greedy", "for_action_space"]
 
 Array = jax.Array
 
@@ -54,6 +54,34 @@ categorical = Distribution(
     mode=lambda logits: jnp.argmax(logits, axis=-1).astype(jnp.int32),
 )
 """Over the integers 0..A-1; the parameters are logits (..., A)."""
+
+
+def epsilon_greedy(epsilon: Array) -> Distribution:
+    """Over the integers 0..A-1, whose values (..., A) are the parameters.
+
+    With probability ε any action, all alike, otherwise the best one; equally good ones share. ε has
+    the shape of the values' leading axes, so that each episode of a batch may have its own.
+    """
+
+    def probabilities(values: Array) -> Array:
+        best = (values == jnp.max(values, axis=-1, keepdims=True)).astype(values.dtype)
+        greedy = best / jnp.sum(best, axis=-1, keepdims=True)
+        chance = epsilon[..., None].astype(values.dtype)
+        return (1 - chance) * greedy + chance / values.shape[-1]
+
+    def logits(values: Array) -> Array:
+        return jnp.log(probabilities(values))
+
+    def entropy(values: Array) -> Array:
+        each = probabilities(values)
+        return -jnp.sum(jax.scipy.special.xlogy(each, each), axis=-1)
+
+    return Distribution(
+        sample=lambda key, values: categorical.sample(key, logits(values)),
+        log_prob=lambda values, action: categorical.log_prob(logits(values), action),
+        entropy=entropy,
+        mode=categorical.mode,
+    )
 
 
 def _sample_gaussian(key: Array, parameters: tuple[Array, Array]) -> Array:

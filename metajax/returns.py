@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-__all__ = ["discounted_returns", "generalised_advantages", "normalise"]
+__all__ = ["discounted_returns", "generalised_advantages", "n_step_returns", "normalise"]
 
 Array = jax.Array
 
@@ -52,6 +52,43 @@ def generalised_advantages(
     next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
     error = reward * mask + discount * next_value - value
     return _discounted_sums(error, discount * gae_lambda) * mask
+
+
+def n_step_returns(
+    reward: Array, terminated: Array, mask: Array, discount: Array | float, steps: int
+) -> tuple[Array, Array, Array]:
+    """What n steps paid, and what to add for all that follows them.
+
+        target_t = Σ_{j<m} γ^j r_{t+j} + discount_t V(s_{t+m}),   m = min(n, steps left)
+
+    An episode that its horizon cut short is bootstrapped from where it was cut; one that terminated
+    is not. (Pardo et al. 2018, arXiv 1712.00378, section 3.)
+
+    Args:
+        reward: r_t of the step taken at t, (T, B).
+        terminated: whether the step at t ended the task itself, (T, B) bool.
+        mask: 1 where a step was taken, (T, B) float.
+        discount: γ.
+        steps: n, at least 1; T or more is the rest of the episode.
+
+    Returns:
+        The discounted rewards, (T, B); discount_t, γ^m or 0, (T, B); and the time t + m of the
+        state to bootstrap from, (T, B) int32 in 0..T. They mean nothing where the mask is 0.
+    """
+    horizon = len(mask)
+    steps = min(steps, horizon)
+
+    def longer(_: int, total: Array) -> Array:
+        later = jnp.concatenate([total[1:], jnp.zeros_like(total[:1])])
+        return reward * mask + discount * later
+
+    total = jax.lax.fori_loop(0, steps, longer, jnp.zeros_like(reward))
+    time = jnp.arange(horizon, dtype=jnp.int32)[:, None]
+    length = jnp.sum(mask, axis=0, keepdims=True).astype(jnp.int32)
+    end = jnp.minimum(time + steps, length)
+    over = (end == length) & jnp.any(terminated, axis=0, keepdims=True)
+    power = discount ** jnp.maximum(end - time, 0).astype(reward.dtype)
+    return total, jnp.where(over, 0.0, power), end
 
 
 def normalise(advantage: Array, mask: Array, epsilon: float = 1e-8) -> Array:

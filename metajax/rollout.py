@@ -24,6 +24,8 @@ class Episodes:
     action: Array  # (T, B, ...)
     reward: Array  # (T, B) float32
     mask: Array  # (T, B) float32, 1 where a step was taken
+    terminated: Array  # (T, B) bool, whether the step ended the task itself, not its horizon
+    last_observation: Array  # (B, ...) after step T; of an episode of L < T steps, observation[L]
 
 
 def rollout(
@@ -54,7 +56,7 @@ def rollout(
     policy = jax.vmap(apply, in_axes=(None, 0, 0))
     advance = jax.vmap(env.step, in_axes=(0, 0, 0, None))
 
-    def step(loop: Any, keys: tuple[Array, Array]) -> tuple[Any, Episodes]:
+    def step(loop: Any, keys: tuple[Array, Array]) -> tuple[Any, tuple[Array, ...]]:
         state, observation, mask, carries = loop
         # One random call draws every episode's action. An environment that needs no randomness
         # leaves its keys unused, and they are never computed.
@@ -62,10 +64,13 @@ def rollout(
         parameters, _, carries = policy(params, observation, carries)
         action = distribution.sample(key_action, parameters)
         state, timestep = advance(jax.random.split(key_env, episodes), state, action, task)
-        record = Episodes(observation, action, timestep.reward * mask, mask)
+        ended = timestep.terminated & (mask > 0)
+        record = (observation, action, timestep.reward * mask, mask, ended)
         running = 1.0 - (timestep.terminated | timestep.truncated).astype(jnp.float32)
         return (state, timestep.observation, mask * running, carries), record
 
     loop = (state, timestep.observation, jnp.ones((episodes,), jnp.float32), carries)
     keys = (jax.random.split(key_actions, horizon), jax.random.split(key_steps, horizon))
-    return jax.lax.scan(step, loop, keys)[1]
+    (_, last_observation, _, _), record = jax.lax.scan(step, loop, keys)
+    observation, action, reward, mask, terminated = record
+    return Episodes(observation, action, reward, mask, terminated, last_observation)

@@ -1,7 +1,8 @@
 """What is learned over: factories of `Problem`."""
 
 from .policy_gradient import policy_gradient as policy_gradient
+from .q_learning import q_learning as q_learning
 from .regression import regression as regression
 from .regression import sinusoid as sinusoid
 
-__all__ = ["policy_gradient", "regression", "sinusoid"]
+__all__ = ["policy_gradient", "q_learning", "regression", "sinusoid"]

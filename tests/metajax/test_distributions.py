@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import envs
-from metajax.distributions import categorical, diagonal_gaussian, for_action_space
+from metajax.distributions import categorical, diagonal_gaussian, epsilon_greedy, for_action_space
 
 
 def test_categorical_samples_have_the_probabilities_of_the_logits():
@@ -28,6 +28,22 @@ def test_categorical_log_prob_and_entropy_are_their_definitions():
     )
     expected = -jnp.sum(jnp.exp(log_probs) * log_probs, -1)
     np.testing.assert_allclose(categorical.entropy(logits), expected, rtol=1e-6)
+
+
+def test_epsilon_greedy_is_the_best_action_or_any_each_episode_with_its_own_chance():
+    values = jnp.broadcast_to(jnp.array([1.0, 3.0, 3.0, 2.0]), (40_000, 2, 4))
+    behaviour = epsilon_greedy(jnp.array([0.4, 0.0])[None])
+    actions = np.asarray(behaviour.sample(jax.random.key(0), values))
+    expected = np.array([[0.1, 0.4, 0.4, 0.1], [0.0, 0.5, 0.5, 0.0]])
+    for episode in (0, 1):
+        frequencies = np.bincount(actions[:, episode], minlength=4) / 40_000
+        np.testing.assert_allclose(frequencies, expected[episode], atol=0.01)
+    assert set(actions[:, 1]) == {1, 2}
+    one = behaviour.log_prob(values[:1], jnp.array([[0, 2]], jnp.int32))
+    np.testing.assert_allclose(jnp.exp(one), [[0.1, 0.5]], rtol=1e-6)
+    entropy = -(expected * np.log(np.maximum(expected, 1e-30))).sum(-1)
+    np.testing.assert_allclose(behaviour.entropy(values[:1])[0], entropy, rtol=1e-6)
+    np.testing.assert_array_equal(behaviour.mode(values[0]), [1, 1])
 
 
 def test_gaussian_log_prob_sums_over_action_dimensions():
