@@ -1,6 +1,7 @@
 """The derivative through adaptation, against finite differences and independent formulas."""
 
 import operator
+from functools import partial
 
 import jax
 import jax.flatten_util
@@ -191,6 +192,31 @@ def test_recorded_meta_gradient_is_reverse_over_reverse(optimiser):
     replayed = replay(problem, inner, params, record)
     for a, b in zip(jax.tree.leaves(replayed), jax.tree.leaves(adapted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_slow_parameters_have_the_gradient_of_an_optimiser_that_leaves_them_alone():
+    problem, steps = problems.point(), 2
+
+    def is_fast(path):
+        return "Dense_1" in path
+
+    def slow(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: not is_fast(jax.tree_util.keystr(path)), params
+        )
+
+    inner = mj.sgd(0.5, steps)._replace(fast=is_fast)
+    alone = optax.chain(optax.sgd(0.5), optax.masked(optax.set_to_zero(), slow))
+    params = problem.init(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    _, record, _ = run(problem, inner, params, task, jax.random.key(2))
+    assert len(jax.tree.leaves(record.gradients)) == 2  # a kernel and a bias
+    batches = (unstack(record, steps), record.judged)
+    plain = partial(plain_objective, problem.inner_loss, problem.outer_loss, mj.Inner(alone, steps))
+    expected = jax.jit(jax.grad(lambda p: plain(*batches, p)))(params)
+    actual = jax.jit(lambda p: meta_gradient(problem, inner, p, record))(params)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
 
 
 def test_supervised_steps_share_their_support_and_are_judged_by_one_query():
