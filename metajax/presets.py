@@ -20,7 +20,7 @@ from envs.tasksets import sampler_of_side
 from .catalogue import ALGORITHMS, learners, network_of
 from .mapping import Mapping, task_mesh
 from .networks import MLP, mlp_policy
-from .problems import policy_gradient, regression
+from .problems import policy_gradient, q_learning, regression
 from .types import MetaLearner, Problem
 
 __all__ = ["ALGORITHMS", "PRESETS", "Experiment", "TrainConfig", "build", "describe", "from_json"]
@@ -97,31 +97,55 @@ class RegressionConfig(TrainConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class PolicyConfig(TrainConfig):
-    """Reinforcement learning by policy gradient."""
+class EpisodesConfig(TrainConfig):
+    """Reinforcement learning."""
 
     episodes: int = 20
     """Episodes of an inner step, and of the batch that judges."""
     discount: float = 0.99
     """γ."""
+    held_out: float = 0.0
+    """Share of the tasks, by their content, that evaluation alone draws; 0: both draw from all."""
+    skip: float = 0.0
+    """Scale of a linear path from the observation to the network's output; 0 leaves it out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig(EpisodesConfig):
+    """Reinforcement learning by policy gradient."""
+
     gae_lambda: float = 1.0
     """λ of the advantages."""
     baseline: str = "linear"
     """linear (features of observation and time), mean (over episodes) or none."""
     normalise_advantage: bool = True
     """Whether advantages have unit standard deviation over a task's steps."""
-    held_out: float = 0.0
-    """Share of the tasks, by their content, that evaluation alone draws; 0: both draw from all."""
     surrogate: str = "lvc"
     """lvc, log_prob, loaded_dice or dice: what the inner gradient's derivative sees."""
     dice_lambda: float = 1.0
     """λ of loaded_dice: 0 is lvc, 1 is unbiased."""
     entropy: float = 0.0
     """Weight of the policy's entropy in both losses."""
-    skip: float = 0.0
-    """Scale of a linear path from the observation to the policy's output; 0 leaves it out."""
     initial_std: float = 1.0
     """Standard deviation of a continuous policy before training."""
+
+
+@dataclasses.dataclass(frozen=True)
+class QConfig(EpisodesConfig):
+    """Reinforcement learning by Q-learning."""
+
+    greedy_episodes: int = 1
+    """Episodes of each batch without exploration; they are the score."""
+    n_step: int = 1
+    """Steps before a target bootstraps."""
+    epsilon: float = 0.2
+    """ε of the other episodes."""
+    judging_epsilon: float | None = None
+    """ε of judging episodes; with it, all inner steps descend on the first batch."""
+    outer: str = "td"
+    """td (errors of the judging batch) or policy (what its actions were worth)."""
+    temperature: float = 1.0
+    """Of the softmax of the values that the loss "policy" judges."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +159,14 @@ class MazeConfig(PolicyConfig):
 @dataclasses.dataclass(frozen=True)
 class GridworldConfig(PolicyConfig):
     """Gridworlds with an unseen goal."""
+
+    env: Gridworld = Gridworld()
+    """The environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GridworldQConfig(QConfig):
+    """Gridworlds with an unseen goal by Q-learning."""
 
     env: Gridworld = Gridworld()
     """The environment."""
@@ -215,6 +247,24 @@ PRESETS: dict[str, TrainConfig] = {
         gae_lambda=0.95,
         entropy=0.01,
     ),
+    "gridworld-q": GridworldQConfig(
+        preset="gridworld-q",
+        updates=200,
+        tasks=64,
+        inner_learning_rate=(0.3,),
+        outer_learning_rate=2e-3,
+        final_rate=0.1,
+        gradient_clip=1.0,
+        hidden=(64, 64),
+        skip=5.0,
+        inner_steps=2,
+        episodes=30,
+        n_step=15,
+        epsilon=1.0,
+        judging_epsilon=0.3,
+        outer="policy",
+        temperature=0.3,
+    ),
     "point": PointConfig(
         preset="point",
         updates=500,
@@ -260,6 +310,7 @@ PRESETS: dict[str, TrainConfig] = {
 _SUMMARIES = {
     "maze": "find the unseen exit of a perfect maze; layout and exit are the task",
     "gridworld": "VariBAD's 5x5 gridworld with an unseen goal (Zintgraf et al. 2020)",
+    "gridworld-q": "the same gridworld; Q-learning adapts, on one batch of random episodes",
     "point": "2-D point navigation to an unseen goal (Finn et al. 2017)",
     "sinusoid-5": "5-shot regression of sine waves (Finn et al. 2017)",
     "sinusoid-10": "10-shot regression of sine waves (Finn et al. 2017)",
@@ -361,11 +412,10 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
             regression(network, shots=config.shots, query=2 * config.shots),
             regression(network, shots=config.shots, query=config.grid, grid=True),
         )
-    assert isinstance(config, PolicyConfig)
+    assert isinstance(config, PolicyConfig | QConfig)
     env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
-    policy = mlp_policy(
-        env.action_space, config.hidden, activation, config.skip, config.initial_std
-    )
+    initial_std = config.initial_std if isinstance(config, PolicyConfig) else 1.0
+    policy = mlp_policy(env.action_space, config.hidden, activation, config.skip, initial_std)
     network = network_of(config, policy)
 
     training = judging = env.sample_task
@@ -376,6 +426,20 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
         )
 
     def problem(episodes: int, sample_task: Callable[[Any], Any]) -> Problem:
+        if isinstance(config, QConfig):
+            return q_learning(
+                env,
+                network,
+                episodes=episodes,
+                greedy_episodes=config.greedy_episodes,
+                discount=config.discount,
+                n_step=config.n_step,
+                epsilon=config.epsilon,
+                judging_epsilon=config.judging_epsilon,
+                outer=config.outer,
+                temperature=config.temperature,
+                sample_task=sample_task,
+            )
         return policy_gradient(
             env,
             network,
@@ -390,9 +454,11 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
             sample_task=sample_task,
         )
 
+    on_one_batch = isinstance(config, QConfig) and config.judging_epsilon is not None
+    collected = min(config.inner_steps, 1) if on_one_batch else config.inner_steps
     return (
         problem(config.episodes, training),
-        problem(config.episodes * (config.inner_steps + 1), training),
+        problem(config.episodes * (collected + 1), training),
         problem(config.episodes, judging),
     )
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ..baselines import mean_return
 from ..distributions import epsilon_greedy
 from ..estimators import masked_mean
 from ..networks import Network
-from ..returns import n_step_returns
+from ..returns import discounted_returns, n_step_returns, normalise
 from ..rollout import rollout
 from ..types import Params, Problem, pytree_dataclass
 
@@ -32,6 +34,7 @@ class Transitions:
     n_step_return: Array  # (T, B) float32, Σ_{j<m} γ^j r_{t+j}
     discount: Array  # (T, B) float32, of the value that follows: γ^m, 0 where the task terminated
     next_observation: Array  # (T, B, ...) after those m steps
+    credit: Array  # (T, B) float32, advantage over the action's chance; 0 in greedy episodes
 
 
 def q_learning(
@@ -45,7 +48,9 @@ def q_learning(
     n_step: int = 1,
     epsilon: float = 0.2,
     huber: float | None = None,
-    fresh: bool = True,
+    judging_epsilon: float | None = None,
+    outer: str = "td",
+    temperature: float = 1.0,
     sample_task: Callable[[Array], Any] | None = None,
 ) -> Problem:
     """Each inner step descends on the temporal-difference errors of Q over ε-greedy episodes.
@@ -77,8 +82,15 @@ def q_learning(
             bootstrapped but what a horizon cut off.
         epsilon: ε in [0, 1], the chance of a random action in the other episodes.
         huber: the error from which on the loss is linear; None: squared everywhere.
-        fresh: whether each inner step collects its own episodes. Otherwise all K steps descend on
-            those that the first parameters collected, with targets of the current ones.
+        judging_epsilon: ε of judging batches of their own: all K inner steps then descend on the
+            episodes that the first parameters collected. None: each step collects its own
+            episodes, and the batch after the last one judges.
+        outer: "td", the same loss, or "policy": what the softmax of the values over τ is worth,
+            −mean of π(a|s) / μ(a|s) A, with advantages of the exploring episodes, played by μ
+            (off-policy policy gradient, Degris et al. 2012). Errors are small where returns are
+            easily told, not where they are high; meta-learned for the first, values adapt to tell
+            more than to gain more.
+        temperature: τ of "policy", above 0.
         sample_task: key -> task, in the place of the environment's own.
 
     Raises:
@@ -92,19 +104,26 @@ def q_learning(
             raise ValueError(f"{name}: expected at least 1, got {value}")
     if not 1 <= greedy_episodes <= episodes:
         raise ValueError(f"greedy_episodes: expected 1 to {episodes}, got {greedy_episodes}")
-    for name, value in (("discount", discount), ("epsilon", epsilon)):
+    judged_at = epsilon if judging_epsilon is None else judging_epsilon
+    rates = (("discount", discount), ("epsilon", epsilon), ("judging_epsilon", judged_at))
+    for name, value in rates:
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: expected 0 to 1, got {value}")
     if huber is not None and huber <= 0:
         raise ValueError(f"huber: expected above 0, got {huber}")
+    if temperature <= 0:
+        raise ValueError(f"temperature: expected above 0, got {temperature}")
+    if outer not in ("td", "policy"):
+        raise ValueError(f"outer: expected one of td, policy, got {outer!r}")
     exploring = jnp.arange(episodes) < episodes - greedy_episodes
-    behaviour = epsilon_greedy(jnp.where(exploring, jnp.float32(epsilon), 0.0))
     space = env.observation_space
 
     def init(key: Array) -> Params:
         return network.init(key, jnp.zeros(space.shape, space.dtype), ())
 
-    def collect(params: Params, task: Any, key: Array) -> Transitions:
+    def collect(params: Params, task: Any, key: Array, chance: float = epsilon) -> Transitions:
+        chances = jnp.where(exploring, jnp.float32(chance), 0.0)
+        behaviour = epsilon_greedy(chances)
         played = rollout(
             env, network.apply, behaviour, params, task, key, episodes=episodes, horizon=steps
         )
@@ -113,33 +132,51 @@ def q_learning(
         )
         states = jnp.concatenate([played.observation, played.last_observation[None]])
         after = states[end, jnp.arange(episodes)[None]]
+        returns = discounted_returns(played.reward, played.mask, discount)
+        baseline = mean_return(played.observation, returns, played.mask)
+        advantage = normalise(returns - baseline, played.mask)
+        values = action_values(params, played.observation)
+        log_prob = epsilon_greedy(chances[None]).log_prob(values, played.action)
+        credit = jnp.where(exploring[None], advantage * jnp.exp(-log_prob), 0.0)
         return Transitions(
-            played.observation, played.action, played.reward, played.mask, paid, following, after
+            played.observation,
+            played.action,
+            played.reward,
+            played.mask,
+            paid,
+            following,
+            after,
+            credit,
         )
 
     def action_values(params: Params, observation: Array) -> Array:
         flat = observation.reshape(-1, *space.shape)
         return network.apply(params, flat, ())[0].reshape(*observation.shape[:2], -1)
 
-    def loss(params: Params, batch: Transitions) -> tuple[Array, dict[str, Array]]:
+    # Of the actions taken: masked sums rather than gathers, whose transposes would be scatters.
+    def of_taken(values: Array, action: Array) -> Array:
+        taken = jax.nn.one_hot(action, values.shape[-1], dtype=bool)
+        return jnp.sum(jnp.where(taken, values, 0.0), axis=-1)
+
+    def td_loss(params: Params, batch: Transitions) -> tuple[Array, dict[str, Array]]:
         following = action_values(jax.lax.stop_gradient(params), batch.next_observation)
         target = batch.n_step_return + batch.discount * jnp.max(following, axis=-1)
-        values = action_values(params, batch.observation)
-        # A masked sum rather than a gather: its transpose is a product, not a scatter.
-        taken = jax.nn.one_hot(batch.action, values.shape[-1], dtype=bool)
-        error = jnp.sum(jnp.where(taken, values, 0.0), axis=-1) - target
+        error = of_taken(action_values(params, batch.observation), batch.action) - target
         each = 0.5 * error**2 if huber is None else optax.losses.huber_loss(error, delta=huber)
-        return masked_mean(each, batch.mask), {
-            "td_error": masked_mean(jnp.abs(error), batch.mask),
-        }
+        td_error = masked_mean(jnp.abs(error), batch.mask)
+        return masked_mean(each, batch.mask), {"td_error": td_error}
+
+    def policy_loss(params: Params, batch: Transitions) -> tuple[Array, dict[str, Array]]:
+        policy = jax.nn.softmax(action_values(params, batch.observation) / temperature)
+        return -masked_mean(of_taken(policy, batch.action) * batch.credit, batch.mask), {}
 
     return Problem(
         sample_task=sample_task or env.sample_task,
         init=init,
         collect=collect,
-        inner_loss=loss,
-        outer_loss=loss,
+        inner_loss=td_loss,
+        outer_loss=td_loss if outer == "td" else policy_loss,
         score=lambda batch: jnp.sum(batch.reward[:, -greedy_episodes:]) / greedy_episodes,
-        query=None if fresh else collect,
+        query=None if judging_epsilon is None else partial(collect, chance=judging_epsilon),
         samples=lambda batch: jnp.sum(batch.mask).astype(jnp.int32),
     )

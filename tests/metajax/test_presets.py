@@ -40,9 +40,9 @@ def test_every_algorithm_runs_every_kind_of_problem(algorithm):
         assert int(state.step) == 1
 
 
-@pytest.mark.parametrize("name", ["gridworld", "sinusoid-10"])
+@pytest.mark.parametrize("name", ["gridworld", "gridworld-q", "sinusoid-10"])
 def test_joint_training_uses_as_many_samples_an_update(name):
-    config = dataclasses.replace(PRESETS[name], tasks=2, inner_steps=1)
+    config = dataclasses.replace(PRESETS[name], tasks=2, inner_steps=2)
     experiment = presets.build(config)
     used = []
     for learner in (experiment.learner, experiment.multitask):

@@ -192,7 +192,8 @@ def test_score_is_the_return_of_the_greedy_episodes_alone():
 @pytest.mark.smoke
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "one-batch"])
 def test_inner_steps_reach_the_optimal_values(fresh):
-    problem = corridor(epsilon=1.0, n_step=1, episodes=24, fresh=fresh)
+    judging = None if fresh else 0.0
+    problem = corridor(epsilon=1.0, n_step=1, episodes=24, judging_epsilon=judging)
     params = problem.init(jax.random.key(0))
     task = problem.sample_task(jax.random.key(1))
     learner = mj.maml(problem, mj.sgd(2.0, steps=300), optax.sgd(1.0), 1)
@@ -264,6 +265,28 @@ def test_meta_gradient_is_that_of_regression_on_the_targets_that_were():
     np.testing.assert_allclose(analytic, numeric, rtol=1e-5)
 
 
+def test_policy_loss_weighs_each_exploring_action_by_its_chances():
+    problem = corridor(outer="policy", temperature=0.5, judging_epsilon=0.4)
+    params = problem.init(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    batch = jax.tree.map(np.asarray, jax.jit(problem.query)(params, task, jax.random.key(2)))
+    values = np.asarray(params["values"], np.float64)[batch.observation.argmax(-1)]
+    action, mask = batch.action[..., None], batch.mask
+    policy = np.exp(values / 0.5) / np.exp(values / 0.5).sum(-1, keepdims=True)
+    greedy = values.argmax(-1)[..., None] == action
+    ratio = np.take_along_axis(policy, action, -1)[..., 0] / (0.2 + 0.6 * greedy[..., 0])
+    returns = np.zeros((HORIZON + 1, EPISODES))
+    for t in reversed(range(HORIZON)):
+        returns[t] = batch.reward[t] + DISCOUNT * returns[t + 1]
+    returns = returns[:-1]
+    advantage = returns - (returns * mask).sum(1, keepdims=True) / mask.sum(1, keepdims=True)
+    taken = mask > 0
+    advantage = (advantage - advantage[taken].mean()) / advantage[taken].std()
+    ratio[:, -1] = 0.0  # the greedy episode explores nothing
+    expected = -(ratio * advantage * mask).sum() / mask.sum()
+    np.testing.assert_allclose(problem.outer_loss(params, batch)[0], expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "learner",
     [mj.maml, lambda *given: mj.maml(*given, first_order=True), mj.reptile],
@@ -299,6 +322,9 @@ def test_continuous_actions_are_refused():
         (dict(epsilon=1.1), "epsilon: expected 0 to 1, got 1.1"),
         (dict(epsilon=-0.1), "epsilon: expected 0 to 1, got -0.1"),
         (dict(discount=1.1), "discount: expected 0 to 1, got 1.1"),
+        (dict(judging_epsilon=2.0), "judging_epsilon: expected 0 to 1, got 2.0"),
+        (dict(temperature=0.0), "temperature: expected above 0, got 0.0"),
+        (dict(outer="return"), "outer: expected one of td, policy, got 'return'"),
         (dict(huber=0.0), "huber: expected above 0, got 0.0"),
     ],
 )
