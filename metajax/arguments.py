@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,10 @@ def _one_line(box: str) -> str:
     for hint in hints:
         if hint[0].startswith("Perhaps you meant"):
             near = [line.split()[0].rstrip(",") for line in hint if line.startswith("--")]
+            odd = next((word for word in text.split() if word.startswith("--")), "")
+            near.sort(
+                key=lambda flag: difflib.SequenceMatcher(None, odd, flag).ratio(), reverse=True
+            )
             text += f"; nearest: {', '.join(near)}"
     return text
 
