@@ -170,14 +170,15 @@ class MiniGrid:
         self, key: Array, state: MiniGridState, action: Array, task: MiniGridTask
     ) -> tuple[MiniGridState, TimeStep]:
         require_action(self.action_space, action)
-        key_slip, key_walk = jax.random.split(key)
         action = steered(action, task.controls)
-        action = slipped(key_slip, action, task.slip, self.action_space.n)
+        if task.slip is not None:
+            key_slip, key = jax.random.split(key)
+            action = slipped(key_slip, action, task.slip, self.action_space.n)
         collision = jnp.array(False)
         if self._family.obstacles:
             action = jnp.where(action > FORWARD, LEFT, action)
             collision = (action == FORWARD) & blocked(state, task)
-            state = dataclasses.replace(state, squares=walk(key_walk, state, task))
+            state = dataclasses.replace(state, squares=walk(key, state, task))
         state, success, failure = transition(state, action, task)
         terminated = success | failure | collision
         truncated = (state.steps >= task.horizon) & ~terminated
