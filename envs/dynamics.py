@@ -6,15 +6,18 @@ without it.
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import jax
 import jax.numpy as jnp
 
+from .core import Discrete, require_integer, require_number
+
 __all__ = [
+    "Varied",
     "action_for",
-    "sample_controls",
-    "sample_horizon",
-    "sample_rewards",
-    "sample_slip",
+    "require_variation",
+    "sample_variation",
     "slipped",
     "steered",
 ]
@@ -45,21 +48,53 @@ def slipped(key: Array, move: Array, slip: Array | None, moves: int) -> Array:
     return jnp.where(slips, drawn.astype(jnp.int32), move)
 
 
-def sample_controls(key: Array, actions: int) -> Array:
-    """A permutation of the actions, int32 [A], uniform over all A!."""
-    return jax.random.permutation(key, jnp.arange(actions, dtype=jnp.int32))
+class Varied(Protocol):
+    """The fields of an environment that say what its tasks vary."""
+
+    @property
+    def shuffle_controls(self) -> bool: ...  # whether a task permutes the actions
+
+    @property
+    def slip(self) -> float: ...  # greatest slip; a task's is uniform from 0 up to it
+
+    @property
+    def rewards(self) -> float: ...  # standard deviation of the rewards of a task's squares
+
+    @property
+    def shortest_horizon(self) -> int: ...  # horizons are uniform from here on; 0: all the longest
+
+    @property
+    def max_horizon(self) -> int: ...
+
+    @property
+    def action_space(self) -> Discrete: ...
 
 
-def sample_slip(key: Array, greatest: float) -> Array:
-    """A probability, float32 (), uniform in [0, greatest]."""
-    return jax.random.uniform(key, (), jnp.float32, 0.0, greatest)
+def require_variation(env: Varied) -> None:
+    """Refuses a field of `Varied` that is out of range: ValueError."""
+    require_number("slip", env.slip, 0, 1)
+    require_number("rewards", env.rewards, 0)
+    if env.shortest_horizon != 0:
+        require_integer("shortest_horizon", env.shortest_horizon, 1, env.max_horizon)
 
 
-def sample_rewards(key: Array, shape: tuple[int, int], deviation: float) -> Array:
-    """What being on each square after a step pays, float32 [H, W], N(0, deviation^2)."""
-    return deviation * jax.random.normal(key, shape, jnp.float32)
+def sample_variation(key: Array, env: Varied, shape: tuple[int, int]) -> dict[str, Any]:
+    """The leaves of a task on [H, W] squares that `Varied` is about, by name.
 
-
-def sample_horizon(key: Array, shortest: int, longest: int) -> Array:
-    """Steps of an episode, int32 (), uniform over shortest..longest."""
-    return jax.random.randint(key, (), shortest, longest + 1, jnp.int32)
+    horizon: int32 (); controls: int32 [A], a permutation, uniform over all A!; slip: float32 ();
+    rewards: float32 [H, W], normal. The last three are None where they do not vary.
+    """
+    key_controls, key_slip, key_rewards, key_horizon = jax.random.split(key, 4)
+    horizon = jnp.array(env.max_horizon, jnp.int32)
+    if env.shortest_horizon:
+        bounds = env.shortest_horizon, env.max_horizon + 1
+        horizon = jax.random.randint(key_horizon, (), *bounds, jnp.int32)
+    controls = slip = rewards = None
+    if env.shuffle_controls:
+        actions = jnp.arange(env.action_space.n, dtype=jnp.int32)
+        controls = jax.random.permutation(key_controls, actions)
+    if env.slip:
+        slip = jax.random.uniform(key_slip, (), jnp.float32, 0.0, env.slip)
+    if env.rewards:
+        rewards = env.rewards * jax.random.normal(key_rewards, shape, jnp.float32)
+    return {"horizon": horizon, "controls": controls, "slip": slip, "rewards": rewards}

@@ -21,10 +21,8 @@ from .core import (
 )
 from .dynamics import (
     action_for,
-    sample_controls,
-    sample_horizon,
-    sample_rewards,
-    sample_slip,
+    require_variation,
+    sample_variation,
     slipped,
     steered,
 )
@@ -37,7 +35,7 @@ Array = jax.Array
 _LARGEST = 63
 _STEP_COST = -0.1
 _GOAL_REWARD = 1.0
-_KNOBS, _LEVEL, _START = range(3)  # streams of a task's key beside that of its goal
+_VARIED, _LEVEL, _START = range(3)  # streams of a task's key beside that of its goal
 
 
 @pytree_dataclass
@@ -95,10 +93,7 @@ class Gridworld:
         require_integer("size", self.size, 3, _LARGEST)
         require_integer("horizon", self.horizon, 1)
         require_number("density", self.density, 0, 1)
-        require_number("slip", self.slip, 0, 1)
-        require_number("rewards", self.rewards, 0)
-        if self.shortest_horizon != 0:
-            require_integer("shortest_horizon", self.shortest_horizon, 1, self.horizon)
+        require_variation(self)
 
     @property
     def observation_space(self) -> Box:
@@ -121,20 +116,9 @@ class Gridworld:
             side = self.size + 2
             walls = mazes.scatter(key_walls, side, side, self.density, start + 1, goal + 1)
             walls = pack(unpack(walls, side)[1:-1, 1:-1])
-        key_controls, key_slip, key_rewards, key_horizon = jax.random.split(
-            jax.random.fold_in(key, _KNOBS), 4
-        )
-        horizon = jnp.array(self.horizon, jnp.int32)
-        if self.shortest_horizon:
-            horizon = sample_horizon(key_horizon, self.shortest_horizon, self.horizon)
-        controls = slip = rewards = None
-        if self.shuffle_controls:
-            controls = sample_controls(key_controls, self.action_space.n)
-        if self.slip:
-            slip = sample_slip(key_slip, self.slip)
-        if self.rewards:
-            rewards = sample_rewards(key_rewards, (self.size, self.size), self.rewards)
-        return GridworldTask(walls, start, goal, horizon, controls, slip, rewards)
+        key_varied = jax.random.fold_in(key, _VARIED)
+        varied = sample_variation(key_varied, self, (self.size, self.size))
+        return GridworldTask(walls, start, goal, **varied)
 
     def reset(self, key: Array, task: GridworldTask) -> tuple[GridworldState, TimeStep]:
         del key

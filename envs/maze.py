@@ -22,10 +22,8 @@ from .core import (
 )
 from .dynamics import (
     action_for,
-    sample_controls,
-    sample_horizon,
-    sample_rewards,
-    sample_slip,
+    require_variation,
+    sample_variation,
     slipped,
     steered,
 )
@@ -39,7 +37,7 @@ Array = jax.Array
 _LARGEST = 63
 _WIDEST_VIEW = 31
 _LEFT, _RIGHT, _FORWARD = range(3)  # the actions of an agent with a heading
-_KNOBS, _LEVEL = range(2)  # streams of a task's key beside those of its walls and its exit
+_VARIED, _LEVEL = range(2)  # streams of a task's key beside those of its walls and its exit
 
 
 @pytree_dataclass
@@ -134,10 +132,7 @@ class Maze:
         if self.smallest != 0:
             require_integer("smallest", self.smallest, 5, self.size)
             require("smallest", self.smallest, self.smallest % 2 == 1, "an odd number")
-        require_number("slip", self.slip, 0, 1)
-        require_number("rewards", self.rewards, 0)
-        if self.shortest_horizon != 0:
-            require_integer("shortest_horizon", self.shortest_horizon, 1, self.horizon)
+        require_variation(self)
 
     @property
     def observation_space(self) -> Box:
@@ -158,22 +153,12 @@ class Maze:
     def sample_task(self, key: Array, start: Array | None = None) -> MazeTask:
         """A task from p(T); given `start` (2,), a cell, one that starts there."""
         walls, start, exit = self._sample_level(key, start)
-        key_heading, key_controls, key_slip, key_rewards, key_horizon = jax.random.split(
-            jax.random.fold_in(key, _KNOBS), 5
-        )
-        horizon = jnp.array(self.horizon, jnp.int32)
-        if self.shortest_horizon:
-            horizon = sample_horizon(key_horizon, self.shortest_horizon, self.horizon)
-        controls = slip = rewards = heading = None
+        key_heading, key_varied = jax.random.split(jax.random.fold_in(key, _VARIED))
+        heading = None
         if self.heading:
             heading = jax.random.randint(key_heading, (), 0, 4, jnp.int32)
-        if self.shuffle_controls:
-            controls = sample_controls(key_controls, self.action_space.n)
-        if self.slip:
-            slip = sample_slip(key_slip, self.slip)
-        if self.rewards:
-            rewards = sample_rewards(key_rewards, (self.size, self.size), self.rewards)
-        return MazeTask(walls, start, exit, horizon, heading, controls, slip, rewards)
+        varied = sample_variation(key_varied, self, (self.size, self.size))
+        return MazeTask(walls, start, exit, heading=heading, **varied)
 
     def reset(self, key: Array, task: MazeTask) -> tuple[MazeState, TimeStep]:
         del key

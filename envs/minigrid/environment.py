@@ -17,14 +17,11 @@ from ..core import (
     require,
     require_action,
     require_integer,
-    require_number,
 )
 from ..dynamics import (
     action_for,
-    sample_controls,
-    sample_horizon,
-    sample_rewards,
-    sample_slip,
+    require_variation,
+    sample_variation,
     slipped,
     steered,
 )
@@ -39,7 +36,7 @@ __all__ = ["MiniGrid"]
 
 Array = jax.Array
 
-_KNOBS = 0  # the stream of what a task varies, beside its level
+_VARIED = 0  # the stream of what a task varies, beside its level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +103,7 @@ class MiniGrid:
             require_integer("horizon", self.horizon, 1)
         require_integer("view", self.view, 3, WIDEST)
         require("view", self.view, self.view % 2 == 1, "an odd number")
-        require_number("slip", self.slip, 0, 1)
-        require_number("rewards", self.rewards, 0)
-        if self.shortest_horizon != 0:
-            require_integer("shortest_horizon", self.shortest_horizon, 1, self.max_horizon)
+        require_variation(self)
         require("compass", self.compass, not (self.compass and self.full), "a view to tell it in")
 
     @property
@@ -144,22 +138,8 @@ class MiniGrid:
 
     def sample_task(self, key: Array) -> MiniGridTask:
         task = self._family.draw(key, *self._level)
-        key_controls, key_slip, key_rewards, key_horizon = jax.random.split(
-            jax.random.fold_in(key, _KNOBS), 4
-        )
-        horizon = jnp.array(self.max_horizon, jnp.int32)
-        if self.shortest_horizon:
-            horizon = sample_horizon(key_horizon, self.shortest_horizon, self.max_horizon)
-        controls = slip = rewards = None
-        if self.shuffle_controls:
-            controls = sample_controls(key_controls, self.action_space.n)
-        if self.slip:
-            slip = sample_slip(key_slip, self.slip)
-        if self.rewards:
-            rewards = sample_rewards(key_rewards, self.shape, self.rewards)
-        return dataclasses.replace(
-            task, horizon=horizon, controls=controls, slip=slip, rewards=rewards
-        )
+        varied = sample_variation(jax.random.fold_in(key, _VARIED), self, self.shape)
+        return dataclasses.replace(task, **varied)
 
     def reset(self, key: Array, task: MiniGridTask) -> tuple[MiniGridState, TimeStep]:
         del key
