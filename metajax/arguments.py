@@ -111,12 +111,12 @@ def _one_line(box: str) -> str:
 
 def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any] | None]:
     """The options, the configuration, and the `config.json` of the run that is resumed."""
-    from . import presets, runs
+    from . import configs, presets, runs
 
     named = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
     for name in named:
         if name not in presets.PRESETS:
-            near = presets.nearest(name, presets.PRESETS)
+            near = configs.nearest(name, presets.PRESETS)
             raise UsageError(f"preset: unknown {name!r}; nearest: {near}")
     default = presets.PRESETS[named[0] if named else next(iter(presets.PRESETS))]
     stored = None

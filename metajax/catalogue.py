@@ -17,9 +17,9 @@ from .networks import Conditioned, Network
 from .types import MetaLearner, Problem
 
 if TYPE_CHECKING:
-    from .presets import TrainConfig
+    from .configs import TrainConfig
 
-__all__ = ["ALGORITHMS", "Learners", "learners", "network_of"]
+__all__ = ["ALGORITHMS", "OPTIONS", "Learners", "learners", "network_of"]
 
 ALGORITHMS = {
     "maml": "MAML: second-order gradient through the inner steps (Finn et al. 2017)",
@@ -33,6 +33,17 @@ ALGORITHMS = {
     "reptile": "Reptile: toward where adaptation ends (Nichol et al. 2018)",
     "reptile-serial": "Reptile, the tasks of an update one after another (Nichol et al. 2018)",
     "multitask": "joint training without inner steps, fine-tuned at evaluation",
+}
+
+_BY_MAML = ("maml", "maml++", "meta-sgd", "anil", "cavia")  # what `algorithms.maml` differentiates
+
+# The algorithms that an option of a configuration is for. The others would ignore it.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "step_weights": (*_BY_MAML, "fomaml"),
+    "annealing": _BY_MAML,
+    "context": ("cavia",),
+    "proximal": ("imaml",),
+    "exploration": ("emaml",),
 }
 
 

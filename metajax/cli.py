@@ -113,12 +113,12 @@ def _list(arguments: list[str]) -> int:
         raise UsageError(f"list takes no arguments, got {arguments[0]!r}")
     import envs
 
-    from . import presets
+    from . import catalogue, presets
 
     sections = {
         "presets": {name: presets.describe(name) for name in presets.PRESETS},
         "environments": envs.registered(),
-        "algorithms": presets.ALGORITHMS,
+        "algorithms": catalogue.ALGORITHMS,
     }
     for title, lines in sections.items():
         print(title)
@@ -129,14 +129,14 @@ def _list(arguments: list[str]) -> int:
 
 def _train(arguments: list[str]) -> int:
     options, config, stored = parse_train(arguments)
-    from . import presets, runs, training
+    from . import experiments, runs, training
 
     folder = options.resume or options.run or runs.default_folder(config)
     with checking():
         if stored is None:
             runs.check_free(folder, options.overwrite)
         _use_devices(config.devices)
-        experiment = presets.build(config)
+        experiment = experiments.build(config)
         if stored is None:
             runs.create(folder, config, options.overwrite)
     _note_changes(stored)
@@ -257,14 +257,14 @@ def _print_table(config: Any, rows: dict[str, Any]) -> None:
 
 def _open(folder: Path, devices: int | None) -> tuple[Any, Any]:
     """The configuration of a run folder and what it describes."""
-    from . import presets, runs
+    from . import experiments, runs
 
     with checking():
         config, _ = runs.read(folder)
         if devices is not None:
             config = dataclasses.replace(config, devices=devices)
         _use_devices(config.devices)
-        return config, presets.build(config)
+        return config, experiments.build(config)
 
 
 def _evaluate(arguments: list[str]) -> int:

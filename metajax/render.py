@@ -13,7 +13,7 @@ import numpy as np
 import envs.render
 from envs import Gridworld, Maze, PointNavigation
 
-from . import loggers, plots, presets
+from . import configs, experiments, loggers, plots
 from .training import METRICS, key_stream
 from .types import Params
 
@@ -32,7 +32,7 @@ class _Played(NamedTuple):
 
 
 def draw_curves(
-    run: Path, config: presets.TrainConfig, report: dict[str, Any] | None
+    run: Path, config: configs.TrainConfig, report: dict[str, Any] | None
 ) -> list[Path]:
     """Draws learning.png, and adaptation.png where there is a `report`; returns what it wrote."""
     name = f"{config.preset}, {config.algorithm}"
@@ -53,7 +53,7 @@ def draw_curves(
 
 
 def draw_agent(
-    run: Path, config: presets.TrainConfig, experiment: presets.Experiment, params: Params
+    run: Path, config: configs.TrainConfig, experiment: experiments.Experiment, params: Params
 ) -> list[Path]:
     """Draws agent.gif and agent.png; returns what it wrote, nothing where there are no pictures.
 
@@ -80,7 +80,7 @@ def draw_agent(
 
 
 def _typical_success(
-    experiment: presets.Experiment, seed: int, steps: int, params: Params
+    experiment: experiments.Experiment, seed: int, steps: int, params: Params
 ) -> tuple[Any, tuple[_Played, _Played]]:
     # One task at a time: that is quicker to compile than many at once, and a few are enough.
     sample_task = jax.jit(experiment.problem.sample_task)
@@ -103,7 +103,7 @@ def _typical_success(
     return jax.device_get((task, both))
 
 
-def _play(experiment: presets.Experiment, params: Params, task: Any, key: jax.Array) -> _Played:
+def _play(experiment: experiments.Experiment, params: Params, task: Any, key: jax.Array) -> _Played:
     # The environments that have pictures are deterministic: actions are enough to find the way.
     env: Any = experiment.environment
     batch = experiment.problem.collect(params, task, key)

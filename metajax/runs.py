@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import __version__, presets
+from . import __version__, configs, presets
 
 __all__ = ["ADAPTATION", "CONFIG", "MULTITASK", "RunError", "create", "described", "read"]
 
@@ -30,7 +30,7 @@ class RunError(ValueError):
     """A folder that cannot be used as asked; the message is one line."""
 
 
-def default_folder(config: presets.TrainConfig) -> Path:
+def default_folder(config: configs.TrainConfig) -> Path:
     """runs/PRESET-ALGORITHM-TIME, with a number behind where that exists."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     base = Path("runs") / f"{config.preset}-{config.algorithm}-{now}"
@@ -55,7 +55,7 @@ def check_free(run: Path, overwrite: bool) -> None:
         raise RunError(f"--overwrite: {run} is not a run folder (it has no {CONFIG})")
 
 
-def create(run: Path, config: presets.TrainConfig, overwrite: bool) -> None:
+def create(run: Path, config: configs.TrainConfig, overwrite: bool) -> None:
     """Makes a run folder that holds its configuration and nothing else of a run.
 
     Of a run that is written over, what a run consists of is removed, and no other file.
@@ -80,7 +80,7 @@ def create(run: Path, config: presets.TrainConfig, overwrite: bool) -> None:
     write_json(run / CONFIG, content)
 
 
-def read(run: Path) -> tuple[presets.TrainConfig, dict[str, Any]]:
+def read(run: Path) -> tuple[configs.TrainConfig, dict[str, Any]]:
     """The configuration of a run folder, and all of its `config.json`.
 
     Raises:
@@ -106,7 +106,7 @@ def read_report(run: Path) -> dict[str, Any] | None:
         return None
 
 
-def described(config: presets.TrainConfig, row: str = "") -> dict[str, Any]:
+def described(config: configs.TrainConfig, row: str = "") -> dict[str, Any]:
     """What must agree for a checkpoint to belong to a run: all but where it is computed.
 
     Args:

@@ -3,14 +3,14 @@
 import jax
 import pytest
 
-from metajax import evaluation, presets, training
+from metajax import evaluation, experiments, presets, training
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gridworld", "gridworld-q", "tabular-mdp", "point", "maze"])
 def test_meta_training_makes_inner_steps_worth_taking_on_held_out_tasks(name):
     config = presets.PRESETS[name]
-    experiment = presets.build(config)
+    experiment = experiments.build(config)
     state = training.train(experiment.learner, updates=config.updates, progress=False)
     judge = evaluation.evaluator(
         experiment.evaluation(config.inner_steps),

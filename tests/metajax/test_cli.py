@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import toy
 
-from metajax import cli, loggers, presets, runs, training
+from metajax import catalogue, cli, experiments, loggers, presets, runs, training
 
 # Sizes of no use but to run through everything quickly.
 GRIDWORLD = [
@@ -168,7 +168,7 @@ def test_the_default_folder_is_named_for_the_run(monkeypatch, tmp_path):
 def test_list_names_everything(capsys):
     assert cli.run(["list"]) == 0
     out = capsys.readouterr().out
-    for name in [*presets.PRESETS, *presets.ALGORITHMS, "bandit"]:
+    for name in [*presets.PRESETS, *catalogue.ALGORITHMS, "bandit"]:
         assert f"  {name} " in out
 
 
@@ -230,7 +230,7 @@ def test_killed_and_interrupted_and_resumed_equals_never_stopped_to_the_bit(tmp_
 
 def parameters(run: Path):
     config, _ = runs.read(run)
-    learner = presets.build(config).learner
+    learner = experiments.build(config).learner
     return training.restore(learner, run, runs.described(config))[0].params
 
 

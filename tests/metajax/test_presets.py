@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from envs import TaskSet
-from metajax import presets
-from metajax.presets import ALGORITHMS, PRESETS
+from metajax import experiments, presets
+from metajax.catalogue import ALGORITHMS
+from metajax.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -15,7 +16,7 @@ def test_preset_survives_json_and_builds(name):
     config = PRESETS[name]
     assert config.preset == name
     assert presets.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
-    experiment = presets.build(config)
+    experiment = experiments.build(config)
     state = jax.eval_shape(experiment.learner.init, jax.random.key(0))
     after, metrics = jax.eval_shape(experiment.learner.update, state)
     assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(
@@ -34,7 +35,7 @@ def test_every_algorithm_runs_every_kind_of_problem(algorithm):
         config = dataclasses.replace(
             PRESETS[name], algorithm=algorithm, tasks=2, hidden=(4,), **sizes
         )
-        learner = presets.build(config).learner
+        learner = experiments.build(config).learner
         state, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
         assert np.isfinite(metrics["score_after"])
         assert int(state.step) == 1
@@ -43,7 +44,7 @@ def test_every_algorithm_runs_every_kind_of_problem(algorithm):
 @pytest.mark.parametrize("name", ["gridworld", "gridworld-q", "sinusoid-10"])
 def test_joint_training_uses_as_many_samples_an_update(name):
     config = dataclasses.replace(PRESETS[name], tasks=2, inner_steps=2)
-    experiment = presets.build(config)
+    experiment = experiments.build(config)
     used = []
     for learner in (experiment.learner, experiment.multitask):
         _, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
@@ -53,7 +54,7 @@ def test_joint_training_uses_as_many_samples_an_update(name):
 
 def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
     """The comparison is on the same tasks: both learners draw them from the same keys."""
-    experiment = presets.build(dataclasses.replace(PRESETS["gridworld"], tasks=2))
+    experiment = experiments.build(dataclasses.replace(PRESETS["gridworld"], tasks=2))
     one = experiment.learner.init(jax.random.key(3))
     other = experiment.multitask.init(jax.random.key(3))
     assert (jax.random.key_data(one.key) == jax.random.key_data(other.key)).all()
@@ -78,6 +79,8 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ("sinusoid-5", dict(shots=0), "shots: expected at least 1, got 0"),
         ("maze", dict(tasks=3, devices=2), "tasks: 3 is not a multiple of the 2 devices"),
         ("maze", dict(annealing=-1), "annealing: expected at least 0, got -1"),
+        ("maze", dict(context=8), "context: is for cavia, not maml"),
+        ("sinusoid-5", dict(algorithm="imaml", step_weights=(1.0,)), "step_weights: is for maml"),
         ("maze", dict(algorithm="cavia", context=0), "context: expected a size of at least 1"),
         ("maze", dict(algorithm="imaml", proximal=0.0), "proximal strength: expected above 0"),
         ("sinusoid-5", dict(algorithm="emaml"), "E-MAML needs one that samples"),
@@ -87,7 +90,7 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
 )
 def test_value_out_of_range_is_refused_in_one_line(name, fields, message):
     with pytest.raises(ValueError, match=message) as error:
-        presets.build(dataclasses.replace(PRESETS[name], **fields))
+        experiments.build(dataclasses.replace(PRESETS[name], **fields))
     assert "\n" not in str(error.value)
 
 
@@ -101,7 +104,7 @@ def test_configuration_of_another_version_is_refused():
 
 def test_mazes_that_judge_are_none_of_those_that_train():
     config = PRESETS["maze"]
-    training, _, judging = presets._problems(config)
+    training, _, judging = experiments._problems(config)
     keys = jax.random.split(jax.random.key(0), 400)
 
     def hashes(sample_task):

@@ -1,0 +1,258 @@
+"""Configurations: a frozen dataclass for each kind of experiment, a field for each flag of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from typing import Any, ClassVar
+
+import flax.linen as nn
+
+from envs import BernoulliBandit, Gridworld, Maze, PointNavigation, TabularMDP
+
+from .catalogue import ALGORITHMS
+
+__all__ = [
+    "ACTIVATIONS",
+    "BanditConfig",
+    "EpisodesConfig",
+    "GridworldConfig",
+    "GridworldQConfig",
+    "MazeConfig",
+    "PointConfig",
+    "PolicyConfig",
+    "QConfig",
+    "RegressionConfig",
+    "TabularMDPConfig",
+    "TrainConfig",
+    "check",
+    "nearest",
+    "restore",
+]
+
+ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What every run has."""
+
+    summary: ClassVar[str] = ""
+
+    preset: str
+    """The preset that the other values come from."""
+    updates: int
+    """Meta-updates."""
+    tasks: int
+    """Tasks of one update, a multiple of the devices."""
+    inner_learning_rate: tuple[float, ...]
+    """Inner rate of each step; the last one holds for all later steps."""
+    outer_learning_rate: float
+    """Rate of the outer optimiser: Adam, or plain descent for Reptile (its ε)."""
+    hidden: tuple[int, ...]
+    """Widths of the network's hidden layers."""
+    activation: str = "tanh"
+    """tanh or relu."""
+    algorithm: str = "maml"
+    """The meta-learner; `metajax list` has them all."""
+    seed: int = 0
+    """Decides everything random, from 0 to 2^32 - 1."""
+    inner_steps: int = 1
+    """Gradient steps that adapt to a task."""
+    step_weights: tuple[float, ...] = ()
+    """Weight of the loss after each inner step (MAML++); by default the last step alone counts."""
+    annealing: int = 0
+    """Updates with the first-order gradient before the second order begins (MAML++)."""
+    context: int = 4
+    """Size of the context vector of CAVIA."""
+    proximal: float = 1.0
+    """Strength of the pull toward the start in iMAML's inner problem."""
+    exploration: float = 1.0
+    """Weight of the credit for sampling in E-MAML."""
+    final_rate: float = 1.0
+    """Share of the outer rate that a cosine leaves at the end; 1 keeps it constant."""
+    gradient_clip: float = 0.0
+    """Greatest norm of the meta-gradient; 0 does not clip."""
+    devices: int | None = None
+    """Devices that share the tasks; all that divide them by default."""
+    chunk: int | None = None
+    """Tasks alive at once on a device; chosen by default."""
+    tile: int | None = None
+    """Tasks whose gradient is taken at once; chosen by default."""
+    log_every: int = 10
+    """Updates of one dispatch and of one line of metrics."""
+    checkpoint_every: int = 100
+    """Updates between checkpoints."""
+    evaluation_tasks: int = 512
+    """Held-out tasks that the run is judged on."""
+    evaluation_steps: int = 3
+    """Inner steps that evaluation goes to."""
+    comparisons: bool = True
+    """Whether to train the multi-task policy too, on the same tasks and budget."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RegressionConfig(TrainConfig):
+    """Few-shot regression of sine waves."""
+
+    shots: int = 10
+    """Examples that adapt, and as many that judge."""
+    grid: int = 100
+    """Evenly spaced inputs that evaluation judges by."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodesConfig(TrainConfig):
+    """Reinforcement learning."""
+
+    episodes: int = 20
+    """Episodes of an inner step, and of the batch that judges."""
+    discount: float = 0.99
+    """γ."""
+    held_out: float = 0.0
+    """Share of the tasks, by their content, that evaluation alone draws; 0: both draw from all."""
+    skip: float = 0.0
+    """Scale of a linear path from the observation to the network's output; 0 leaves it out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig(EpisodesConfig):
+    """Reinforcement learning by policy gradient."""
+
+    gae_lambda: float = 1.0
+    """λ of the advantages."""
+    baseline: str = "linear"
+    """linear (features of observation and time), mean (over episodes) or none."""
+    normalise_advantage: bool = True
+    """Whether advantages have unit standard deviation over a task's steps."""
+    surrogate: str = "lvc"
+    """lvc, log_prob, loaded_dice or dice: what the inner gradient's derivative sees."""
+    dice_lambda: float = 1.0
+    """λ of loaded_dice: 0 is lvc, 1 is unbiased."""
+    entropy: float = 0.0
+    """Weight of the policy's entropy in both losses."""
+    initial_std: float = 1.0
+    """Standard deviation of a continuous policy before training."""
+
+
+@dataclasses.dataclass(frozen=True)
+class QConfig(EpisodesConfig):
+    """Reinforcement learning by Q-learning."""
+
+    greedy_episodes: int = 1
+    """Episodes of each batch without exploration; they are the score."""
+    n_step: int = 1
+    """Steps before a target bootstraps."""
+    epsilon: float = 0.2
+    """ε of the other episodes."""
+    judging_epsilon: float | None = None
+    """ε of judging episodes; with it, all inner steps descend on the first batch."""
+    outer: str = "td"
+    """td (errors of the judging batch) or policy (what its actions were worth)."""
+    temperature: float = 1.0
+    """Of the softmax of the values that the loss "policy" judges."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MazeConfig(PolicyConfig):
+    """Mazes."""
+
+    env: Maze = Maze()
+    """The environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GridworldConfig(PolicyConfig):
+    """Gridworlds with an unseen goal."""
+
+    env: Gridworld = Gridworld()
+    """The environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GridworldQConfig(QConfig):
+    """Gridworlds with an unseen goal by Q-learning."""
+
+    env: Gridworld = Gridworld()
+    """The environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PointConfig(PolicyConfig):
+    """Point navigation."""
+
+    env: PointNavigation = PointNavigation()
+    """The environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BanditConfig(PolicyConfig):
+    """Bernoulli bandits."""
+
+    env: BernoulliBandit = BernoulliBandit()
+    """The environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TabularMDPConfig(PolicyConfig):
+    """Random tabular MDPs."""
+
+    env: TabularMDP = TabularMDP()
+    """The environment."""
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """The known names that `name` may have meant, for an error's text."""
+    known = list(known)
+    return ", ".join(difflib.get_close_matches(name, known, cutoff=0.4) or known)
+
+
+def restore(cls: Any, content: dict[str, Any]) -> Any:
+    """The configuration of class `cls` that `dataclasses.asdict` wrote.
+
+    Raises:
+        ValueError: a field that the class does not have, or one missing.
+    """
+    types = typing.get_type_hints(cls)
+    names = {field.name for field in dataclasses.fields(cls)}
+    if content.keys() != names:
+        odd = sorted(content.keys() ^ names)
+        raise ValueError(f"{cls.__name__}: unknown or missing {', '.join(odd)}")
+    values: dict[str, Any] = {}
+    for name, value in content.items():
+        if dataclasses.is_dataclass(types[name]):
+            value = restore(types[name], value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**values)
+
+
+def check(config: TrainConfig) -> None:
+    """Raises ValueError, in one line, for a value out of range."""
+    if config.algorithm not in ALGORITHMS:
+        near = nearest(config.algorithm, ALGORITHMS)
+        raise ValueError(f"algorithm: unknown {config.algorithm!r}; nearest: {near}")
+    if config.activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"activation: expected one of {known}, got {config.activation!r}")
+    at_least_one = ["updates", "tasks", "log_every", "checkpoint_every", "evaluation_tasks"]
+    at_least_one += [name for name in ("shots", "grid") if hasattr(config, name)]
+    for name in at_least_one:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, got {getattr(config, name)}")
+    at_least_zero = ("inner_steps", "evaluation_steps", "annealing")
+    for name in (*at_least_zero, "gradient_clip", "skip"):
+        if getattr(config, name, 0) < 0:
+            raise ValueError(f"{name}: expected at least 0, got {getattr(config, name)}")
+    for name in ("outer_learning_rate", "initial_std"):
+        if getattr(config, name, 1.0) <= 0:
+            raise ValueError(f"{name}: expected above 0, got {getattr(config, name)}")
+    held_out = getattr(config, "held_out", 0.0)
+    if not 0 <= held_out < 1:
+        raise ValueError(f"held_out: expected at least 0 and below 1, got {held_out}")
+    if not 0 <= config.final_rate <= 1:
+        raise ValueError(f"final_rate: expected 0 to 1, got {config.final_rate}")
+    if min(config.hidden, default=1) < 1:
+        raise ValueError(f"hidden: expected widths of at least 1, got {config.hidden}")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed: expected 0 to 2^32 - 1, got {config.seed}")

@@ -1,0 +1,143 @@
+"""What a configuration describes, as pure functions.
+
+Here and in the configurations alone do `metajax` and `envs` meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from envs.tasksets import sampler_of_side
+
+from .catalogue import OPTIONS, learners, network_of
+from .configs import ACTIVATIONS, PolicyConfig, QConfig, RegressionConfig, TrainConfig, check
+from .mapping import Mapping, task_mesh
+from .networks import MLP, mlp_policy
+from .presets import PRESETS
+from .problems import policy_gradient, q_learning, regression
+from .types import MetaLearner, Problem
+
+__all__ = ["Experiment", "build"]
+
+
+class Experiment(NamedTuple):
+    """What a configuration describes."""
+
+    problem: Problem  # of evaluation
+    learner: MetaLearner
+    evaluation: Callable[[int], MetaLearner]  # inner steps -> a learner to adapt with
+    multitask: MetaLearner  # joint training on the same tasks, with the same samples an update
+    oracle: Callable[[Any], Any] | None  # task -> () greatest expected score
+    environment: Any | None
+    mapping: Mapping  # of tasks on devices
+
+
+def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
+    """The problem to train on, that of joint training, and that of evaluation.
+
+    An update of joint training uses as many samples as one of the meta-learner: what K inner steps
+    and the judging batch use, in one batch.
+    """
+    activation = ACTIVATIONS[config.activation]
+    if isinstance(config, RegressionConfig):
+        network = network_of(config, MLP((*config.hidden, 1), activation))
+        return (
+            regression(network, shots=config.shots),
+            regression(network, shots=config.shots, query=2 * config.shots),
+            regression(network, shots=config.shots, query=config.grid, grid=True),
+        )
+    assert isinstance(config, PolicyConfig | QConfig)
+    env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
+    initial_std = config.initial_std if isinstance(config, PolicyConfig) else 1.0
+    policy = mlp_policy(env.action_space, config.hidden, activation, config.skip, initial_std)
+    network = network_of(config, policy)
+
+    training = judging = env.sample_task
+    if config.held_out:
+        share = 1 - config.held_out
+        training, judging = (
+            sampler_of_side(env.sample_task, share, first=first) for first in (True, False)
+        )
+
+    def problem(episodes: int, sample_task: Callable[[Any], Any]) -> Problem:
+        if isinstance(config, QConfig):
+            return q_learning(
+                env,
+                network,
+                episodes=episodes,
+                greedy_episodes=config.greedy_episodes,
+                discount=config.discount,
+                n_step=config.n_step,
+                epsilon=config.epsilon,
+                judging_epsilon=config.judging_epsilon,
+                outer=config.outer,
+                temperature=config.temperature,
+                sample_task=sample_task,
+            )
+        return policy_gradient(
+            env,
+            network,
+            episodes=episodes,
+            discount=config.discount,
+            gae_lambda=config.gae_lambda,
+            baseline=config.baseline,
+            normalise_advantage=config.normalise_advantage,
+            surrogate=config.surrogate,
+            dice_lambda=config.dice_lambda,
+            entropy=config.entropy,
+            sample_task=sample_task,
+        )
+
+    on_one_batch = isinstance(config, QConfig) and config.judging_epsilon is not None
+    collected = min(config.inner_steps, 1) if on_one_batch else config.inner_steps
+    return (
+        problem(config.episodes, training),
+        problem(config.episodes * (collected + 1), training),
+        problem(config.episodes, judging),
+    )
+
+
+def _check_options(config: TrainConfig) -> None:
+    """Raises ValueError for an option that was changed and that the algorithm does not have."""
+    default = PRESETS[config.preset]
+    for name, algorithms in OPTIONS.items():
+        changed = getattr(config, name) != getattr(default, name)
+        if changed and config.algorithm not in algorithms:
+            raise ValueError(f"{name}: is for {', '.join(algorithms)}, not {config.algorithm}")
+
+
+def _devices(config: TrainConfig) -> int:
+    """The devices asked for; otherwise as many as share the tasks evenly and are worth it."""
+    if config.devices is not None:
+        return config.devices
+    if config.algorithm == "reptile-serial":
+        return 1
+    if isinstance(config, RegressionConfig) and jax.default_backend() == "cpu":
+        return 1  # an update takes less time than two devices need to meet
+    return max(n for n in range(1, len(jax.devices()) + 1) if config.tasks % n == 0)
+
+
+def build(config: TrainConfig) -> Experiment:
+    """The pure functions that a configuration describes.
+
+    Raises:
+        ValueError: a value out of range, in one line.
+    """
+    check(config)
+    _check_options(config)
+    problems = _problems(config)
+    mapping = Mapping(task_mesh(_devices(config)), config.chunk, config.tile)
+    made = learners(config, problems, mapping)
+    env = getattr(config, "env", None)
+    return Experiment(
+        problem=made.judging,
+        learner=made.learner,
+        evaluation=made.evaluation,
+        multitask=made.multitask,
+        oracle=None if env is None else env.optimal_return,
+        environment=env,
+        mapping=mapping,
+    )
