@@ -1,4 +1,4 @@
-"""Configurations: a frozen dataclass for each kind of experiment, a field for each flag of a run."""
+"""Configurations: a frozen dataclass for each kind of experiment, a field for each flag."""
 
 from __future__ import annotations
 
