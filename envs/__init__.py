@@ -16,6 +16,7 @@ from .maze import Maze
 from .maze_series import MazeSeries
 from .minigrid import MiniGrid
 from .point import PointNavigation
+from .point_corners import PointCorners
 from .tabular_mdp import TabularMDP
 from .tasksets import TaskSet
 from .trial import Trial
@@ -29,6 +30,7 @@ __all__ = [
     "Maze",
     "MazeSeries",
     "MiniGrid",
+    "PointCorners",
     "PointNavigation",
     "SolvedEnvironment",
     "Space",
@@ -46,6 +48,7 @@ _CLASSES: dict[str, type] = {
     "gridworld": Gridworld,
     "minigrid": MiniGrid,
     "point": PointNavigation,
+    "point-corners": PointCorners,
     "bandit": BernoulliBandit,
     "tabular-mdp": TabularMDP,
 }
@@ -56,7 +59,7 @@ def registered() -> dict[str, str]:
     return {id: (cls.__doc__ or "").partition("\n")[0] for id, cls in _CLASSES.items()}
 
 
-def make(id: str, **fields: Any) -> SolvedEnvironment:
+def make(id: str, **fields: Any) -> Environment:
     """The environment `id` with the given fields of its class; the rest keep their defaults.
 
     Raises:

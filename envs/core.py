@@ -175,7 +175,7 @@ class Environment(Protocol):
 
 @runtime_checkable
 class SolvedEnvironment(Environment, Protocol):
-    """An environment with an oracle: every one of ours, none that an adapter leads in."""
+    """An environment with an oracle: ours but `PointCorners`, none that an adapter leads in."""
 
     def optimal_return(self, task: Any) -> Array:
         """() float32, the greatest expected undiscounted return of one episode, the task known."""

@@ -37,15 +37,25 @@ from .paint import (
     segment,
 )
 from .point import PointNavigation
+from .point_corners import PointCorners
 from .tiles import COLOURS, picture, tile_of
 
 Array = jax.Array
 
 __all__ = ["frame", "frames", "rgb", "sheet", "text"]
 
-_STRIDE = 0.1  # side of a square of the plane: what one step covers
-_SQUARES = 15  # along a side of the visible plane, with (0, 0) in the middle
 _SUPERSAMPLED = 3
+
+
+class _Plane(NamedTuple):
+    """The visible part of a plane, with (0, 0) in the middle."""
+
+    stride: float  # side of a square: what one step covers
+    squares: int  # along a side
+    reach: int  # squares from the middle to the farthest goal, along a side
+
+
+_PLANES = {PointNavigation: _Plane(0.1, 15, 5), PointCorners: _Plane(0.2, 25, 10)}
 
 
 class _Scene(NamedTuple):
@@ -63,7 +73,7 @@ def frame(env: Any, task: Any, position: Any, trail: Any = None, pixels: int = 3
     """A picture of one task and of the agent on it.
 
     Args:
-      env: a `Maze`, a `Gridworld` or a `PointNavigation`.
+      env: a `Maze`, a `Gridworld`, a `PointNavigation` or a `PointCorners`.
       task: one task of it.
       position: where the agent is, (2,).
       trail: where it was before, [t, 2], oldest first; nothing is drawn of None.
@@ -214,14 +224,15 @@ def text(env: Any, task: Any, state: Any) -> str:
 
 
 def _scene(env: Any, task: Any) -> _Scene:
-    if isinstance(env, PointNavigation):
+    plane = _PLANES.get(type(env))
+    if plane:
         start, goal = _places(env, np.stack([np.zeros(2), np.asarray(task.goal, float)]))
-        walls = np.zeros((_SQUARES, _SQUARES), bool)
-        return _Scene(_SQUARES, walls, start, goal, marks=1.5, margin=_SQUARES / 2 - 5)
+        side = plane.squares
+        walls = np.zeros((side, side), bool)
+        return _Scene(side, walls, start, goal, marks=side / 10, margin=side / 2 - plane.reach)
     if not isinstance(env, Maze | Gridworld):
-        raise ValueError(
-            f"env: got {type(env).__name__}, expected Maze, Gridworld or PointNavigation"
-        )
+        known = "Maze, Gridworld, PointNavigation or PointCorners"
+        raise ValueError(f"env: got {type(env).__name__}, expected {known}")
     words = np.asarray(task.walls)
     columns = np.arange(env.size)
     walls = words[:, columns // 32] >> (columns % 32).astype(np.uint32) & 1 != 0
@@ -232,9 +243,10 @@ def _scene(env: Any, task: Any) -> _Scene:
 
 def _places(env: Any, positions: np.ndarray) -> np.ndarray:
     """Positions of the environment, [t, 2], as places of its scene."""
-    if isinstance(env, PointNavigation):
-        right, up = positions.T / _STRIDE
-        return _SQUARES / 2 + np.stack([-up, right], axis=-1)
+    plane = _PLANES.get(type(env))
+    if plane:
+        right, up = positions.T / plane.stride
+        return plane.squares / 2 + np.stack([-up, right], axis=-1)
     return positions + 0.5
 
 

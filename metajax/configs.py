@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 
-from envs import BernoulliBandit, Gridworld, Maze, PointNavigation, TabularMDP
+from envs import BernoulliBandit, Gridworld, Maze, PointCorners, PointNavigation, TabularMDP
 
 from .catalogue import ALGORITHMS
 
@@ -21,6 +21,7 @@ __all__ = [
     "GridworldQConfig",
     "MazeConfig",
     "PointConfig",
+    "PointCornersConfig",
     "PolicyConfig",
     "QConfig",
     "RegressionConfig",
@@ -183,6 +184,14 @@ class PointConfig(PolicyConfig):
     """Point navigation."""
 
     env: PointNavigation = PointNavigation()
+    """The environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PointCornersConfig(PolicyConfig):
+    """Navigation to one of four corners with sparse rewards."""
+
+    env: PointCorners = PointCorners()
     """The environment."""
 
 

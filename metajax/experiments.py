@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from envs import SolvedEnvironment
 from envs.tasksets import sampler_of_side
 
 from .catalogue import OPTIONS, learners, network_of
@@ -137,7 +138,7 @@ def build(config: TrainConfig) -> Experiment:
         learner=made.learner,
         evaluation=made.evaluation,
         multitask=made.multitask,
-        oracle=None if env is None else env.optimal_return,
+        oracle=env.optimal_return if isinstance(env, SolvedEnvironment) else None,
         environment=env,
         mapping=mapping,
     )

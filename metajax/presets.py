@@ -12,6 +12,7 @@ from .configs import (
     GridworldQConfig,
     MazeConfig,
     PointConfig,
+    PointCornersConfig,
     RegressionConfig,
     TabularMDPConfig,
     TrainConfig,
@@ -102,6 +103,18 @@ PRESETS: dict[str, TrainConfig] = {
         initial_std=0.3,
         final_rate=0.1,
     ),
+    # The sizes of ProMP's run_scripts/pro-mp_run_point_mass.py. Its policies act in strides,
+    # ours in units of the plane, so that its inner rate of 0.1 is 0.1 * 0.2^2 here.
+    "point-corners": PointCornersConfig(
+        preset="point-corners",
+        updates=500,
+        tasks=40,
+        inner_learning_rate=(0.004,),
+        outer_learning_rate=1e-3,
+        hidden=(64, 64),
+        episodes=20,
+        initial_std=0.2,
+    ),
     # Trained for one step alone, five shots leave too little to go on from; for two alone, the
     # first gains too little. The published errors after one and five steps
     # (clvrai/MAML-TensorFlow) take a loss that counts both.
@@ -138,6 +151,7 @@ _SUMMARIES = {
     "gridworld": "VariBAD's 5x5 gridworld with an unseen goal (Zintgraf et al. 2020)",
     "gridworld-q": "the same gridworld; Q-learning adapts, on one batch of random episodes",
     "point": "2-D point navigation to an unseen goal (Finn et al. 2017)",
+    "point-corners": "2-D navigation to one of four corners, sparse rewards (Rothfuss et al. 2019)",
     "sinusoid-5": "5-shot regression of sine waves (Finn et al. 2017)",
     "sinusoid-10": "10-shot regression of sine waves (Finn et al. 2017)",
     "bandit-10x5": "10 pulls of 5 Bernoulli arms (Duan et al. 2016)",

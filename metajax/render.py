@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import envs.render
-from envs import Gridworld, Maze, PointNavigation
+from envs import Gridworld, Maze, PointCorners, PointNavigation
 
 from . import configs, experiments, loggers, plots
 from .training import METRICS, key_stream
@@ -60,7 +61,7 @@ def draw_agent(
     The task is the first held-out ones' median by what adaptation gained, among those that gained;
     the episodes are those of median return before and after. So it is a typical success.
     """
-    if not isinstance(experiment.environment, Maze | Gridworld | PointNavigation):
+    if not isinstance(experiment.environment, Maze | Gridworld | PointNavigation | PointCorners):
         return []
     steps = config.evaluation_steps
     task, episodes = _typical_success(experiment, config.seed, steps, jax.device_get(params))
@@ -104,11 +105,14 @@ def _typical_success(
 
 
 def _play(experiment: experiments.Experiment, params: Params, task: Any, key: jax.Array) -> _Played:
-    # The environments that have pictures are deterministic: actions are enough to find the way.
+    # The steps of environments that have pictures are deterministic: actions are enough to find
+    # the way, and a start that is drawn is observed.
     env: Any = experiment.environment
     batch = experiment.problem.collect(params, task, key)
     episodes = batch.mask.shape[1]
     state, _ = jax.vmap(env.reset, in_axes=(None, None), axis_size=episodes)(key, task)
+    if isinstance(env, PointCorners):
+        state = dataclasses.replace(state, position=batch.observation[0])
 
     def step(state: Any, action: jax.Array) -> tuple[Any, jax.Array]:
         state, _ = jax.vmap(env.step, in_axes=(None, 0, 0, None))(key, state, action, task)

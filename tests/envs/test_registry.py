@@ -11,7 +11,7 @@ import envs
 def test_every_id_makes_its_class_with_the_given_fields():
     classes = {"maze": envs.Maze, "gridworld": envs.Gridworld, "minigrid": envs.MiniGrid}
     classes |= {"point": envs.PointNavigation, "bandit": envs.BernoulliBandit}
-    classes |= {"tabular-mdp": envs.TabularMDP}
+    classes |= {"tabular-mdp": envs.TabularMDP, "point-corners": envs.PointCorners}
     assert set(classes) <= set(envs.registered())
     for id, cls in classes.items():
         assert envs.make(id) == cls()
@@ -37,12 +37,17 @@ def test_every_field_has_a_default_and_a_frozen_home(id):
     ("id", "fields", "message"),
     [
         ("mase", {}, "environment: got 'mase', expected 'maze'"),
-        ("point-nav", {}, "environment: got 'point-nav', expected 'point'"),
+        (
+            "point-nav",
+            {},
+            "environment: got 'point-nav', expected 'point' or 'point-corners'",
+        ),
         (
             "xyz",
             {},
             "environment: got 'xyz', expected "
-            "'maze', 'maze-series', 'gridworld', 'minigrid', 'point', 'bandit' or 'tabular-mdp'",
+            "'maze', 'maze-series', 'gridworld', 'minigrid', 'point', 'point-corners', 'bandit' "
+            "or 'tabular-mdp'",
         ),
         (
             "maze",
@@ -101,6 +106,7 @@ def test_every_field_has_a_default_and_a_frozen_home(id):
         ),
         ("gridworld", {"size": 2}, "size: got 2, expected an integer from 3 to 63"),
         ("gridworld", {"horizon": -1}, "horizon: got -1, expected an integer of at least 1"),
+        ("point-corners", {"horizon": 0}, "horizon: got 0, expected an integer of at least 1"),
         ("point", {"horizon": True}, "horizon: got True, expected an integer of at least 1"),
         ("bandit", {"arms": 0}, "arms: got 0, expected an integer of at least 1"),
         ("tabular-mdp", {"states": 0}, "states: got 0, expected an integer of at least 1"),

@@ -17,7 +17,7 @@ from envs.maze import MazeState, MazeTask
 from envs.point import PointTask
 
 PIXELS = 180
-PICTURED = ["maze", "gridworld", "point"]
+PICTURED = ["maze", "gridworld", "point", "point-corners"]
 
 
 def _middle(picture, square, side):
@@ -74,7 +74,7 @@ def test_every_square_of_a_maze_has_its_colour(size):
 def test_frames_grow_to_the_picture_of_the_whole_episode(id):
     env = envs.make(id)
     positions = [(1, 1), (1, 2), (2, 2), (2, 3), (0, 0)]
-    if id == "point":
+    if id.startswith("point"):
         positions = np.array(positions) * 0.1
     task = first_task(env)
     found = render.frames(env, task, positions, 4, PIXELS)
@@ -93,6 +93,13 @@ def test_the_plane_has_x_to_the_right_and_y_upwards():
     # Twenty pixels a stride of 0.1, (0, 0) in the middle.
     assert _near(picture[150 - 60, 150 + 100].astype(int), paint.GOAL)
     assert _near(picture[150 - 40, 150 - 80].astype(int), paint.AGENT)
+
+
+def test_a_corner_is_ten_strides_from_the_middle_of_its_plane():
+    task = PointTask(goal=jnp.array([-2.0, 2.0]), horizon=jnp.int32(9))
+    picture = render.frame(envs.PointCorners(), task, (1.0, -1.0), pixels=250)
+    assert _near(picture[125 - 100, 125 - 100].astype(int), paint.GOAL)
+    assert _near(picture[125 + 50, 125 + 50].astype(int), paint.AGENT)
 
 
 def test_an_agent_outside_the_visible_plane_is_not_drawn():
@@ -123,7 +130,7 @@ def test_bad_input_is_refused_in_one_line():
     env, task = _corridor()
     bandit = envs.BernoulliBandit()
     arms = bandit.sample_task(jax.random.key(0))
-    with pytest.raises(ValueError, match="got BernoulliBandit, expected Maze, Gridworld or"):
+    with pytest.raises(ValueError, match="got BernoulliBandit, expected Maze, Gridworld, Point"):
         render.frame(bandit, arms, (0, 0))
     with pytest.raises(ValueError, match="pixels: got 8, expected at least 32"):
         render.frame(env, task, (1, 1), pixels=8)

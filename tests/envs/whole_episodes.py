@@ -54,6 +54,8 @@ CONFIGURATIONS = {
     ),
 }
 
+SOLVED = [id for id, env in CONFIGURATIONS.items() if isinstance(env, envs.SolvedEnvironment)]
+
 COUNT = 96  # tasks in a batch
 traces = collections.Counter()  # how often the episodes of an environment were traced
 
@@ -68,7 +70,7 @@ class Episodes:
     timesteps: Any  # [N, T, ...]
     actions: Any  # [N, T - 1, ...]
     lived: np.ndarray  # [N, T] bool, the steps up to and with the end of the episode
-    optimal: np.ndarray  # [N] float32, the oracle's return
+    optimal: np.ndarray  # [N] float32, the oracle's return; NaN without an oracle
 
     @property
     def returns(self) -> np.ndarray:
@@ -110,7 +112,9 @@ def _compiled(env):
     def batch(keys, tasks, wander, actions):
         traces[env] += 1
         episodes = jax.vmap(functools.partial(_episode, env))(keys, tasks, wander, actions)
-        return *episodes, jax.vmap(env.optimal_return)(tasks)
+        solved = isinstance(env, envs.SolvedEnvironment)
+        optimal = jax.vmap(env.optimal_return)(tasks) if solved else jnp.full(COUNT, jnp.nan)
+        return *episodes, optimal
 
     return batch
 
@@ -120,7 +124,8 @@ def _episode(env, keys, task, wander, actions):
         state, timestep, lives = carry
         key, wanders, action = given
         lives = lives & ~(timestep.terminated | timestep.truncated)
-        action = jnp.where(wanders, action, env.optimal_action(state, task))
+        if isinstance(env, envs.SolvedEnvironment):
+            action = jnp.where(wanders, action, env.optimal_action(state, task))
         state, timestep = env.step(key, state, action, task)
         return (state, timestep, lives), ((state, timestep, lives), action)
 
