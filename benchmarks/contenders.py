@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-import envs
-from envs import Environment, MiniGrid
+from envs import Gridworld, Maze, MiniGrid
 
 __all__ = ["CONTENDERS", "Contender", "load"]
 
@@ -32,31 +31,25 @@ class Contender(NamedTuple):
     step: Callable[[Array, Any, Array, Any], tuple[Any, Any, Array]]
 
 
-def _ours(env: Environment) -> Contender:
-    """An ended episode starts again on its task, whose first state and observation are at hand."""
+def _ours(env: Maze | MiniGrid | Gridworld) -> Contender:
+    """An ended episode starts again on its task.
 
-    def task(key: Array) -> Any:
-        key_task, key_reset = jax.random.split(key)
-        drawn = env.sample_task(key_task)
-        state, timestep = env.reset(key_reset, drawn)
-        return drawn, state, timestep.observation
+    What is seen follows from state and task, so states are chosen between, and one is observed.
+    """
 
     def reset(key: Array, task: Any) -> tuple[Any, Any]:
-        del key
-        return task[1], task[2]
+        state, timestep = env.reset(key, task)
+        return state, timestep.observation
 
     def step(key: Array, state: Any, action: Array, task: Any) -> tuple[Any, Any, Array]:
-        drawn, *first = task
-        state, timestep = env.step(key, state, action, drawn)
+        key_step, key_reset = jax.random.split(key)
+        state, timestep = env.step(key_step, state, action, task)
+        start, _ = env.reset(key_reset, task)
         ended = timestep.terminated | timestep.truncated
-        state, observation = jax.tree.map(
-            lambda start, later: jnp.where(ended, start, later),
-            tuple(first),
-            (state, timestep.observation),
-        )
-        return state, observation, timestep.reward
+        state = jax.tree.map(lambda a, b: jnp.where(ended, a, b), start, state)
+        return state, env.observe(state, task), timestep.reward
 
-    return Contender("metajax", env.action_space.n, task, reset, step)  # type: ignore[union-attr]
+    return Contender("metajax", env.action_space.n, env.sample_task, reset, step)
 
 
 def _gymnax(id: str) -> Contender:
@@ -152,7 +145,7 @@ def _jaxued() -> Contender:
 
 
 CONTENDERS: dict[str, Callable[[], Contender]] = {
-    "maze 13x13, view 5": lambda: _ours(envs.Maze(size=13, view=5, position=False, horizon=200)),
+    "maze 13x13, view 5": lambda: _ours(Maze(size=13, view=5, position=False, horizon=200)),
     "gymnax MetaMaze": lambda: _gymnax("MetaMaze-misc"),
     "jaxued Maze 13x13": _jaxued,
     "XLand-MiniGrid R1-9x9": lambda: _xland("XLand-MiniGrid-R1-9x9"),
@@ -163,7 +156,7 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "minigrid doorkey 8x8": lambda: _ours(MiniGrid("doorkey", size=8)),
     "navix DoorKey-Random-8x8": lambda: _navix("Navix-DoorKey-Random-8x8-v0"),
     "XLand-MiniGrid DoorKey-8x8": lambda: _xland("MiniGrid-DoorKey-8x8"),
-    "gridworld 5x5": lambda: _ours(envs.Gridworld()),
+    "gridworld 5x5": lambda: _ours(Gridworld()),
     "gymnax FourRooms": lambda: _gymnax("FourRooms-misc"),
 }
 """By name; ours are those without another's name in front."""

@@ -21,6 +21,7 @@ __all__ = [
     "moved",
     "pack",
     "read",
+    "read_rows",
     "spread",
     "square_set",
     "unpack",
@@ -52,14 +53,20 @@ def unpack(words: Array, wide: int) -> Array:
 
 def read(walls: Array, row: Array, column: Array) -> Array:
     """32 squares of a row from `column` on, a bit each, lowest first; set outside the grid."""
-    high, count = walls.shape
-    words = walls[jnp.clip(row, 0, high - 1)]
-    words = jnp.where((row >= 0) & (row < high), words, _WALL)
+    return read_rows(walls, row, column, 1)[0]
+
+
+def read_rows(walls: Array, row: Array, column: Array, count: int) -> Array:
+    """What `read` has of `count` rows from `row` on: uint32 [count]."""
+    # One slice of a padded copy, which is never written: on a CPU a third of a gather by row.
+    padded = jnp.pad(walls, ((count, count), (0, 0)), constant_values=_WALL)
+    first = row + count
+    rows = jax.lax.dynamic_slice_in_dim(padded, first, count, allow_negative_indices=False)
 
     def word(number: Array) -> Array:
-        found = jnp.asarray(_WALL)
-        for candidate in range(count):
-            found = jnp.where(number == candidate, words[candidate], found)
+        found = jnp.full((count,), _WALL)
+        for candidate in range(walls.shape[1]):
+            found = jnp.where(number == candidate, rows[:, candidate], found)
         return found
 
     number, shift = column >> 5, (column & 31).astype(jnp.uint32)

@@ -124,7 +124,7 @@ class Gridworld:
         del key
         levels.require_fit(task.walls, self.size)
         state = GridworldState(task.start, jnp.array(0, jnp.int32))
-        return state, first_timestep(self._observe(task.start))
+        return state, first_timestep(self.observe(state, task))
 
     def step(
         self, key: Array, state: GridworldState, action: Array, task: GridworldTask
@@ -139,13 +139,20 @@ class Gridworld:
         reward = jnp.where(on_goal, jnp.float32(_GOAL_REWARD), jnp.float32(_STEP_COST))
         if task.rewards is not None:
             reward += task.rewards[position[0], position[1]]
+        state = GridworldState(position, steps)
         timestep = TimeStep(
-            self._observe(position),
+            self.observe(state, task),
             reward,
             terminated=jnp.array(False),
             truncated=steps >= task.horizon,
         )
-        return GridworldState(position, steps), timestep
+        return state, timestep
+
+    def observe(self, state: GridworldState, task: GridworldTask) -> Array:
+        """What the agent is shown in a state, as `observation_space` has it."""
+        del task
+        row, column = state.position
+        return mark(row * self.size + column, self.size**2).astype(jnp.uint8)
 
     def optimal_return(self, task: GridworldTask) -> Array:
         """Of the shortest path to the goal and staying there, where nothing is random or pays more.
@@ -226,6 +233,3 @@ class Gridworld:
             first, second = jnp.int32(0), jnp.where(pick < self.size - 2, pick + 2, pick + 4)
         start, goal = (jnp.stack([at // self.size, at % self.size]) for at in (first, second))
         return start, goal
-
-    def _observe(self, position: Array) -> Array:
-        return mark(position[0] * self.size + position[1], self.size**2).astype(jnp.uint8)

@@ -7,13 +7,12 @@ disjunction of its parts: on a CPU that is several times as fast as a concatenat
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .grids import read
+from .grids import read_rows
 
 __all__ = ["place_in_view", "walls_in_view"]
 
@@ -40,17 +39,11 @@ def walls_in_view(
       bool [length], true where a wall is, as is everything outside the grid; false from side^2 on.
     """
     words = _words(walls, position + _corner(heading, side), side)
-    plan = _plan(side, heading is not None, occlusion, length)
-    chosen = _pick(heading, plan.source)
-    flat = jnp.broadcast_to(words[0], (length,))
+    masks = _masks(side, heading is not None, occlusion, length)
+    hits = words[0] & _pick(heading, masks[:, 0])
     for number, word in enumerate(words[1:], start=1):
-        flat = jnp.where(chosen >> 5 == number, word, flat)
-    seen = (flat >> (chosen & 31).astype(jnp.uint32)) & plan.inside != 0
-    if occlusion:
-        for number, word in enumerate(words):
-            between = _pick(heading, plan.between[:, number])
-            seen |= word & between != 0
-    return seen
+        hits |= word & _pick(heading, masks[:, number])
+    return hits != 0
 
 
 def place_in_view(
@@ -71,21 +64,17 @@ def place_in_view(
     return row * side + column, inside
 
 
-class _Plan(NamedTuple):
-    """Where the bits of a view come from: constants of a shape of window."""
-
-    source: np.ndarray  # [headings, length] int32, 32 * word + bit of a square of the view
-    inside: np.ndarray  # [length] uint32, 1 where there is such a square
-    between: np.ndarray  # [headings, words, length] uint32, the squares that hide it
-
-
 @functools.cache
-def _plan(side: int, turns: bool, occlusion: bool, length: int) -> _Plan:
-    rows_a_word = _WORD // side
-    count = -(-side // rows_a_word)
+def _masks(side: int, turns: bool, occlusion: bool, length: int) -> np.ndarray:
+    """What makes a square of a view a wall: uint32 [headings, words, length].
 
-    def bit(row: int, column: int) -> int:
-        return _WORD * (row // rows_a_word) + row % rows_a_word * side + column
+    The bits of a block of squares north up, of which one wall does: the square's own, and with
+    `occlusion` those of all that hide it. None from side^2 on.
+    """
+    rows_a_word = _WORD // side
+
+    def bit(row: int, column: int) -> tuple[int, np.uint32]:
+        return row // rows_a_word, np.uint32(1 << row % rows_a_word * side + column)
 
     # The square of the block north up, where the view, turned by each heading, has (row, column).
     last = side - 1
@@ -96,17 +85,14 @@ def _plan(side: int, turns: bool, occlusion: bool, length: int) -> _Plan:
         lambda row, column: (last - column, row),
     ][: 4 if turns else 1]
     agent = (last, side // 2) if turns else (side // 2, side // 2)
-    source = np.zeros((len(turned), length), np.int32)
-    between = np.zeros((len(turned), count, length), np.uint32)
+    masks = np.zeros((len(turned), -(-side // rows_a_word), length), np.uint32)
     for heading, turn in enumerate(turned):
         for index in range(side**2):
             square = divmod(index, side)
-            source[heading, index] = bit(*turn(*square))
-            for hiding in _line(agent, square) if occlusion else ():
-                place = bit(*turn(*hiding))
-                between[heading, place // _WORD, index] |= np.uint32(1 << place % _WORD)
-    inside = (np.arange(length) < side**2).astype(np.uint32)
-    return _Plan(source, inside, between)
+            for place in [square, *(_line(agent, square) if occlusion else ())]:
+                word, mask = bit(*turn(*place))
+                masks[heading, word, index] |= mask
+    return masks
 
 
 def _line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
@@ -144,12 +130,9 @@ def _pick(heading: Array | None, tables: np.ndarray) -> Array:
 def _words(walls: Array, corner: Array, side: int) -> list[Array]:
     """The `side` by `side` squares from `corner` (2,) on, as many rows in a word as go in."""
     rows_a_word = _WORD // side
-    words: list[Array] = []
+    rows = read_rows(walls, corner[0], corner[1], side) & jnp.uint32(2**side - 1)
+    words = [jnp.uint32(0)] * -(-side // rows_a_word)
     for index in range(side):
-        bits = read(walls, corner[0] + index, corner[1]) & jnp.uint32(2**side - 1)
-        place = index % rows_a_word
-        if place == 0:
-            words.append(bits)
-        else:
-            words[-1] = words[-1] | (bits << jnp.uint32(place * side))
+        word, place = divmod(index, rows_a_word)
+        words[word] |= rows[index] << jnp.uint32(place * side)
     return words

@@ -144,7 +144,7 @@ class MiniGrid:
     def reset(self, key: Array, task: MiniGridTask) -> tuple[MiniGridState, TimeStep]:
         del key
         state = first_state(task)
-        return state, first_timestep(self._observe(state, task))
+        return state, first_timestep(self.observe(state, task))
 
     def step(
         self, key: Array, state: MiniGridState, action: Array, task: MiniGridTask
@@ -166,7 +166,7 @@ class MiniGrid:
         reward = jnp.where(collision, jnp.float32(-1), reward)
         if task.rewards is not None:
             reward += task.rewards[state.position[0], state.position[1]]
-        return state, TimeStep(self._observe(state, task), reward, terminated, truncated)
+        return state, TimeStep(self.observe(state, task), reward, terminated, truncated)
 
     def optimal_return(self, task: MiniGridTask) -> Array:
         """The reward at the end of the shortest way; 0 where that is longer than the horizon.
@@ -197,7 +197,8 @@ class MiniGrid:
             require(f"task.{name}", value, value is None, "none where a level is to be solved")
         return oracle.plan(state, task)
 
-    def _observe(self, state: MiniGridState, task: MiniGridTask) -> Array:
+    def observe(self, state: MiniGridState, task: MiniGridTask) -> Array:
+        """What the agent is shown in a state, as `observation_space` has it."""
         if self.full:
             return full_grid(state, task, self.shape[1])
         through = self.see_through_walls

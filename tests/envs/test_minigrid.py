@@ -121,7 +121,7 @@ def test_levels_are_distributed_as_those_of_minigrid(name):
     count, tasks = 4000, _drawn(name, 4000)
     state = jax.vmap(world.first_state)(tasks)
     view = dataclasses.replace(env, full=True)
-    ours = np.asarray(jax.jit(jax.vmap(view._observe))(state, tasks))
+    ours = np.asarray(jax.jit(jax.vmap(view.observe))(state, tasks))
     theirs = getattr(parity.reference, family)(**fields)
     whole = parity.FullyObsWrapper(theirs)
     seen = np.stack(
@@ -220,7 +220,7 @@ def test_the_compass_is_the_heading_and_else_the_view_is_the_same():
     tasks = _drawn("doorkey", 400)
     state = jax.vmap(world.first_state)(tasks)
     views = [
-        np.array(jax.jit(jax.vmap(env._observe))(state, tasks))
+        np.array(jax.jit(jax.vmap(env.observe))(state, tasks))
         for env in (plain, dataclasses.replace(plain, compass=True))
     ]
     assert (views[1][:, 3, 6, 2] == tasks.heading).all()
