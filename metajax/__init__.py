@@ -12,6 +12,7 @@ from .algorithms import maml as maml
 from .algorithms import meta_sgd as meta_sgd
 from .algorithms import multitask as multitask
 from .algorithms import reptile as reptile
+from .algorithms.hyper import meta_learned as meta_learned
 from .checkpoints import load as load
 from .checkpoints import save as save
 from .evaluation import evaluate as evaluate
@@ -25,6 +26,7 @@ from .problems import q_learning as q_learning
 from .problems import regression as regression
 from .problems import sinusoid as sinusoid
 from .training import train as train
+from .types import Hyperparameter as Hyperparameter
 from .types import MetaLearner as MetaLearner
 from .types import MetaState as MetaState
 from .types import Problem as Problem

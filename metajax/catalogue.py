@@ -9,6 +9,7 @@ import optax
 
 from .algorithms import emaml, imaml, maml, multitask, reptile
 from .algorithms.cavia import fixed_context
+from .algorithms.hyper import meta_learned
 from .algorithms.imaml import proximal
 from .algorithms.meta_sgd import learned_rates
 from .inner import Inner, sgd
@@ -44,6 +45,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "context": ("cavia",),
     "proximal": ("imaml",),
     "exploration": ("emaml",),
+    "learn": (*_BY_MAML, "emaml"),
 }
 
 
@@ -62,7 +64,7 @@ def network_of(config: TrainConfig, network: Network) -> Network:
 
 
 def _adapting(config: TrainConfig, problem: Problem, inner: Inner) -> tuple[Problem, Inner]:
-    """What the algorithm adapts, and how."""
+    """What the algorithm adapts, and how, with the hyper-parameters that are learned."""
     head = f"Dense_{len(config.hidden)}"
     choices: dict[str, Callable[[], tuple[Problem, Inner]]] = {
         "maml++": lambda: learned_rates(problem, inner, per_step=True),
@@ -71,7 +73,8 @@ def _adapting(config: TrainConfig, problem: Problem, inner: Inner) -> tuple[Prob
         "cavia": lambda: (problem, inner._replace(fast=Conditioned.is_context)),
         "imaml": lambda: (problem, proximal(inner, config.proximal)),
     }
-    return choices.get(config.algorithm, lambda: (problem, inner))()
+    adapting = choices.get(config.algorithm, lambda: (problem, inner))()
+    return meta_learned(*adapting, config.learn) if config.learn else adapting
 
 
 def learners(

@@ -65,6 +65,9 @@ class TrainConfig:
     """Weight of the loss after each inner step (MAML++); by default the last step alone counts."""
     annealing: int = 0
     """Updates with the first-order gradient before the second order begins (MAML++)."""
+    learn: tuple[str, ...] = ()
+    """Hyper-parameters of the inner steps that the meta-gradient improves too: learning_rate (a
+    factor), and of episodes discount, gae_lambda and entropy."""
     context: int = 4
     """Size of the context vector of CAVIA."""
     proximal: float = 1.0

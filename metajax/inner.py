@@ -34,6 +34,7 @@ __all__ = [
     "descend",
     "hessian_product",
     "merge",
+    "path_of",
     "replay",
     "replay_path",
     "run",
@@ -58,19 +59,20 @@ class Inner(NamedTuple):
         if self.fast is not None:
             params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
             if not jax.tree.leaves(self.split(params)[0]):
-                paths = [_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+                paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
                 raise ValueError(f"fast parameters: expected some of {', '.join(paths)}, got none")
 
     def split(self, params: Params) -> tuple[Params, Params]:
         """The fast and the slow parameters, each with None in the place of the others."""
         adapts = self.fast or (lambda path: True)
-        chosen = jax.tree_util.tree_map_with_path(lambda path, _: adapts(_path(path)), params)
+        chosen = jax.tree_util.tree_map_with_path(lambda path, _: adapts(path_of(path)), params)
         fast = jax.tree.map(lambda c, leaf: leaf if c else None, chosen, params)
         slow = jax.tree.map(lambda c, leaf: None if c else leaf, chosen, params)
         return fast, slow
 
 
-def _path(path: Any) -> str:
+def path_of(path: Any) -> str:
+    """The name of a leaf, "params/Dense_0/kernel", from its path in a pytree."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

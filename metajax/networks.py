@@ -161,7 +161,7 @@ class Conditioned:
     @staticmethod
     def is_context(path: str) -> bool:
         """Whether a parameter, by its path, is the context: which parameters are fast."""
-        return path == "context"
+        return path.rpartition("/")[2] == "context"
 
     def init(self, key: Array, inputs: Array, *rest: Any) -> Any:
         context = jnp.zeros(self.size, jnp.result_type(float))

@@ -66,7 +66,7 @@ def n_step_returns(
 
     Args:
         reward: r_t of the step taken at t, (T, B).
-        terminated: whether the step at t ended the task itself, (T, B) bool.
+        terminated: whether the task itself ended the episode, (B,) bool.
         mask: 1 where a step was taken, (T, B) float.
         discount: γ.
         steps: n, at least 1; T or more is the rest of the episode.
@@ -86,7 +86,7 @@ def n_step_returns(
     time = jnp.arange(horizon, dtype=jnp.int32)[:, None]
     length = jnp.sum(mask, axis=0, keepdims=True).astype(jnp.int32)
     end = jnp.minimum(time + steps, length)
-    over = (end == length) & jnp.any(terminated, axis=0, keepdims=True)
+    over = (end == length) & terminated[None]
     power = discount ** jnp.maximum(end - time, 0).astype(reward.dtype)
     return total, jnp.where(over, 0.0, power), end
 

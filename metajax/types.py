@@ -8,12 +8,13 @@ Axis legend, used in every docstring and comment of the package:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import jax
 
-__all__ = ["MetaLearner", "MetaState", "Problem", "Trace", "pytree_dataclass"]
+__all__ = ["Hyperparameter", "MetaLearner", "MetaState", "Problem", "Trace", "pytree_dataclass"]
 
 Array = jax.Array
 Params = Any  # a pytree of float arrays
@@ -29,6 +30,14 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     return jax.tree_util.register_dataclass(cls, data_fields=names, meta_fields=[])
 
 
+class Hyperparameter(NamedTuple):
+    """A number that a problem's functions use, and that may be meta-learned."""
+
+    name: str
+    value: float
+    high: float = math.inf  # it is meta-learned between 0 and this, neither included
+
+
 class Problem(NamedTuple):
     """What a meta-learner learns over. No meta-learner knows which kind of problem it has.
 
@@ -38,7 +47,7 @@ class Problem(NamedTuple):
     sample_task: Callable[[Array], Any]  # key -> task
     init: Callable[[Array], Params]  # key -> params
     collect: Callable[[Params, Any, Array], Batch]  # params, task, key -> batch; no gradient flows
-    inner_loss: Callable[[Params, Batch], tuple[Array, Any]]  # its gradient adapts -> (), aux
+    inner_loss: Callable[..., tuple[Array, Any]]  # params, batch -> (), aux; its gradient adapts
     outer_loss: Callable[[Params, Batch], tuple[Array, Any]]  # judges the adaptation -> (), aux
     score: Callable[[Batch], Array]  # -> (), higher is better: what people read
     query: Callable[[Params, Any, Array], Batch] | None = None  # held-out data of a supervised task
@@ -46,6 +55,8 @@ class Problem(NamedTuple):
         0
     )  # environment steps or examples
     log_prob: Callable[[Params, Batch], Array] | None = None  # -> () mean over the steps sampled
+    # What `inner_loss` also takes by name, each an array () in the place of the value given here.
+    hyper: tuple[Hyperparameter, ...] = ()
 
     @property
     def on_policy(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import optax
 
-from ..inner import Inner
+from ..inner import Inner, path_of
 from ..mapping import Mapping
 from ..networks import Conditioned
 from ..types import MetaLearner, Params, Problem
@@ -19,7 +19,7 @@ def fixed_context(outer: optax.GradientTransformation) -> optax.GradientTransfor
 
     def is_context(params: Params) -> Params:
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: Conditioned.is_context(jax.tree_util.keystr(path, simple=True)), params
+            lambda path, _: Conditioned.is_context(path_of(path)), params
         )
 
     return optax.chain(optax.masked(optax.set_to_zero(), is_context), outer)

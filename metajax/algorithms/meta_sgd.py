@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import optax
 
 from ..inner import Inner
 from ..mapping import Mapping
+from ..slow import beside
 from ..types import MetaLearner, Params, Problem
 from .maml import maml
 
@@ -38,45 +38,27 @@ def learned_rates(problem: Problem, inner: Inner, per_step: bool = False) -> tup
     if per_step and inner.steps < 1:
         raise ValueError(f"inner steps: rates per step need at least 1, got {inner.steps}")
 
-    def init(key: Array) -> Params:
-        params = problem.init(key)
+    def init(key: Array, params: Params) -> Params:
+        del key
 
         def ones(leaf: Array) -> Array:
             return jnp.ones((inner.steps,) if per_step else leaf.shape, leaf.dtype)
 
-        return {"params": params, "rates": jax.tree.map(ones, params)}
-
-    def of_params(function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda meta, *args: function(meta["params"], *args)
+        return jax.tree.map(ones, params)
 
     def scale(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         del params
-        rates = extra["meta"]["rates"]
 
         def scaled(update: Array | None, rate: Array) -> Array | None:
             if update is None:  # a slow parameter
                 return None
             return update * (rate[jnp.minimum(state, len(rate) - 1)] if per_step else rate)
 
-        changes = jax.tree.map(scaled, updates["params"], rates, is_leaf=lambda leaf: leaf is None)
-        return {**updates, "params": changes}, state + 1
-
-    def fast(path: str) -> bool:
-        where, _, rest = path.partition("/")
-        return where == "params" and (inner.fast is None or inner.fast(rest))
+        changes = jax.tree.map(scaled, updates, extra["slow"], is_leaf=lambda leaf: leaf is None)
+        return changes, state + 1
 
     factors = optax.GradientTransformationExtraArgs(lambda params: jnp.int32(0), scale)
-    return (
-        problem._replace(
-            init=init,
-            collect=of_params(problem.collect),
-            inner_loss=of_params(problem.inner_loss),
-            outer_loss=of_params(problem.outer_loss),
-            query=problem.query and of_params(problem.query),
-            log_prob=problem.log_prob and of_params(problem.log_prob),
-        ),
-        inner._replace(optimizer=optax.chain(inner.optimizer, factors), fast=fast),
-    )
+    return beside(problem, inner, "rates", init, optax.chain(inner.optimizer, factors))
 
 
 def meta_sgd(

@@ -15,7 +15,7 @@ from ..estimators import SURROGATES, dice_surrogate, loaded_dice_surrogate, mask
 from ..networks import Network
 from ..returns import discounted_returns, generalised_advantages, normalise
 from ..rollout import Episodes, rollout
-from ..types import Params, Problem, pytree_dataclass
+from ..types import Hyperparameter, Params, Problem, pytree_dataclass
 
 __all__ = ["Trajectories", "policy_gradient"]
 
@@ -106,14 +106,18 @@ def policy_gradient(
         played = rollout(
             env, network.apply, distribution, params, task, key, episodes=episodes, horizon=steps
         )
-        credit = discounted_rewards(played) if of_rewards else advantages(played)
-        return Trajectories(played.observation, played.action, played.reward, played.mask, credit)
+        return Trajectories(
+            played.observation, played.action, played.reward, played.mask, credit(played)
+        )
 
-    def discounted_rewards(played: Episodes) -> Array:
-        discounts = discount ** jnp.arange(steps, dtype=played.reward.dtype)
-        return discounts[:, None] * played.reward * played.mask
-
-    def advantages(played: Episodes) -> Array:
+    def credit(
+        played: Episodes | Trajectories,
+        discount: float | Array = discount,
+        gae_lambda: float | Array = gae_lambda,
+    ) -> Array:
+        if of_rewards:
+            discounts = discount ** jnp.arange(steps, dtype=played.reward.dtype)
+            return discounts[:, None] * played.reward * played.mask
         returns = discounted_returns(played.reward, played.mask, discount)
         seen = played.observation.astype(bool) if is_binary else played.observation
         value = fit(seen, returns, played.mask)
@@ -129,13 +133,18 @@ def policy_gradient(
         )
         return parameters, distribution.log_prob(parameters, batch.action)
 
-    def loss(params: Params, batch: Trajectories) -> tuple[Array, dict[str, Array]]:
+    def loss(
+        params: Params, batch: Trajectories, **learned: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """With meta-learned hyper-parameters in the place of those given."""
+        weight = learned.pop("entropy", entropy or None)
+        advantage = credit(batch, **learned) if learned else batch.advantage
         parameters, log_prob = policy(params, batch)
         mean_entropy = masked_mean(distribution.entropy(parameters), batch.mask)
         taken = jnp.maximum(jnp.sum(batch.mask), 1.0)
-        value = -objective(log_prob, batch.advantage, batch.mask) / taken
-        if entropy:
-            value -= entropy * mean_entropy
+        value = -objective(log_prob, advantage, batch.mask) / taken
+        if weight is not None:
+            value -= weight * mean_entropy
         return value, {"entropy": mean_entropy}
 
     return Problem(
@@ -147,4 +156,9 @@ def policy_gradient(
         score=lambda batch: jnp.sum(batch.reward) / episodes,
         samples=lambda batch: jnp.sum(batch.mask).astype(jnp.int32),
         log_prob=lambda params, batch: masked_mean(policy(params, batch)[1], batch.mask),
+        hyper=(
+            Hyperparameter("discount", discount, high=1.0),
+            *([] if of_rewards else [Hyperparameter("gae_lambda", gae_lambda, high=1.0)]),
+            Hyperparameter("entropy", entropy),
+        ),
     )

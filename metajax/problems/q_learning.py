@@ -16,7 +16,7 @@ from ..estimators import masked_mean
 from ..networks import Network
 from ..returns import discounted_returns, n_step_returns, normalise
 from ..rollout import rollout
-from ..types import Params, Problem, pytree_dataclass
+from ..types import Hyperparameter, Params, Problem, pytree_dataclass
 
 __all__ = ["Transitions", "q_learning"]
 
@@ -33,6 +33,7 @@ class Transitions:
     mask: Array  # (T, B) float32, 1 where a step was taken
     n_step_return: Array  # (T, B) float32, Σ_{j<m} γ^j r_{t+j}
     discount: Array  # (T, B) float32, of the value that follows: γ^m, 0 where the task terminated
+    terminated: Array  # (B,) bool, whether the task itself ended the episode
     next_observation: Array  # (T, B, ...) after those m steps
     credit: Array  # (T, B) float32, advantage over the action's chance; 0 in greedy episodes
 
@@ -127,8 +128,9 @@ def q_learning(
         played = rollout(
             env, network.apply, behaviour, params, task, key, episodes=episodes, horizon=steps
         )
+        terminated = jnp.any(played.terminated, axis=0)
         paid, following, end = n_step_returns(
-            played.reward, played.terminated, played.mask, discount, n_step
+            played.reward, terminated, played.mask, discount, n_step
         )
         states = jnp.concatenate([played.observation, played.last_observation[None]])
         after = states[end, jnp.arange(episodes)[None]]
@@ -145,6 +147,7 @@ def q_learning(
             played.mask,
             paid,
             following,
+            terminated,
             after,
             credit,
         )
@@ -158,9 +161,17 @@ def q_learning(
         taken = jax.nn.one_hot(action, values.shape[-1], dtype=bool)
         return jnp.sum(jnp.where(taken, values, 0.0), axis=-1)
 
-    def td_loss(params: Params, batch: Transitions) -> tuple[Array, dict[str, Array]]:
+    def td_loss(
+        params: Params, batch: Transitions, discount: Array | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        """With a meta-learned discount in the place of that given."""
+        paid, power = batch.n_step_return, batch.discount
+        if discount is not None:
+            paid, power, _ = n_step_returns(
+                batch.reward, batch.terminated, batch.mask, discount, n_step
+            )
         following = action_values(jax.lax.stop_gradient(params), batch.next_observation)
-        target = batch.n_step_return + batch.discount * jnp.max(following, axis=-1)
+        target = paid + power * jnp.max(following, axis=-1)
         error = of_taken(action_values(params, batch.observation), batch.action) - target
         each = 0.5 * error**2 if huber is None else optax.losses.huber_loss(error, delta=huber)
         td_error = masked_mean(jnp.abs(error), batch.mask)
@@ -179,4 +190,5 @@ def q_learning(
         score=lambda batch: jnp.sum(batch.reward[:, -greedy_episodes:]) / greedy_episodes,
         query=None if judging_epsilon is None else partial(collect, chance=judging_epsilon),
         samples=lambda batch: jnp.sum(batch.mask).astype(jnp.int32),
+        hyper=(Hyperparameter("discount", discount, high=1.0),),
     )

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import problems
 import pytest
+from differences import directional_error, to_x64
 
 import envs
 import metajax as mj
@@ -20,13 +21,6 @@ OPTIMISERS = {
     "sgd-rates": lambda steps: mj.sgd((0.5, 0.25), steps),
     "adam": lambda steps: mj.adam(0.05, steps),
 }
-
-
-def to_x64(tree):
-    def widen(leaf):
-        return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    return jax.tree.map(widen, tree)
 
 
 def plain_objective(inner_loss, outer_loss, inner, batches, judged, params):
@@ -61,28 +55,6 @@ def recompute_gradients(problem, inner, params, record, steps):
         params = optax.apply_updates(params, updates)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
     return Record(record.batches, stacked, record.judged)
-
-
-def directional_error(objective, gradient, params, key):
-    """Relative error of ⟨gradient, v⟩ against a central difference, for a random direction v."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    direction = jax.tree.unflatten(
-        structure,
-        [
-            jax.random.normal(k, leaf.shape, leaf.dtype)
-            for k, leaf in zip(keys, leaves, strict=True)
-        ],
-    )
-
-    def along(epsilon):
-        return objective(jax.tree.map(lambda p, d: p + epsilon * d, params, direction))
-
-    # Fourth-order central difference: truncation O(ε⁴), rounding O(1e-16 / ε).
-    h = 3e-6
-    numeric = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
-    analytic = optax.tree.vdot(gradient, direction)
-    return abs(float(numeric - analytic)) / abs(float(numeric))
 
 
 @pytest.mark.smoke

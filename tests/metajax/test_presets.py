@@ -80,6 +80,12 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ("maze", dict(tasks=3, devices=2), "tasks: 3 is not a multiple of the 2 devices"),
         ("maze", dict(annealing=-1), "annealing: expected at least 0, got -1"),
         ("maze", dict(context=8), "context: is for cavia, not maml"),
+        (
+            "sinusoid-5",
+            dict(learn=("entropy",)),
+            "learn: unknown 'entropy'; nearest: learning_rate",
+        ),
+        ("maze", dict(algorithm="reptile", learn=("discount",)), "learn: is for maml"),
         ("sinusoid-5", dict(algorithm="imaml", step_weights=(1.0,)), "step_weights: is for maml"),
         ("maze", dict(algorithm="cavia", context=0), "context: expected a size of at least 1"),
         ("maze", dict(algorithm="imaml", proximal=0.0), "proximal strength: expected above 0"),

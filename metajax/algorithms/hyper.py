@@ -1,0 +1,97 @@
+"""Meta-learned hyper-parameters: numbers of the inner process that the meta-gradient improves."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..inner import Inner
+from ..slow import beside
+from ..types import Batch, Hyperparameter, Params, Problem
+
+__all__ = ["meta_learned"]
+
+Array = jax.Array
+
+_RATE = Hyperparameter("learning_rate", 1.0)
+
+
+def _value(of: Hyperparameter, logit: Array, speed: float) -> Array:
+    """Between 0 and `of.high`; `of.value` where `logit` is 0."""
+    factor = jnp.exp(speed * logit)
+    if math.isinf(of.high):
+        return of.value * factor
+    odds = of.value / (of.high - of.value) * factor
+    return of.high * odds / (1 + odds)
+
+
+def meta_learned(
+    problem: Problem, inner: Inner, names: Sequence[str], *, speed: float = 10.0
+) -> tuple[Problem, Inner]:
+    """`problem` with some of its hyper-parameters among what is meta-learned, and `inner` for it.
+
+    The meta-parameters are {"params": those of `problem`, "hyper": one number, 0 at first, for each
+    of `names`}. A hyper-parameter begins where it was given and stays in its range: its logarithm,
+    or its log-odds where it has an upper bound, is what moves. It acts in the inner steps alone;
+    the outer loss keeps the given values, for it would otherwise choose what it is judged by.
+    (Meta-gradient reinforcement learning, Xu et al. 2018, through all inner steps.)
+
+    Any algorithm that differentiates the inner steps learns them, such as `maml`; with its
+    first-order gradient it learns the rate alone. The metrics say where they are, as
+    "learned_" and the name.
+
+    Args:
+        problem: what is learned over; `problem.hyper` lists what of its inner loss can be learned.
+        inner: what adapts.
+        names: of these, and "learning_rate", a factor of the rates of `inner`, 1 at first.
+        speed: how fast they are learned: what multiplies the numbers. Under Adam of rate β a
+            hyper-parameter moves by β · `speed` of itself an update.
+
+    Raises:
+        ValueError: a name that the problem does not have, or a value on the edge of its range,
+            which it could never leave.
+    """
+    known = {of.name: of for of in (_RATE, *problem.hyper)}
+    for name in names:
+        if name not in known:
+            near = ", ".join(difflib.get_close_matches(name, known, cutoff=0.4) or known)
+            raise ValueError(f"learn: unknown {name!r}; nearest: {near}")
+        if not 0 < known[name].value < known[name].high:
+            span = f"above 0 and below {known[name].high}".removesuffix(" and below inf")
+            raise ValueError(f"{name}: expected {span} to be learned, got {known[name].value}")
+
+    def values(hyper: dict[str, Array]) -> dict[str, Array]:
+        return {name: _value(known[name], hyper[name], speed) for name in names}
+
+    def scale(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        del params
+        rate = values(extra["slow"]).get(_RATE.name, 1.0)
+        return jax.tree.map(lambda update: rate * update, updates), state
+
+    scaled = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale)
+    learning, adapting = beside(
+        problem,
+        inner,
+        "hyper",
+        lambda key, params: {name: jnp.zeros(()) for name in names},
+        optax.chain(inner.optimizer, scaled),
+    )
+
+    def inner_loss(meta: Params, batch: Batch, **learned: Array) -> tuple[Array, Any]:
+        of_loss = {
+            name: value for name, value in values(meta["hyper"]).items() if name != _RATE.name
+        }
+        return learning.inner_loss(meta, batch, **of_loss, **learned)
+
+    def outer_loss(meta: Params, batch: Batch) -> tuple[Array, Any]:
+        loss, aux = learning.outer_loss(meta, batch)
+        return loss, aux | {f"learned_{name}": v for name, v in values(meta["hyper"]).items()}
+
+    rest = tuple(of for of in problem.hyper if of.name not in names)
+    return learning._replace(inner_loss=inner_loss, outer_loss=outer_loss, hyper=rest), adapting

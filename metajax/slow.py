@@ -1,0 +1,74 @@
+"""Slow parameters beside those of a problem: rates, hyper-parameters, a learned optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from .inner import Inner
+from .types import Params, Problem
+
+__all__ = ["beside", "of_params"]
+
+Array = jax.Array
+
+
+def of_params(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of parameters as one of meta-parameters that hold them."""
+    return lambda meta, *args, **named: function(meta["params"], *args, **named)
+
+
+def beside(
+    problem: Problem,
+    inner: Inner,
+    name: str,
+    init: Callable[[Array, Params], Any],
+    optimizer: optax.GradientTransformation,
+) -> tuple[Problem, Inner]:
+    """`problem` with the meta-parameters {"params": its own, `name`: more}; the second are slow.
+
+    Args:
+        problem: what is learned over.
+        inner: what says which of its own parameters are fast, and how many steps they take.
+        name: of the parameters beside them.
+        init: key, params -> the parameters beside them.
+        optimizer: what now adapts in the place of `inner.optimizer`. Its `update` may take `meta`,
+            the problem's own meta-parameters, and `slow`, what is beside them.
+    """
+    chained = optax.with_extra_args_support(optimizer)
+
+    def init_all(key: Array) -> Params:
+        params = problem.init(key)
+        return {"params": params, name: init(jax.random.fold_in(key, 1), params)}
+
+    def init_state(params: Any) -> Any:
+        return chained.init(params["params"])
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        meta = extra["meta"]
+        parts = {"meta": meta["params"], "slow": meta[name]}
+        own = None if params is None else params["params"]
+        changes, state = chained.update(updates["params"], state, own, **parts)
+        return {**updates, "params": changes}, state
+
+    def fast(path: str) -> bool:
+        where, _, rest = path.partition("/")
+        return where == "params" and (inner.fast is None or inner.fast(rest))
+
+    return (
+        problem._replace(
+            init=init_all,
+            collect=of_params(problem.collect),
+            inner_loss=of_params(problem.inner_loss),
+            outer_loss=of_params(problem.outer_loss),
+            query=problem.query and of_params(problem.query),
+            log_prob=problem.log_prob and of_params(problem.log_prob),
+        ),
+        inner._replace(
+            optimizer=optax.GradientTransformationExtraArgs(init_state, update),
+            fast=fast,
+        ),
+    )
