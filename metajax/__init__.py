@@ -11,6 +11,7 @@ from .algorithms import imaml as imaml
 from .algorithms import maml as maml
 from .algorithms import meta_sgd as meta_sgd
 from .algorithms import multitask as multitask
+from .algorithms import promp as promp
 from .algorithms import reptile as reptile
 from .algorithms.hyper import meta_learned as meta_learned
 from .checkpoints import load as load

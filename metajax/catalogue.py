@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optax
 
-from .algorithms import emaml, imaml, maml, multitask, reptile
+from .algorithms import emaml, imaml, maml, multitask, promp, reptile
 from .algorithms.cavia import fixed_context
 from .algorithms.hyper import meta_learned
 from .algorithms.imaml import proximal
@@ -31,6 +31,7 @@ ALGORITHMS = {
     "cavia": "MAML that adapts a context vector alone (Zintgraf et al. 2019)",
     "imaml": "MAML by the implicit gradient, inner steps unseen (Rajeswaran et al. 2019)",
     "emaml": "MAML that credits the sampling before adaptation too (Stadie et al. 2018)",
+    "promp": "MAML by several clipped steps on the same batches (Rothfuss et al. 2019)",
     "reptile": "Reptile: toward where adaptation ends (Nichol et al. 2018)",
     "reptile-serial": "Reptile, the tasks of an update one after another (Nichol et al. 2018)",
     "multitask": "joint training without inner steps, fine-tuned at evaluation",
@@ -46,6 +47,13 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "proximal": ("imaml",),
     "exploration": ("emaml",),
     "learn": (*_BY_MAML, "emaml"),
+    "epochs": ("promp",),
+    "clip": ("promp",),
+    "penalty": ("promp",),
+    "penalty_target": ("promp",),
+    # The others have a surrogate of their own.
+    "surrogate": tuple(name for name in ALGORITHMS if name != "promp"),
+    "dice_lambda": tuple(name for name in ALGORITHMS if name != "promp"),
 }
 
 
@@ -96,11 +104,13 @@ def learners(
             config.outer_learning_rate, outer_steps, config.final_rate
         )
 
-    outer = optax.adam(rate(config.updates))
-    if config.gradient_clip:
-        outer = optax.chain(optax.clip_by_global_norm(config.gradient_clip), outer)
-    if name == "cavia":
-        outer = fixed_context(outer)
+    def adam(outer_steps: int) -> optax.GradientTransformation:
+        descent = optax.adam(rate(outer_steps))
+        if config.gradient_clip:
+            descent = optax.chain(optax.clip_by_global_norm(config.gradient_clip), descent)
+        return fixed_context(descent) if name == "cavia" else descent
+
+    outer = adam(config.updates)
     joint_learner = multitask(joint, inner, outer, tasks, mapping=mapping)
 
     def first_order(step: Any) -> Any:
@@ -128,6 +138,17 @@ def learners(
         ),
         "emaml": lambda: emaml(
             problem, inner, outer, tasks, exploration=config.exploration, mapping=mapping
+        ),
+        "promp": lambda: promp(
+            problem,
+            inner,
+            adam(config.updates * config.epochs),
+            tasks,
+            epochs=config.epochs,
+            clip=config.clip,
+            penalty=config.penalty,
+            target=config.penalty_target,
+            mapping=mapping,
         ),
         "reptile": lambda: of_reptile(serial=False),
         "reptile-serial": lambda: of_reptile(serial=True),

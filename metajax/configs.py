@@ -74,6 +74,14 @@ class TrainConfig:
     """Strength of the pull toward the start in iMAML's inner problem."""
     exploration: float = 1.0
     """Weight of the credit for sampling in E-MAML."""
+    epochs: int = 5
+    """Outer steps of ProMP on the same batches."""
+    clip: float = 0.3
+    """How far ProMP lets an adapted policy's probability ratio leave 1."""
+    penalty: float = 5e-4
+    """Weight of the KL divergence from the policies that sampled, in ProMP."""
+    penalty_target: float | None = None
+    """KL divergence that ProMP adapts that weight toward; by default it stays."""
     final_rate: float = 1.0
     """Share of the outer rate that a cosine leaves at the end; 1 keeps it constant."""
     gradient_clip: float = 0.0

@@ -25,6 +25,7 @@ class Distribution(NamedTuple):
     log_prob: Callable[[Any, Array], Array]  # parameters, action -> (...)
     entropy: Callable[[Any], Array]  # parameters -> (...)
     mode: Callable[[Any], Array]  # parameters -> action
+    divergence: Callable[[Any, Any], Array]  # parameters of p and of q -> KL(p ‖ q), (...)
 
 
 def _sample_categorical(key: Array, logits: Array) -> Array:
@@ -47,11 +48,19 @@ def _entropy_categorical(logits: Array) -> Array:
     return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
 
+def _divergence_categorical(logits: Array, other: Array) -> Array:
+    log_probs, others = jax.nn.log_softmax(logits), jax.nn.log_softmax(other)
+    # What has no probability adds nothing, however improbable the other finds it.
+    difference = jnp.where(log_probs > -jnp.inf, log_probs - others, 0.0)
+    return jnp.sum(jnp.exp(log_probs) * difference, axis=-1)
+
+
 categorical = Distribution(
     sample=_sample_categorical,
     log_prob=_log_prob_categorical,
     entropy=_entropy_categorical,
     mode=lambda logits: jnp.argmax(logits, axis=-1).astype(jnp.int32),
+    divergence=_divergence_categorical,
 )
 """Over the integers 0..A-1; the parameters are logits (..., A)."""
 
@@ -81,6 +90,7 @@ def epsilon_greedy(epsilon: Array) -> Distribution:
         log_prob=lambda values, action: categorical.log_prob(logits(values), action),
         entropy=entropy,
         mode=categorical.mode,
+        divergence=lambda values, other: categorical.divergence(logits(values), logits(other)),
     )
 
 
@@ -95,6 +105,14 @@ def _log_prob_gaussian(parameters: tuple[Array, Array], action: Array) -> Array:
     return jnp.sum(-0.5 * standard**2 - log_std - 0.5 * math.log(2 * math.pi), axis=-1)
 
 
+def _divergence_gaussian(parameters: tuple[Array, Array], other: tuple[Array, Array]) -> Array:
+    mean, log_std = parameters
+    other_mean, other_log_std = other
+    ratio = jnp.exp(log_std - other_log_std)
+    offset = (mean - other_mean) * jnp.exp(-other_log_std)
+    return jnp.sum(other_log_std - log_std + 0.5 * (ratio**2 + offset**2 - 1.0), axis=-1)
+
+
 diagonal_gaussian = Distribution(
     sample=_sample_gaussian,
     log_prob=_log_prob_gaussian,
@@ -102,6 +120,7 @@ diagonal_gaussian = Distribution(
         parameters[1] + 0.5 * math.log(2 * math.pi * math.e), axis=-1
     ),
     mode=lambda parameters: parameters[0],
+    divergence=_divergence_gaussian,
 )
 """Independent normals; the parameters are (mean, log standard deviation), both (..., A)."""
 

@@ -29,6 +29,7 @@ __all__ = [
     "log_prob_surrogate",
     "lvc_surrogate",
     "masked_mean",
+    "ratio_surrogate",
 ]
 
 Array = jax.Array
@@ -85,6 +86,22 @@ def dice_surrogate(log_prob: Array, reward: Array, mask: Array) -> Array:
     takes γ^t r_t for rewards; the value is the objective itself.
     """
     return jnp.sum(_one(jnp.cumsum(log_prob, axis=0)) * reward * mask)
+
+
+def ratio_surrogate(
+    log_prob: Array, behaviour: Array, advantage: Array, mask: Array, clip: float | None = None
+) -> Array:
+    """Σ r_t A_t, r = π_θ / π_b: of actions that other parameters drew, log π_b the `behaviour`.
+
+    Where θ drew them it is LVC, in value and in both derivatives; unlike LVC it stays right when θ
+    moves on. With `clip` ε, Σ min(r A, clip(r, 1 − ε, 1 + ε) A), which gains nothing by taking an
+    action more, or less, often than that (PPO; Rothfuss et al. 2019, eq. 9).
+    """
+    ratio = jnp.exp(log_prob - behaviour)
+    gain = ratio * advantage
+    if clip is not None:
+        gain = jnp.minimum(gain, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+    return jnp.sum(gain * mask)
 
 
 SURROGATES: dict[str, Surrogate] = {

@@ -105,7 +105,7 @@ def _check_options(config: TrainConfig) -> None:
     """Raises ValueError for an option that was changed and that the algorithm does not have."""
     default = PRESETS[config.preset]
     for name, algorithms in OPTIONS.items():
-        changed = getattr(config, name) != getattr(default, name)
+        changed = getattr(config, name, None) != getattr(default, name, None)
         if changed and config.algorithm not in algorithms:
             raise ValueError(f"{name}: is for {', '.join(algorithms)}, not {config.algorithm}")
 

@@ -35,10 +35,12 @@ __all__ = [
     "hessian_product",
     "merge",
     "path_of",
+    "pushforward",
     "replay",
     "replay_path",
     "run",
     "sgd",
+    "starts",
 ]
 
 Array = jax.Array
@@ -146,7 +148,7 @@ class Record:
     """One task's adaptation: enough to differentiate it without running it again."""
 
     batches: Batch  # K batches with a leading axis K, or the support batch that all steps share
-    gradients: Params  # of the fast parameters, leading axis K
+    gradients: Params  # of the fast parameters, leading axis K; None: taken anew by a replay
     judged: Batch  # what the adapted parameters are judged by
 
 
@@ -244,16 +246,19 @@ def replay(
 
     With `first_order` the recorded gradients are constants (FOMAML); where it is an array () the
     program has both orders and takes one. Reverse mode, once: a second derivative of the
-    meta-objective is not available through it.
+    meta-objective is not available through it. A record without gradients may be replayed from any
+    `params`, not those alone that collected it.
     """
-    return _replay(problem, inner, params, record, first_order, keep=False)[0]
+    gradient = _once_differentiable(problem, first_order)
+    return _replay(problem, inner, params, record, gradient, keep=False)[0]
 
 
 def replay_path(
     problem: Problem, inner: Inner, params: Params, record: Record, first_order: Order = False
 ) -> tuple[Params, Batch]:
     """As `replay`, but θ_1, ..., θ_K with a leading axis K, and the batch that judges each."""
-    path = _replay(problem, inner, params, record, first_order, keep=True)[1]
+    gradient = _once_differentiable(problem, first_order)
+    path = _replay(problem, inner, params, record, gradient, keep=True)[1]
     if problem.on_policy:
         judged = jax.tree.map(
             lambda all, last: jnp.concatenate([all[1:], last[None]]), record.batches, record.judged
@@ -265,28 +270,64 @@ def replay_path(
     return path, judged
 
 
+def starts(params: Params, path: Params) -> Params:
+    """θ_0, ..., θ_{K-1}, where the steps that led along `path` to θ_1, ..., θ_K began."""
+    return jax.tree.map(
+        lambda first, later: jnp.concatenate([first[None], later[:-1]]), params, path
+    )
+
+
+def pushforward(
+    problem: Problem, inner: Inner, params: Params, record: Record, tangent: Params
+) -> Params:
+    """∂θ_K/∂θ_0 · `tangent` over frozen batches, in forward mode; `replay` has the transpose."""
+
+    def gradient(fast: Params, slow: Params, batch: Batch, recorded: Params) -> Params:
+        del recorded
+        return jax.grad(_loss_of_parts(problem.inner_loss))(fast, slow, batch)
+
+    def adapted(params: Params) -> Params:
+        return _replay(problem, inner, params, record, gradient, keep=False)[0]
+
+    return jax.jvp(adapted, (params,), (tangent,))[1]
+
+
+def _once_differentiable(problem: Problem, first_order: Order) -> Callable[..., Params]:
+    """The gradient of an inner step, as it was recorded where it was, with its derivative."""
+    order = None if first_order is False else first_order
+    loss = problem.inner_loss
+
+    def gradient(fast: Params, slow: Params, batch: Batch, recorded: Params) -> Params:
+        if recorded is None:
+            here = jax.lax.stop_gradient((fast, slow))
+            recorded = jax.grad(_loss_of_parts(loss))(*here, batch)
+        if first_order is True:
+            return recorded
+        return _recorded_gradient(loss, fast, slow, batch, recorded, order)
+
+    return gradient
+
+
 def _replay(
     problem: Problem,
     inner: Inner,
     params: Params,
     record: Record,
-    first_order: Order,
+    gradient: Callable[..., Params],
     keep: bool,
 ) -> tuple[Params, Params | None]:
     """θ_K, and where `keep` is set θ_1, ..., θ_K."""
     fast, slow = inner.split(params)
-    order = None if first_order is False else first_order
 
     def step(carry: tuple[Params, Any], recorded: Any) -> tuple[tuple[Params, Any], Any]:
         fast, opt_state = carry
         batch, grads = recorded
-        if first_order is not True:
-            support = record.batches if batch is None else batch
-            grads = _recorded_gradient(problem.inner_loss, fast, slow, support, grads, order)
+        grads = gradient(fast, slow, record.batches if batch is None else batch, grads)
         carry = descend(inner.optimizer, grads, opt_state, fast, meta=params)
         return carry, merge(carry[0], slow) if keep else None
 
     batches = record.batches if problem.on_policy else None
     carry = (fast, inner.optimizer.init(fast))
-    (adapted, _), path = jax.lax.scan(step, carry, (batches, record.gradients))
+    steps = (batches, record.gradients)
+    (adapted, _), path = jax.lax.scan(step, carry, steps, length=inner.steps)
     return merge(adapted, slow), path

@@ -25,6 +25,7 @@ class Episodes:
     reward: Array  # (T, B) float32
     mask: Array  # (T, B) float32, 1 where a step was taken
     terminated: Array  # (T, B) bool, whether the step ended the task itself, not its horizon
+    parameters: Any  # (T, B, ...) of the distributions that the actions were drawn from
     last_observation: Array  # (B, ...) after step T; of an episode of L < T steps, observation[L]
 
 
@@ -65,12 +66,12 @@ def rollout(
         action = distribution.sample(key_action, parameters)
         state, timestep = advance(jax.random.split(key_env, episodes), state, action, task)
         ended = timestep.terminated & (mask > 0)
-        record = (observation, action, timestep.reward * mask, mask, ended)
+        record = (observation, action, timestep.reward * mask, mask, ended, parameters)
         running = 1.0 - (timestep.terminated | timestep.truncated).astype(jnp.float32)
         return (state, timestep.observation, mask * running, carries), record
 
     loop = (state, timestep.observation, jnp.ones((episodes,), jnp.float32), carries)
     keys = (jax.random.split(key_actions, horizon), jax.random.split(key_steps, horizon))
     (_, last_observation, _, _), record = jax.lax.scan(step, loop, keys)
-    observation, action, reward, mask, terminated = record
-    return Episodes(observation, action, reward, mask, terminated, last_observation)
+    observation, action, reward, mask, terminated, parameters = record
+    return Episodes(observation, action, reward, mask, terminated, parameters, last_observation)

@@ -66,6 +66,8 @@ def beside(
             outer_loss=of_params(problem.outer_loss),
             query=problem.query and of_params(problem.query),
             log_prob=problem.log_prob and of_params(problem.log_prob),
+            ratio_loss=problem.ratio_loss and of_params(problem.ratio_loss),
+            divergence=problem.divergence and of_params(problem.divergence),
         ),
         inner._replace(
             optimizer=optax.GradientTransformationExtraArgs(init_state, update),

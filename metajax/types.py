@@ -57,6 +57,10 @@ class Problem(NamedTuple):
     log_prob: Callable[[Params, Batch], Array] | None = None  # -> () mean over the steps sampled
     # What `inner_loss` also takes by name, each an array () in the place of the value given here.
     hyper: tuple[Hyperparameter, ...] = ()
+    # Of a batch that other parameters collected: both losses at once, the probability ratio clipped
+    # where a number is given, and the mean KL divergence of their policy from that of `params`.
+    ratio_loss: Callable[[Params, Batch, float | None], tuple[Array, Any]] | None = None
+    divergence: Callable[[Params, Batch], Array] | None = None
 
     @property
     def on_policy(self) -> bool:

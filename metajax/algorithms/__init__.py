@@ -7,6 +7,7 @@ from .imaml import imaml as imaml
 from .maml import maml as maml
 from .meta_sgd import meta_sgd as meta_sgd
 from .multitask import multitask as multitask
+from .promp import promp as promp
 from .reptile import reptile as reptile
 
-__all__ = ["anil", "cavia", "emaml", "imaml", "maml", "meta_sgd", "multitask", "reptile"]
+__all__ = ["anil", "cavia", "emaml", "imaml", "maml", "meta_sgd", "multitask", "promp", "reptile"]

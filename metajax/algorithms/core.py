@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..inner import Inner, descend, run
-from ..mapping import Mapping, mean_over_tasks
+from ..inner import Inner, Record, descend, run
+from ..mapping import Mapping, map_tasks, mean_over_tasks
 from ..types import MetaLearner, MetaState, Params, Problem, Trace
 
-__all__ = ["from_task_gradient", "trace_metrics"]
+__all__ = ["check_optimizer", "from_records", "from_task_gradient", "trace_metrics"]
 
 Array = jax.Array
 TaskGradient = Callable[[Params, Any, Array, Array], tuple[Params, dict[str, Array]]]
+Improve = Callable[[Params, Any, Record], tuple[Params, Any, dict[str, Array]]]
 
 
 def trace_metrics(trace: Trace) -> dict[str, Array]:
@@ -26,6 +27,12 @@ def trace_metrics(trace: Trace) -> dict[str, Array]:
         "score_after": trace.score[-1],
         "env_steps": trace.samples,
     }
+
+
+def check_optimizer(outer: Any) -> None:
+    """Raises ValueError for an outer step that is no optimiser, a trust region say."""
+    if not isinstance(outer, optax.GradientTransformation):
+        raise ValueError(f"outer: expected an optimiser of optax, got {outer}")
 
 
 def from_task_gradient(
@@ -50,6 +57,7 @@ def from_task_gradient(
     Raises:
         ValueError: a size that cannot be.
     """
+    check_optimizer(outer)
     inner.check(problem)
     mapping.check(tasks)
 
@@ -60,20 +68,75 @@ def from_task_gradient(
 
     mean_gradient = mean_over_tasks(one_task, mapping)
 
-    def init(key: Array) -> MetaState:
-        key_params, key_updates = jax.random.split(key)
-        params = problem.init(key_params)
-        return MetaState(params, outer.init(params), jnp.int32(0), key_updates)
-
     def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), tasks)
+        keys = _task_keys(state, tasks)
         grads, metrics = mean_gradient((state.params, state.step), keys)
         params, opt_state = descend(outer, grads, state.opt_state, state.params)
         metrics["gradient_norm"] = optax.tree.norm(grads)
         return MetaState(params, opt_state, state.step + 1, state.key), metrics
 
+    return MetaLearner(_init(problem, outer.init), update, _adapt(problem, inner, mapping))
+
+
+def from_records(
+    problem: Problem,
+    inner: Inner,
+    tasks: int,
+    mapping: Mapping,
+    begin: Callable[[Params], Any],
+    improve: Improve,
+) -> MetaLearner:
+    """The learner that adapts to N tasks, keeps what it collected, and goes over it repeatedly.
+
+    Args:
+        problem: what is learned over, an on-policy one.
+        inner: the inner optimiser.
+        tasks: N, tasks of one update.
+        mapping: how they are laid on hardware; the records of all tasks are alive at once.
+        begin: params -> the state that outer steps carry.
+        improve: params, that state, records with a leading axis N -> the new params and state, and
+            metrics of the update. The records have gradients of these `params`.
+
+    Raises:
+        ValueError: a size that cannot be.
+    """
+    inner.check(problem)
+    mapping.check(tasks)
+
+    def collect(params: Params, key: Array) -> tuple[Record, dict[str, Array]]:
+        key_task, key_adapt = jax.random.split(key)
+        task = problem.sample_task(key_task)
+        _, record, trace = run(problem, inner, params, task, key_adapt, mapping.tile)
+        return record, trace_metrics(trace)
+
+    def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
+        keys = _task_keys(state, tasks)
+        records, traces = map_tasks(collect, mapping)(state.params, keys)
+        params, opt_state, metrics = improve(state.params, state.opt_state, records)
+        metrics |= mean_over_tasks(lambda _, trace: trace, mapping)(None, traces)
+        return MetaState(params, opt_state, state.step + 1, state.key), metrics
+
+    return MetaLearner(_init(problem, begin), update, _adapt(problem, inner, mapping))
+
+
+def _init(problem: Problem, begin: Callable[[Params], Any]) -> Callable[[Array], MetaState]:
+    def init(key: Array) -> MetaState:
+        key_params, key_updates = jax.random.split(key)
+        params = problem.init(key_params)
+        return MetaState(params, begin(params), jnp.int32(0), key_updates)
+
+    return init
+
+
+def _task_keys(state: MetaState, tasks: int) -> Array:
+    return jax.random.split(jax.random.fold_in(state.key, state.step), tasks)
+
+
+def _adapt(
+    problem: Problem, inner: Inner, mapping: Mapping
+) -> Callable[[Params, Any, Array], tuple[Params, Trace]]:
     def adapt(params: Params, task: Any, key: Array) -> tuple[Params, Trace]:
         adapted, _, trace = run(problem, inner, params, task, key, mapping.tile)
         return adapted, trace
 
-    return MetaLearner(init, update, adapt)
+    return adapt

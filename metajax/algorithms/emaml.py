@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..inner import Inner, Record, replay_path, run
+from ..inner import Inner, Record, replay_path, run, starts
 from ..mapping import Mapping, tiled
 from ..types import MetaLearner, Params, Problem
 from .core import from_task_gradient, trace_metrics
@@ -30,10 +30,8 @@ def exploring_loss(
     log_prob = problem.log_prob
     assert log_prob is not None
     path, _ = replay_path(problem, inner, params, record)
-    before = jax.tree.map(
-        lambda first, later: jnp.concatenate([first[None], later[:-1]]), params, path
-    )
-    log_probs = jax.lax.map(lambda step: log_prob(*step), (before, record.batches))
+    steps = (starts(params, path), record.batches)
+    log_probs = jax.lax.map(lambda step: log_prob(*step), steps)
     loss, aux = problem.outer_loss(jax.tree.map(lambda leaf: leaf[-1], path), record.judged)
     reached = jax.lax.stop_gradient(problem.score(record.judged))
     return loss - exploration * reached * jnp.sum(log_probs), aux

@@ -11,7 +11,13 @@ import jax.numpy as jnp
 
 from ..baselines import BASELINES
 from ..distributions import for_action_space
-from ..estimators import SURROGATES, dice_surrogate, loaded_dice_surrogate, masked_mean
+from ..estimators import (
+    SURROGATES,
+    dice_surrogate,
+    loaded_dice_surrogate,
+    masked_mean,
+    ratio_surrogate,
+)
 from ..networks import Network
 from ..returns import discounted_returns, generalised_advantages, normalise
 from ..rollout import Episodes, rollout
@@ -31,6 +37,7 @@ class Trajectories:
     reward: Array  # (T, B) float32
     mask: Array  # (T, B) float32, 1 where a step was taken
     advantage: Array  # (T, B) float32, 0 where no step was taken; γ^t r_t for the surrogate "dice"
+    behaviour: Any  # (T, B, ...) parameters of the distributions that the actions were drawn from
 
 
 def _choice(name: str, value: str, choices: dict[str, Any]) -> Any:
@@ -107,7 +114,12 @@ def policy_gradient(
             env, network.apply, distribution, params, task, key, episodes=episodes, horizon=steps
         )
         return Trajectories(
-            played.observation, played.action, played.reward, played.mask, credit(played)
+            played.observation,
+            played.action,
+            played.reward,
+            played.mask,
+            credit(played),
+            played.parameters,
         )
 
     def credit(
@@ -133,19 +145,36 @@ def policy_gradient(
         )
         return parameters, distribution.log_prob(parameters, batch.action)
 
+    def loss_of(
+        gain: Array, parameters: Any, batch: Trajectories, weight: float | Array = entropy
+    ) -> tuple[Array, dict[str, Array]]:
+        """Minus the mean gain of a step and, unless that is 0, of the entropy by its weight."""
+        mean_entropy = masked_mean(distribution.entropy(parameters), batch.mask)
+        value = -gain / jnp.maximum(jnp.sum(batch.mask), 1.0)
+        if isinstance(weight, Array) or weight:
+            value -= weight * mean_entropy
+        return value, {"entropy": mean_entropy}
+
     def loss(
         params: Params, batch: Trajectories, **learned: Array
     ) -> tuple[Array, dict[str, Array]]:
         """With meta-learned hyper-parameters in the place of those given."""
-        weight = learned.pop("entropy", entropy or None)
+        weight = learned.pop("entropy", entropy)
         advantage = credit(batch, **learned) if learned else batch.advantage
         parameters, log_prob = policy(params, batch)
-        mean_entropy = masked_mean(distribution.entropy(parameters), batch.mask)
-        taken = jnp.maximum(jnp.sum(batch.mask), 1.0)
-        value = -objective(log_prob, advantage, batch.mask) / taken
-        if weight is not None:
-            value -= weight * mean_entropy
-        return value, {"entropy": mean_entropy}
+        return loss_of(objective(log_prob, advantage, batch.mask), parameters, batch, weight)
+
+    def ratio_loss(
+        params: Params, batch: Trajectories, clip: float | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        parameters, log_prob = policy(params, batch)
+        behaviour = distribution.log_prob(batch.behaviour, batch.action)
+        gain = ratio_surrogate(log_prob, behaviour, batch.advantage, batch.mask, clip)
+        return loss_of(gain, parameters, batch)
+
+    def divergence(params: Params, batch: Trajectories) -> Array:
+        each = distribution.divergence(batch.behaviour, policy(params, batch)[0])
+        return masked_mean(each, batch.mask)
 
     return Problem(
         sample_task=sample_task or env.sample_task,
@@ -161,4 +190,6 @@ def policy_gradient(
             *([] if of_rewards else [Hyperparameter("gae_lambda", gae_lambda, high=1.0)]),
             Hyperparameter("entropy", entropy),
         ),
+        ratio_loss=None if of_rewards else ratio_loss,
+        divergence=divergence,
     )

@@ -1,5 +1,6 @@
 """Every algorithm: its meta-gradient in closed form, one trace, task isolation, safety at zero."""
 
+import dataclasses
 import inspect
 from functools import partial
 
@@ -31,6 +32,7 @@ ALGORITHMS = {
     "cavia": mj.cavia,
     "imaml": partial(mj.imaml, strength=STRENGTH, solver_steps=3),
     "emaml": partial(mj.emaml, exploration=0.1),
+    "promp": partial(mj.promp, epochs=1, penalty=0.1),
     "reptile": mj.reptile,
     "multitask": mj.multitask,
 }
@@ -90,6 +92,7 @@ def expected_meta_gradient(name, theta, centre):
         "imaml": implicit,
         "emaml": exploring,
         "maml": lambda: through(STEPS),
+        "promp": lambda: through(STEPS),  # no divergence yet, hence no gradient of it
         "fomaml": lambda: curvature @ contraction(STEPS) @ offset,
         "annealed": lambda: curvature @ contraction(STEPS) @ offset,
         "multi-step": lambda: sum(w * through(k + 1) for k, w in enumerate(WEIGHTS)),
@@ -240,7 +243,7 @@ def rewardless(problem):
     def collect(params, task, key):
         batch = problem.collect(params, task, key)
         zeros = jnp.zeros_like(batch.advantage)
-        return type(batch)(batch.observation, batch.action, zeros, batch.mask, zeros)
+        return dataclasses.replace(batch, reward=zeros, advantage=zeros)
 
     return problem._replace(collect=collect)
 

@@ -60,6 +60,26 @@ def test_gaussian_log_prob_sums_over_action_dimensions():
     np.testing.assert_allclose(samples.std(0), jnp.exp(log_std), rtol=0.02)
 
 
+def test_divergence_is_the_mean_difference_of_log_probs():
+    """Of integers a sum over all of them; of normals by Gauss-Hermite quadrature, exact here."""
+    logits, other = jax.random.normal(jax.random.key(0), (2, 5, 3))
+    actions = jnp.arange(3, dtype=jnp.int32)[:, None]
+    difference = categorical.log_prob(logits, actions) - categorical.log_prob(other, actions)
+    expected = jnp.sum(jax.nn.softmax(logits).T * difference, axis=0)
+    np.testing.assert_allclose(categorical.divergence(logits, other), expected, rtol=1e-5)
+    surely = jnp.array([0.0, -jnp.inf])
+    np.testing.assert_allclose(categorical.divergence(surely, jnp.zeros(2)), np.log(2), rtol=1e-6)
+
+    one = (jnp.array([0.5, -1.0]), jnp.array([0.1, -0.3]))
+    two = (jnp.array([0.1, -0.7]), jnp.array([-0.2, 0.4]))
+    points, weights = np.polynomial.hermite_e.hermegauss(3)
+    actions = np.array(one[0]) + np.exp(one[1]) * points[:, None]
+    each = [-s - 0.5 * ((actions - m) / np.exp(s)) ** 2 for m, s in map(np.array, (one, two))]
+    difference = np.subtract(*each).sum(-1)
+    expected = weights @ difference / weights.sum()
+    np.testing.assert_allclose(diagonal_gaussian.divergence(one, two), expected, rtol=1e-5)
+
+
 def test_distribution_fits_the_action_space_or_says_why_not():
     assert for_action_space(envs.Discrete(3)) is categorical
     assert for_action_space(envs.Box(-1, 1, (2,))) is diagonal_gaussian

@@ -202,3 +202,42 @@ def test_e_maml_is_the_exact_meta_gradient_of_adapting_to_sampled_trajectories(s
     problem = enumerated.problem("log_prob", estimators.log_prob_surrogate, episodes)
     actual = jax.jit(lambda theta: expected_e_maml_gradient(theta, problem, steps, episodes))(theta)
     assert relative_error(actual, expected) < 1e-12
+
+
+def test_ratio_is_lvc_where_the_episodes_were_played():
+    """In value and in both derivatives by log π, of which everything else follows."""
+    played, advantage, tangent = jax.random.normal(jax.random.key(0), (3, 4, 2))
+    mask = jnp.ones((4, 2)).at[2:, 1].set(0.0)
+
+    def both_orders(surrogate):
+        gradient = jax.grad(surrogate)
+        return surrogate(played), *jax.jvp(gradient, (played,), (tangent,))
+
+    ratio = both_orders(lambda now: estimators.ratio_surrogate(now, played, advantage, mask))
+    lvc = both_orders(lambda now: estimators.lvc_surrogate(now, advantage, mask))
+    for one, other in zip(ratio, lvc, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "slope"),
+    [
+        (1.5, 1.0, 0.0),  # taken more often already, by more than the clip
+        (1.5, -1.0, -1.5),  # too often for a bad action: still to be undone
+        (0.5, -1.0, 0.0),
+        (0.5, 1.0, 0.5),
+        (1.1, 1.0, 1.1),  # within the clip
+        (1.0, 1.0, 1.0),
+    ],
+)
+def test_clipped_ratio_gains_nothing_by_going_on(ratio, advantage, slope):
+    def surrogate(log_ratio):
+        return estimators.ratio_surrogate(
+            log_ratio[None, None],
+            jnp.zeros((1, 1)),
+            jnp.full((1, 1), advantage),
+            jnp.ones((1, 1)),
+            0.3,
+        )
+
+    np.testing.assert_allclose(jax.grad(surrogate)(jnp.log(ratio)), slope, rtol=1e-12)

@@ -14,7 +14,7 @@ from differences import directional_error, to_x64
 
 import envs
 import metajax as mj
-from metajax.inner import Record, replay, replay_path, run
+from metajax.inner import Record, pushforward, replay, replay_path, run
 
 OPTIMISERS = {
     "sgd": lambda steps: mj.sgd(0.5, steps),
@@ -224,3 +224,31 @@ def test_later_steps_use_later_rates():
 def test_inner_rate_that_is_not_positive_is_refused(rate):
     with pytest.raises(ValueError, match="inner learning rate: expected above 0"):
         mj.sgd(rate)
+
+
+def test_forward_and_reverse_derivatives_of_an_adaptation_are_transposes():
+    """⟨w, J v⟩ = ⟨Jᵀ w, v⟩, away from where the batches were collected too."""
+    problem, inner = mj.regression(mj.networks.MLP((4, 1)), shots=3), OPTIMISERS["adam"](2)
+    params = problem.init(jax.random.key(0))
+    support = problem.collect(params, problem.sample_task(jax.random.key(1)), jax.random.key(2))
+    record = Record(support, None, support)
+    with jax.enable_x64(True):
+        params, record = to_x64(params), to_x64(record)
+
+        def moved(seed, by=1.0):
+            flat, restore = jax.flatten_util.ravel_pytree(params)
+            noise = jax.random.normal(jax.random.key(seed), flat.shape, flat.dtype)
+            return restore(by * noise)
+
+        here = optax.tree.add(params, moved(3, by=0.1))
+        tangent, cotangent = moved(4), moved(5)
+
+        @jax.jit
+        def both(here):
+            forward = pushforward(problem, inner, here, record, tangent)
+            _, pull = jax.vjp(lambda p: replay(problem, inner, p, record), here)
+            return optax.tree.vdot(cotangent, forward), optax.tree.vdot(pull(cotangent)[0], tangent)
+
+        forward, reverse = both(here)
+        assert abs(float(forward)) > 1e-3
+        np.testing.assert_allclose(forward, reverse, rtol=1e-9)

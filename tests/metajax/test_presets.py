@@ -29,7 +29,7 @@ def test_preset_survives_json_and_builds(name):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_runs_every_kind_of_problem(algorithm):
     kinds = {"gridworld": dict(episodes=2), "sinusoid-5": {}}
-    if algorithm == "emaml":  # of sampling alone
+    if algorithm in ("emaml", "promp"):  # of sampling alone
         del kinds["sinusoid-5"]
     for name, sizes in kinds.items():
         config = dataclasses.replace(
@@ -90,6 +90,8 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ("maze", dict(algorithm="cavia", context=0), "context: expected a size of at least 1"),
         ("maze", dict(algorithm="imaml", proximal=0.0), "proximal strength: expected above 0"),
         ("sinusoid-5", dict(algorithm="emaml"), "E-MAML needs one that samples"),
+        ("sinusoid-5", dict(algorithm="promp"), "ProMP needs policies"),
+        ("maze", dict(algorithm="promp", surrogate="dice"), "surrogate: is for maml, "),
         ("maze", dict(dice_lambda=1.5), "dice_lambda: expected 0 to 1, got 1.5"),
         ("maze", dict(devices=99), "devices: expected 1 to 2, got 99"),
     ],

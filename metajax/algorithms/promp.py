@@ -1,0 +1,126 @@
+"""ProMP (Rothfuss et al. 2019, arXiv 1810.06784): several outer steps on the same batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..inner import Inner, Record, descend, replay_path, starts
+from ..mapping import Mapping, mean_over_tasks, tiled
+from ..types import MetaLearner, Params, Problem
+from .core import check_optimizer, from_records
+
+__all__ = ["ProMPState", "promp"]
+
+Array = jax.Array
+
+
+class ProMPState(NamedTuple):
+    """What ProMP carries beside the parameters."""
+
+    optimizer: Any  # of the outer optimiser
+    penalty: Array  # (K,) float32, η_k
+
+
+def promp(
+    problem: Problem,
+    inner: Inner,
+    outer: optax.GradientTransformation,
+    tasks: int,
+    *,
+    epochs: int = 5,
+    clip: float = 0.3,
+    penalty: float = 5e-4,
+    target: float | None = None,
+    mapping: Mapping = Mapping(),
+) -> MetaLearner:
+    """Minimises E_T[L_clip(θ_K)] + mean over k of η_k KL(π_b ‖ π_{θ_k}) on what θ_b collected.
+
+    Each task's batches are collected once, at θ_b. The first sum is PPO's clipped loss of the
+    adapted policy, the second holds the policies of steps k = 0, ..., K-1 near those that sampled
+    (equation 10). As θ leaves θ_b the inner steps are taken anew from it, on the same batches, with
+    the probability ratio to π_b: all derivatives are those of this objective.
+
+    Args:
+        problem: a policy-gradient problem.
+        inner: the inner optimiser, of at least one step.
+        outer: the outer optimiser, which takes `epochs` steps an update.
+        tasks: N, tasks of one update.
+        epochs: outer steps on the same batches.
+        clip: ε, how far the adapted policy's probability ratio may leave 1.
+        penalty: η_k at first.
+        target: a KL divergence; after each update η_k is halved where step k's is below two thirds
+            of it, doubled where it is above one and a half times it. None keeps η_k.
+        mapping: how tasks are laid on hardware; the batches of all tasks are alive at once.
+
+    Raises:
+        ValueError: a size that cannot be, a number out of range, or a problem without a ratio of
+            policies.
+    """
+    ratio_loss, divergence = problem.ratio_loss, problem.divergence
+    if ratio_loss is None or divergence is None:
+        raise ValueError("problem: ProMP needs policies, expected a `ratio_loss`, got None")
+    for name, value in (("inner steps", inner.steps), ("epochs", epochs)):
+        if value < 1:
+            raise ValueError(f"{name}: ProMP needs at least 1, got {value}")
+    for name, value in (("clip", clip), ("target", target)):
+        if value is not None and value <= 0:
+            raise ValueError(f"{name}: expected above 0, got {value}")
+    if penalty < 0:
+        raise ValueError(f"penalty: expected at least 0, got {penalty}")
+    check_optimizer(outer)
+    problem = problem._replace(inner_loss=lambda params, batch: ratio_loss(params, batch, None))
+
+    def judge(params: Params, record: Record) -> tuple[Array, Array, dict[str, Array]]:
+        """The clipped loss after the last step, and the divergences of steps 0, ..., K-1, (K,)."""
+        path, _ = replay_path(problem, inner, params, record)
+        each = jax.lax.map(lambda step: divergence(*step), (starts(params, path), record.batches))
+        adapted = jax.tree.map(lambda leaf: leaf[-1], path)
+        loss, aux = ratio_loss(adapted, record.judged, clip)
+        return loss, each, aux
+
+    def gradient(params: Params, penalties: Array, record: Record) -> tuple[Any, Params]:
+        def objective(params: Params) -> tuple[Array, dict[str, Array]]:
+            loss, each, aux = judge(params, record)
+            value = loss + jnp.mean(penalties.astype(each.dtype) * each)
+            return value, {"outer_loss": loss, "divergence": jnp.mean(each), **aux}
+
+        return jax.value_and_grad(objective, has_aux=True)(params)
+
+    def of_task(shared: tuple[Params, Array], record: Record) -> tuple[Params, dict[str, Array]]:
+        (_, metrics), grads = tiled(gradient, mapping.tile)(*shared, record)
+        return grads, metrics
+
+    mean_gradient = mean_over_tasks(of_task, mapping)
+    mean_divergences = mean_over_tasks(lambda params, record: judge(params, record)[1], mapping)
+
+    def improve(
+        params: Params, state: ProMPState, records: Record
+    ) -> tuple[Params, ProMPState, dict[str, Array]]:
+        records = dataclasses.replace(records, gradients=None)
+
+        def epoch(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], Any]:
+            params, opt_state = carry
+            grads, metrics = mean_gradient((params, state.penalty), records)
+            metrics["gradient_norm"] = optax.tree.norm(grads)
+            return descend(outer, grads, opt_state, params), metrics
+
+        carry = (params, state.optimizer)
+        (params, opt_state), metrics = jax.lax.scan(epoch, carry, length=epochs)
+        penalties = state.penalty
+        if target is not None:
+            reached = mean_divergences(params, records)
+            factor = jnp.where(reached < target / 1.5, 0.5, jnp.where(reached > target * 1.5, 2, 1))
+            penalties = penalties * factor.astype(penalties.dtype)
+        metrics = jax.tree.map(lambda leaf: leaf[-1], metrics)
+        metrics["penalty"] = jnp.mean(penalties)
+        return params, ProMPState(opt_state, penalties), metrics
+
+    def begin(params: Params) -> ProMPState:
+        return ProMPState(outer.init(params), jnp.full((inner.steps,), penalty, jnp.float32))
+
+    return from_records(problem, inner, tasks, mapping, begin, improve)
