@@ -58,7 +58,7 @@ def played():
         return returns.normalise(advantage, mask), paid, power
 
     advantage, paid, power = derived(reward, mask, ended)
-    trajectories = Trajectories(seen, seen[..., ::-1], reward, mask, advantage)
+    trajectories = Trajectories(seen, seen[..., ::-1], reward, mask, advantage, None)
     cells = envs.make("gridworld").observation_space.shape
     before, after = random.integers(0, 2, (2, *shape, *cells)).astype(np.uint8)
     action = random.integers(0, 5, shape).astype(np.int32)
