@@ -12,6 +12,7 @@ from typing import Any
 from .bandit import BernoulliBandit
 from .core import Box, Discrete, Environment, SolvedEnvironment, Space, TimeStep
 from .gridworld import Gridworld
+from .informed import Informed
 from .maze import Maze
 from .maze_series import MazeSeries
 from .minigrid import MiniGrid
@@ -27,6 +28,7 @@ __all__ = [
     "Discrete",
     "Environment",
     "Gridworld",
+    "Informed",
     "Maze",
     "MazeSeries",
     "MiniGrid",

@@ -17,6 +17,7 @@ from .algorithms.hyper import meta_learned as meta_learned
 from .checkpoints import load as load
 from .checkpoints import save as save
 from .evaluation import evaluate as evaluate
+from .groups import Weighting as Weighting
 from .inner import Inner as Inner
 from .inner import adam as adam
 from .inner import sgd as sgd
@@ -32,5 +33,7 @@ from .types import MetaLearner as MetaLearner
 from .types import MetaState as MetaState
 from .types import Problem as Problem
 from .types import Trace as Trace
+from .weighting import gradient_norm as gradient_norm
+from .weighting import uncertainty as uncertainty
 
 __version__ = "0.1.0"

@@ -12,10 +12,12 @@ from .algorithms.cavia import fixed_context
 from .algorithms.hyper import meta_learned
 from .algorithms.imaml import proximal
 from .algorithms.meta_sgd import learned_rates
+from .groups import by_optimum
 from .inner import Inner, sgd
 from .mapping import Mapping
 from .networks import Conditioned, Network
 from .types import MetaLearner, Problem
+from .weighting import gradient_norm, uncertainty
 
 if TYPE_CHECKING:
     from .configs import TrainConfig
@@ -35,8 +37,11 @@ ALGORITHMS = {
     "reptile": "Reptile: toward where adaptation ends (Nichol et al. 2018)",
     "reptile-serial": "Reptile, the tasks of an update one after another (Nichol et al. 2018)",
     "multitask": "joint training without inner steps, fine-tuned at evaluation",
+    "multitask-uncertainty": "the same, tasks weighed by their uncertainty (Kendall et al. 2018)",
+    "multitask-gradnorm": "the same, weights by norms and rates of training (Chen et al. 2018)",
 }
 
+_WEIGHTINGS = {"multitask-uncertainty": uncertainty, "multitask-gradnorm": gradient_norm}
 _BY_MAML = ("maml", "maml++", "meta-sgd", "anil", "cavia")  # what `algorithms.maml` differentiates
 
 # The algorithms that an option of a configuration is for. The others would ignore it.
@@ -54,6 +59,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     # The others have a surrogate of their own.
     "surrogate": tuple(name for name in ALGORITHMS if name != "promp"),
     "dice_lambda": tuple(name for name in ALGORITHMS if name != "promp"),
+    "groups": tuple(_WEIGHTINGS),
 }
 
 
@@ -86,9 +92,14 @@ def _adapting(config: TrainConfig, problem: Problem, inner: Inner) -> tuple[Prob
 
 
 def learners(
-    config: TrainConfig, problems: tuple[Problem, Problem, Problem], mapping: Mapping
+    config: TrainConfig,
+    problems: tuple[Problem, Problem, Problem],
+    optimum: Callable[[Any], Any] | None,
+    mapping: Mapping,
 ) -> Learners:
     """The learners of `problems`: to train on, of joint training, and of evaluation.
+
+    `optimum` is what the best score of a task is, where that is known.
 
     Raises:
         ValueError: a value out of range, or a problem that the algorithm is not for.
@@ -132,6 +143,13 @@ def learners(
         descent = optax.sgd(rate(config.updates * (tasks if serial else 1)))
         return reptile(problem, inner, descent, tasks, serial=serial, mapping=mapping)
 
+    def of_weights() -> MetaLearner:
+        if optimum is None:
+            raise ValueError(f"algorithm: {name} is for tasks whose optimum is known")
+        groups, group_of = by_optimum(optimum, joint.sample_task, config.groups)
+        weighting = _WEIGHTINGS[name](groups, group_of, best=optimum)
+        return multitask(joint, inner, outer, tasks, weighting=weighting, mapping=mapping)
+
     special: dict[str, Callable[[], MetaLearner]] = {
         "imaml": lambda: imaml(
             problem, plain, outer, tasks, strength=config.proximal, mapping=mapping
@@ -153,6 +171,7 @@ def learners(
         "reptile": lambda: of_reptile(serial=False),
         "reptile-serial": lambda: of_reptile(serial=True),
         "multitask": lambda: joint_learner,
+        **dict.fromkeys(_WEIGHTINGS, of_weights),
     }
     return Learners(
         judging=judging,

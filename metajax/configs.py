@@ -82,6 +82,8 @@ class TrainConfig:
     """Weight of the KL divergence from the policies that sampled, in ProMP."""
     penalty_target: float | None = None
     """KL divergence that ProMP adapts that weight toward; by default it stays."""
+    groups: int = 10
+    """Groups of tasks, by their optimum, that adaptive weights tell apart."""
     final_rate: float = 1.0
     """Share of the outer rate that a cosine leaves at the end; 1 keeps it constant."""
     gradient_clip: float = 0.0

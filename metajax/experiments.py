@@ -131,14 +131,15 @@ def build(config: TrainConfig) -> Experiment:
     _check_options(config)
     problems = _problems(config)
     mapping = Mapping(task_mesh(_devices(config)), config.chunk, config.tile)
-    made = learners(config, problems, mapping)
     env = getattr(config, "env", None)
+    oracle = env.optimal_return if isinstance(env, SolvedEnvironment) else None
+    made = learners(config, problems, oracle, mapping)
     return Experiment(
         problem=made.judging,
         learner=made.learner,
         evaluation=made.evaluation,
         multitask=made.multitask,
-        oracle=env.optimal_return if isinstance(env, SolvedEnvironment) else None,
+        oracle=oracle,
         environment=env,
         mapping=mapping,
     )

@@ -81,6 +81,7 @@ class MetaState:
     opt_state: Any  # of the outer optimiser
     step: Array  # () int32, updates done
     key: Array  # () typed key, constant over a run: update i draws from fold_in(key, i)
+    weighting: Any = ()  # of the weights of groups of tasks, see `groups`
 
 
 @pytree_dataclass

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..groups import UNIFORM, Measured, Weighting
 from ..inner import Inner, Record, descend, run
 from ..mapping import Mapping, map_tasks, mean_over_tasks
 from ..types import MetaLearner, MetaState, Params, Problem, Trace
@@ -35,6 +36,10 @@ def check_optimizer(outer: Any) -> None:
         raise ValueError(f"outer: expected an optimiser of optax, got {outer}")
 
 
+def _scaled(tree: Params, factor: Array) -> Params:
+    return jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, tree)
+
+
 def from_task_gradient(
     problem: Problem,
     inner: Inner,
@@ -42,8 +47,9 @@ def from_task_gradient(
     tasks: int,
     mapping: Mapping,
     task_gradient: TaskGradient,
+    weighting: Weighting = UNIFORM,
 ) -> MetaLearner:
-    """The learner whose update is `outer` on the mean over N tasks of `task_gradient`.
+    """The learner whose update is `outer` on the weighted mean over N tasks of `task_gradient`.
 
     Args:
         problem: what is learned over.
@@ -53,6 +59,7 @@ def from_task_gradient(
         mapping: how they are laid on hardware.
         task_gradient: params, task, key, step -> meta-gradient and metrics of ONE task; step is
             the number of updates done, () int32.
+        weighting: how much each group of tasks counts.
 
     Raises:
         ValueError: a size that cannot be.
@@ -61,21 +68,32 @@ def from_task_gradient(
     inner.check(problem)
     mapping.check(tasks)
 
-    def one_task(shared: tuple[Params, Array], key: Array) -> tuple[Params, dict[str, Array]]:
-        params, step = shared
+    def one_task(shared: tuple[Params, Array, Array], key: Array) -> tuple[Params, Any, Measured]:
+        params, step, weights = shared
         key_task, key_adapt = jax.random.split(key)
-        return task_gradient(params, problem.sample_task(key_task), key_adapt, step)
+        task = problem.sample_task(key_task)
+        grads, metrics = task_gradient(params, task, key_adapt, step)
+        member = weighting.membership(task)
+        measured = weighting.measure(task, metrics["score_after"], grads)
+        grads = _scaled(grads, member @ weights)
+        return grads, metrics, Measured(member, measured[:, None] * member[None])
 
     mean_gradient = mean_over_tasks(one_task, mapping)
 
     def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
         keys = _task_keys(state, tasks)
-        grads, metrics = mean_gradient((state.params, state.step), keys)
+        weights = weighting.weights(state.weighting)
+        grads, metrics, (share, summed) = mean_gradient((state.params, state.step, weights), keys)
+        total = share @ weights
+        grads = _scaled(grads, 1.0 / jnp.where(total > 0, total, 1.0))  # 0: no task has a group
+        measured = Measured(share, summed / jnp.where(share > 0, share, 1.0)[None])
         params, opt_state = descend(outer, grads, state.opt_state, state.params)
         metrics["gradient_norm"] = optax.tree.norm(grads)
-        return MetaState(params, opt_state, state.step + 1, state.key), metrics
+        after = weighting.update(state.weighting, measured)
+        return MetaState(params, opt_state, state.step + 1, state.key, after), metrics
 
-    return MetaLearner(_init(problem, outer.init), update, _adapt(problem, inner, mapping))
+    init = _init(problem, outer.init, weighting)
+    return MetaLearner(init, update, _adapt(problem, inner, mapping))
 
 
 def from_records(
@@ -119,11 +137,13 @@ def from_records(
     return MetaLearner(_init(problem, begin), update, _adapt(problem, inner, mapping))
 
 
-def _init(problem: Problem, begin: Callable[[Params], Any]) -> Callable[[Array], MetaState]:
+def _init(
+    problem: Problem, begin: Callable[[Params], Any], weighting: Weighting = UNIFORM
+) -> Callable[[Array], MetaState]:
     def init(key: Array) -> MetaState:
         key_params, key_updates = jax.random.split(key)
         params = problem.init(key_params)
-        return MetaState(params, begin(params), jnp.int32(0), key_updates)
+        return MetaState(params, begin(params), jnp.int32(0), key_updates, weighting.init())
 
     return init
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..groups import UNIFORM, Weighting
 from ..inner import Inner, Order, Record, replay, replay_path, run
 from ..mapping import Mapping, tiled
 from ..types import MetaLearner, Params, Problem
@@ -27,6 +28,7 @@ def maml(
     *,
     first_order: bool | Callable[[Array], Array] = False,
     step_weights: Sequence[float] = (),
+    weighting: Weighting = UNIFORM,
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
     """Minimises E_T[L_T(θ')], θ' = θ after K inner steps on task T (algorithms 1 and 3).
@@ -47,6 +49,7 @@ def maml(
         first_order: takes dθ'/dθ for the identity (FOMAML), always or in the updates that a
             schedule says: `lambda step: step < 500` is MAML++'s annealing of the order.
         step_weights: w_1, ..., w_K, at least 0 and not all 0; () judges the last step alone.
+        weighting: how much each group of tasks counts, see `groups`.
         mapping: how tasks are laid on hardware.
 
     Raises:
@@ -84,4 +87,4 @@ def maml(
         (loss, aux), grads = tiled(meta_gradient, mapping.tile)(params, record, step)
         return grads, {**trace_metrics(trace), "outer_loss": loss, **aux}
 
-    return from_task_gradient(problem, inner, outer, tasks, mapping, task_gradient)
+    return from_task_gradient(problem, inner, outer, tasks, mapping, task_gradient, weighting)

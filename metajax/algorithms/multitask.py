@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optax
 
+from ..groups import UNIFORM, Weighting
 from ..inner import Inner
 from ..mapping import Mapping
 from ..types import MetaLearner, Problem
@@ -18,13 +19,18 @@ def multitask(
     outer: optax.GradientTransformation,
     tasks: int,
     *,
+    weighting: Weighting = UNIFORM,
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
     """Minimises E_T[L_T(θ)]: MAML without inner steps. `inner` is for `adapt` alone (fine-tuning).
 
+    With a `weighting` it minimises E_T[w_g(T) L_T(θ)], a weight for each group g of tasks:
+    `uncertainty` or `gradient_norm`.
+
     Raises:
         ValueError: a size that cannot be.
     """
-    joint = maml(problem, inner._replace(steps=0), outer, tasks, mapping=mapping)
+    steps = inner._replace(steps=0)
+    joint = maml(problem, steps, outer, tasks, weighting=weighting, mapping=mapping)
     fine_tuned = maml(problem, inner, outer, tasks, mapping=mapping)
     return joint._replace(adapt=fine_tuned.adapt)

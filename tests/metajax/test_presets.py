@@ -29,7 +29,8 @@ def test_preset_survives_json_and_builds(name):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_runs_every_kind_of_problem(algorithm):
     kinds = {"gridworld": dict(episodes=2), "sinusoid-5": {}}
-    if algorithm in ("emaml", "promp"):  # of sampling alone
+    # Of sampling alone, or of tasks whose optimum is known.
+    if algorithm in ("emaml", "promp") or algorithm.startswith("multitask-"):
         del kinds["sinusoid-5"]
     for name, sizes in kinds.items():
         config = dataclasses.replace(
@@ -92,6 +93,13 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ("sinusoid-5", dict(algorithm="emaml"), "E-MAML needs one that samples"),
         ("sinusoid-5", dict(algorithm="promp"), "ProMP needs policies"),
         ("maze", dict(algorithm="promp", surrogate="dice"), "surrogate: is for maml, "),
+        ("maze", dict(groups=4), "groups: is for multitask-uncertainty, multitask-gradnorm, not"),
+        ("sinusoid-5", dict(algorithm="multitask-gradnorm"), "for tasks whose optimum is known"),
+        (
+            "maze",
+            dict(algorithm="multitask-gradnorm", groups=1),
+            "groups: expected at least 2, got 1",
+        ),
         ("maze", dict(dice_lambda=1.5), "dice_lambda: expected 0 to 1, got 1.5"),
         ("maze", dict(devices=99), "devices: expected 1 to 2, got 99"),
     ],

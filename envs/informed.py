@@ -1,0 +1,83 @@
+"""An environment whose observation tells the task: what an oracle's policy sees."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .core import Box, Environment, Space, TimeStep, require
+
+__all__ = ["Informed"]
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Informed:
+    """An environment that tells its task with every observation.
+
+        env = Informed(env, lambda task: jax.nn.one_hot(task.goal, env.size, dtype=jnp.uint8))
+
+    Observation: the environment's, flattened, then what `tell` makes of the task, flattened; dtype
+      and bounds are the environment's.
+    Everything else is the environment's.
+
+    Raises:
+      ValueError: an environment that observes no array, or a `tell` of another dtype.
+    """
+
+    env: Environment
+    tell: Callable[[Any], Array]  # task -> an array of the observation's dtype
+
+    def __post_init__(self) -> None:
+        space = self.env.observation_space
+        require("env", self.env, isinstance(space, Box), "one that observes an array")
+        dtype = self._told.dtype
+        require("tell", dtype, dtype == space.dtype, f"the observation's dtype, {space.dtype}")
+
+    @property
+    def _told(self) -> jax.ShapeDtypeStruct:
+        return jax.eval_shape(lambda key: self.tell(self.env.sample_task(key)), jax.random.key(0))
+
+    @property
+    def observation_space(self) -> Box:
+        space = self.env.observation_space
+        assert isinstance(space, Box)
+        length = math.prod(space.shape) + math.prod(self._told.shape)
+        return dataclasses.replace(space, shape=(length,))
+
+    @property
+    def action_space(self) -> Space:
+        return self.env.action_space
+
+    @property
+    def max_horizon(self) -> int:
+        return self.env.max_horizon
+
+    def sample_task(self, key: Array) -> Any:
+        return self.env.sample_task(key)
+
+    def reset(self, key: Array, task: Any) -> tuple[Any, TimeStep]:
+        state, timestep = self.env.reset(key, task)
+        return state, self._informed(timestep, task)
+
+    def step(self, key: Array, state: Any, action: Array, task: Any) -> tuple[Any, TimeStep]:
+        state, timestep = self.env.step(key, state, action, task)
+        return state, self._informed(timestep, task)
+
+    def optimal_return(self, task: Any) -> Array:
+        """The environment's, where it has one."""
+        return self.env.optimal_return(task)  # type: ignore[attr-defined]
+
+    def optimal_action(self, state: Any, task: Any) -> Array:
+        """The environment's, where it has one."""
+        return self.env.optimal_action(state, task)  # type: ignore[attr-defined]
+
+    def _informed(self, timestep: TimeStep, task: Any) -> TimeStep:
+        seen = jnp.concatenate([timestep.observation.ravel(), self.tell(task).ravel()])
+        return dataclasses.replace(timestep, observation=seen)

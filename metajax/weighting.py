@@ -1,0 +1,143 @@
+"""Rules of weights: by how uncertain a group of tasks is, or how far its training lags behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from .groups import Measured, Weighting
+from .types import Params, pytree_dataclass
+
+__all__ = ["Running", "gradient_norm", "uncertainty"]
+
+Array = jax.Array
+
+_RANGE = 100.0  # at most so many times another, within one factor of a weight
+
+
+@pytree_dataclass
+class Running:
+    """What was measured of each group."""
+
+    first: Array  # (M, G) float32, in the first update that drew it
+    mean: Array  # (M, G) float32, running
+    seen: Array  # (G,) bool, whether it has been drawn yet
+
+
+def _running(
+    groups: int,
+    group_of: Callable[[Any], Array],
+    measure: Callable[[Any, Array, Params], tuple[Array, ...]],
+    measures: int,
+    rate: float,
+    weights: Callable[[Running], Array],
+) -> Weighting:
+    if groups < 2:
+        raise ValueError(f"groups: expected at least 2, got {groups}")
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate: expected above 0 and up to 1, got {rate}")
+
+    def init() -> Running:
+        nothing = jnp.zeros((measures, groups), jnp.float32)
+        return Running(nothing, nothing, jnp.zeros(groups, bool))
+
+    def update(state: Running, measured: Measured) -> Running:
+        drawn = measured.share > 0
+        first = jnp.where(state.seen[None], state.first, measured.mean)
+        mean = jnp.where(state.seen[None], state.mean, measured.mean)
+        mean += jnp.where(drawn[None], jnp.float32(rate) * (measured.mean - mean), 0.0)
+        return Running(first, mean, state.seen | drawn)
+
+    def stacked(task: Any, score: Array, gradient: Params) -> Array:
+        return jnp.stack([leaf.astype(jnp.float32) for leaf in measure(task, score, gradient)])
+
+    return Weighting(groups, group_of, stacked, init, weights, update)
+
+
+def _relative(value: Array, seen: Array) -> Array:
+    """(G,): `value` over the largest, from 1 / _RANGE to 1; 1 where nothing is known."""
+    largest = jnp.max(jnp.where(seen, value, 0.0))
+    known = seen & (largest > 0)
+    share = jnp.where(known, value / jnp.where(largest > 0, largest, 1.0), 1.0)
+    return jnp.clip(share, 1.0 / _RANGE, 1.0)
+
+
+def _shortfall(best: Callable[[Any], Array] | None, task: Any, score: Array) -> Array:
+    return -score if best is None else best(task) - score
+
+
+def uncertainty(
+    groups: int,
+    group_of: Callable[[Any], Array],
+    *,
+    best: Callable[[Any], Array] | None = None,
+    rate: float = 0.05,
+) -> Weighting:
+    """Weights 1/σ_g², σ_g² where L_g / σ_g² + log σ_g² is least: the running mean of L_g.
+
+    Homoscedastic uncertainty (Kendall et al. 2018, arXiv 1705.07115, equation 7), its variances at
+    their optimum in place of descending toward it. L is what a task falls short of its best score
+    by: a squared error in regression, the regret in reinforcement learning. So groups count alike
+    whatever the scale of their scores, and what cannot be solved drowns nothing; what is merely
+    hard, or late, counts little too.
+
+    Args:
+        groups: G, at least 2.
+        group_of: task -> () int32 in 0..G-1.
+        best: task -> () the best score possible, such as `env.optimal_return`; None: 0.
+        rate: of the running means, in (0, 1].
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    def measure(task: Any, score: Array, gradient: Params) -> tuple[Array, ...]:
+        return (_shortfall(best, task, score),)
+
+    def weights(state: Running) -> Array:
+        return 1.0 / _relative(state.mean[0], state.seen)
+
+    return _running(groups, group_of, measure, 1, rate, weights)
+
+
+def gradient_norm(
+    groups: int,
+    group_of: Callable[[Any], Array],
+    *,
+    best: Callable[[Any], Array] | None = None,
+    asymmetry: float = 1.0,
+    rate: float = 0.2,
+) -> Weighting:
+    """Weights that give each group's gradients a norm by how far its training lags behind.
+
+    GradNorm (Chen et al. 2018, arXiv 1711.02257): w_g ‖∇L_g‖ is to be proportional to r_g^α, where
+    r_g = L_g / L_g(0) is what is left of a group's loss (section 3.1). The weights are that
+    equation's solution, in place of a descent toward it, over all parameters. L is as in
+    `uncertainty`; ‖∇L_g‖ is the mean over a group's tasks, which no group's size changes.
+
+    Args:
+        groups: G, at least 2.
+        group_of: task -> () int32 in 0..G-1.
+        best: task -> () the best score possible, such as `env.optimal_return`; None: 0.
+        asymmetry: α, at least 0; 0 makes all norms equal.
+        rate: of the running means, in (0, 1].
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    if asymmetry < 0:
+        raise ValueError(f"asymmetry: expected at least 0, got {asymmetry}")
+
+    def measure(task: Any, score: Array, gradient: Params) -> tuple[Array, ...]:
+        return _shortfall(best, task, score), optax.tree.norm(gradient)
+
+    def weights(state: Running) -> Array:
+        loss, norm = state.mean
+        left = loss / jnp.where(state.first[0] > 0, state.first[0], 1.0)
+        return _relative(left, state.seen) ** asymmetry / _relative(norm, state.seen)
+
+    return _running(groups, group_of, measure, 2, rate, weights)
