@@ -13,10 +13,8 @@ import dataclasses
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 from rich.table import Table
+from trained import Run, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,30 +35,6 @@ class Options:
     """Keeps the runs there, and takes finished ones from there; a temporary folder by default."""
     json: Path | None = None
     """Writes the figures there as well."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a run folder says."""
-
-    adaptation: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    wall_seconds: float  # of the whole command
-
-    def score(self, step: int, row: str | None = None, kind: str = "mean") -> Any:
-        """Mean or interval after `step` inner steps, as a share of the optimum where known."""
-        stats = self.adaptation if row is None else self.adaptation["comparisons"][row]
-        return stats.get("normalised", stats)[kind][step]
-
-    @property
-    def last(self) -> int:
-        return self.adaptation["steps"][-1]
-
-    def steady_seconds(self) -> float:
-        """Time of all updates, without compilation: at the pace after the first line."""
-        first, last = self.metrics[0], self.metrics[-1]
-        pace = (last["seconds"] - first["seconds"]) / (last["update"] - first["update"])
-        return pace * last["update"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,22 +110,6 @@ ROWS: dict[str, list[Figure]] = {
 }  # fmt: skip
 
 
-def train(preset: str, folder: Path) -> Run:
-    """Runs `metajax train PRESET`, unless `folder` holds that run already."""
-    timing = folder / "wall_seconds.json"
-    if not timing.exists():
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "metajax", "train", preset, "--run", str(folder)]
-        subprocess.run([*command, "--overwrite"], check=True)
-        timing.write_text(json.dumps(time.perf_counter() - began))
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return Run(
-        json.loads((folder / "adaptation.json").read_text()),
-        [json.loads(line) for line in lines],
-        json.loads(timing.read_text()),
-    )
-
-
 def main() -> int:
     """Prints the table; status 1 where a bar was missed."""
     options = tyro.cli(Options)
@@ -171,7 +130,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for preset in chosen:
             run = train(preset, (options.runs or Path(scratch)) / preset)
-            record.setdefault("versions", json.loads(_config(options, scratch, preset))["versions"])
+            record.setdefault("versions", run.config["versions"])
             for figure in ROWS[preset]:
                 value, met = figure.value(run), figure.met(run)
                 bar = f"{'>' if figure.at_least else '≤'} {figure.bar:g}"
@@ -190,10 +149,6 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(record, indent=2) + "\n")
     return 0 if all(row["met"] for row in record["figures"]) else 1
-
-
-def _config(options: Options, scratch: str, preset: str) -> str:
-    return ((options.runs or Path(scratch)) / preset / "config.json").read_text()
 
 
 if __name__ == "__main__":

@@ -173,7 +173,8 @@ def run(
     def step(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], Any]:
         fast, opt_state = carry
         batch = collect(merge(fast, slow), task, key)
-        grads = gradient(fast, slow, batch if support is None else support)
+        with jax.named_scope("inner_gradient"):
+            grads = gradient(fast, slow, batch if support is None else support)
         kept = batch if support is None else None
         record = (kept, grads, problem.score(batch), problem.samples(batch))
         return descend(inner.optimizer, grads, opt_state, fast, meta=params), record

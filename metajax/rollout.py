@@ -29,6 +29,7 @@ class Episodes:
     last_observation: Array  # (B, ...) after step T; of an episode of L < T steps, observation[L]
 
 
+@jax.named_scope("rollout")
 def rollout(
     env: Any,
     apply: Callable[..., tuple[Any, Array, Any]],

@@ -1,9 +1,14 @@
-"""Every test runs on two CPU devices, with strict dtypes and ranks; a warning is an error."""
+"""Every test runs on two CPU devices, with strict dtypes and ranks; a warning is an error.
+
+Compilation is most of the time, so XLA optimises little; `JAX_DISABLE_MOST_OPTIMIZATIONS=0` runs the
+programs as users do.
+"""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import hypothesis
 import jax

@@ -71,8 +71,10 @@ def from_task_gradient(
     def one_task(shared: tuple[Params, Array, Array], key: Array) -> tuple[Params, Any, Measured]:
         params, step, weights = shared
         key_task, key_adapt = jax.random.split(key)
-        task = problem.sample_task(key_task)
-        grads, metrics = task_gradient(params, task, key_adapt, step)
+        with jax.named_scope("sample_task"):
+            task = problem.sample_task(key_task)
+        with jax.named_scope("outer_gradient"):  # what of it lies in no scope of its own
+            grads, metrics = task_gradient(params, task, key_adapt, step)
         member = weighting.membership(task)
         measured = weighting.measure(task, metrics["score_after"], grads)
         grads = _scaled(grads, member @ weights)
@@ -87,7 +89,8 @@ def from_task_gradient(
         total = share @ weights
         grads = _scaled(grads, 1.0 / jnp.where(total > 0, total, 1.0))  # 0: no task has a group
         measured = Measured(share, summed / jnp.where(share > 0, share, 1.0)[None])
-        params, opt_state = descend(outer, grads, state.opt_state, state.params)
+        with jax.named_scope("outer_update"):
+            params, opt_state = descend(outer, grads, state.opt_state, state.params)
         metrics["gradient_norm"] = optax.tree.norm(grads)
         after = weighting.update(state.weighting, measured)
         return MetaState(params, opt_state, state.step + 1, state.key, after), metrics

@@ -122,6 +122,7 @@ def policy_gradient(
             played.parameters,
         )
 
+    @jax.named_scope("advantage")
     def credit(
         played: Episodes | Trajectories,
         discount: float | Array = discount,

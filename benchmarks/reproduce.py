@@ -1,0 +1,262 @@
+"""Are the published tables reproduced? Trains their settings and prints theirs beside ours.
+
+    python benchmarks/reproduce.py --quick             # a tenth of the updates: does all of it run?
+    python benchmarks/reproduce.py sinusoid-10 point   # two tables, the settings as published
+    python benchmarks/reproduce.py --runs runs/reproduce --json figures.json --plots pictures
+
+A row is an entry of a table: one algorithm after one number of inner steps. Runs that are kept in
+`--runs` are not made again, so a stopped reproduction goes on. Where no figure is given, none was
+published as a number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from trained import Run, train
+
+from metajax.presets import PRESETS
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Trains published settings and compares what they reach with what was published."""
+
+    tables: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Tables to reproduce; all by default."""
+    quick: bool = False
+    """A tenth of the updates and fewer held-out tasks: whether it runs, not what it reaches."""
+    runs: Path | None = None
+    """Keeps the runs there, and takes finished ones from there; a temporary folder by default."""
+    json: Path | None = None
+    """Writes the entries there as well."""
+    plots: Path | None = None
+    """Draws a picture of each table into this folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A line of a published table, or of ours beside it: one algorithm."""
+
+    label: str
+    preset: str
+    flags: tuple[str, ...] = ()
+    published: Mapping[int, float] = dataclasses.field(default_factory=dict)  # by inner steps
+    row: str | None = None  # a row that the run is compared with, in its place
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A table."""
+
+    title: str
+    score: str  # what is reported
+    steps: tuple[int, ...]
+    entries: tuple[Entry, ...]
+    source: str = ""
+    sign: int = 1  # -1 reports an error, which is the score without its sign
+    exact: Mapping[str, float] = dataclasses.field(default_factory=dict)  # known lines to draw
+
+
+def _algorithm(label: str, preset: str, name: str, **published: Any) -> Entry:
+    return Entry(label, preset, ("--algorithm", name), **published)
+
+
+def _sinusoid(shots: int, maml: Mapping[int, float], meta_sgd: Mapping[int, float]) -> Setting:
+    preset = f"sinusoid-{shots}"
+    recipe = ("--inner-steps", "1", "--step-weights")  # the preset's own differ for five shots
+    entries = [
+        Entry("MAML", preset, recipe if shots == 5 else (), maml),
+        *([Entry("MAML, loss after both of two steps", preset)] if shots == 5 else []),
+        _algorithm("FOMAML", preset, "fomaml"),
+        _algorithm("Reptile", preset, "reptile"),
+        _algorithm("Meta-SGD", preset, "meta-sgd", published=meta_sgd),
+        _algorithm("ANIL", preset, "anil"),
+        _algorithm("CAVIA", preset, "cavia"),
+        _algorithm("iMAML", preset, "imaml"),
+    ]
+    return Setting(
+        f"{shots}-shot sine waves, 70k updates",
+        "squared error",
+        (1, 5, 10),
+        tuple(entries),
+        "MAML: clvrai/MAML-TensorFlow; Meta-SGD: 63days/Meta-SGD, where MAML has .670",
+        sign=-1,
+    )
+
+
+TABLES: dict[str, Setting] = {
+    "sinusoid-5": _sinusoid(5, {1: 0.661, 5: 0.302, 10: 0.271}, {}),
+    "sinusoid-10": _sinusoid(10, {1: 0.451, 5: 0.202, 10: 0.190}, {1: 0.3145}),
+    "gridworld": Setting(
+        "VariBAD's gridworld, goal unseen",
+        "return of an episode",
+        (0, 1, 2, 3),
+        (
+            Entry("MAML", "gridworld"),
+            Entry("random initialisation", "gridworld", row="random initialisation"),
+            _algorithm("MAML++ rates", "gridworld", "maml++"),
+            _algorithm("E-MAML", "gridworld", "emaml"),
+            Entry("Q-learning, MAML", "gridworld-q"),
+        ),
+        exact={"Bayes-optimal, first episode": 4.0, "Bayes-optimal, later episodes": 11.071},
+    ),
+    "maze": Setting(
+        "mazes of 9 by 9 squares, exit unseen",
+        "return of an episode",
+        (0, 1, 2, 3),
+        (
+            Entry("MAML", "maze"),
+            Entry("random initialisation", "maze", row="random initialisation"),
+            _algorithm("MAML++ rates", "maze", "maml++"),
+            _algorithm("Meta-SGD", "maze", "meta-sgd"),
+            _algorithm("FOMAML", "maze", "fomaml"),
+        ),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What one entry reached after one number of inner steps."""
+
+    table: str
+    entry: str
+    steps: int
+    published: float | None
+    ours: float
+    interval: tuple[float, float]  # 95%
+    updates: int
+    seconds: float  # of the whole command that trained and evaluated it
+
+
+def _shortened(preset: str) -> tuple[str, ...]:
+    updates = max(PRESETS[preset].updates // 10, 20)
+    return ("--updates", str(updates), "--evaluation-tasks", "128")
+
+
+def _slug(*words: str) -> str:
+    kept = "".join(c if c.isalnum() or c in "-+." else "_" for c in "-".join(words))
+    return kept.replace("---", "-").strip("-_")
+
+
+def reproduce(name: str, runs: Path, quick: bool) -> list[Row]:
+    """The rows of one table."""
+    setting = TABLES[name]
+    rows = []
+    for entry in setting.entries:
+        flags = (*entry.flags, "--no-comparisons", *(_shortened(entry.preset) if quick else ()))
+        wanted = ("--evaluation-steps", str(max(setting.steps)))
+        run = train(entry.preset, runs / _slug(entry.preset, *entry.flags), (*flags, *wanted))
+        rows += [_row(name, entry, step, run) for step in setting.steps]
+    return rows
+
+
+def _row(table: str, entry: Entry, step: int, run: Run) -> Row:
+    stats, sign = run.stats(entry.row), TABLES[table].sign
+    low, high = sorted(sign * end for end in stats["ci95"][step])
+    return Row(
+        table,
+        entry.label,
+        step,
+        entry.published.get(step),
+        sign * stats["mean"][step],
+        (low, high),
+        run.metrics[-1]["update"],
+        run.wall_seconds,
+    )
+
+
+def show(name: str, rows: Sequence[Row]) -> Table:
+    """One table, as printed."""
+    setting = TABLES[name]
+    table = Table(
+        "algorithm", "steps", "published", "ours", "95% interval", "updates", "seconds",
+        title=f"{name}: {setting.title}; {setting.score}", caption=setting.source or None,
+    )  # fmt: skip
+    for row in rows:
+        first = row.steps == setting.steps[0]
+        table.add_row(
+            row.entry if first else "",
+            str(row.steps),
+            "" if row.published is None else f"{row.published:.3f}",
+            f"{row.ours:.3f}",
+            f"{row.interval[0]:.3f} to {row.interval[1]:.3f}",
+            f"{row.updates}" if first else "",
+            f"{row.seconds:.0f}" if first else "",
+            end_section=row.steps == setting.steps[-1],
+        )
+    for label, value in setting.exact.items():
+        table.add_row(label, "", f"{value:.3f}", "", "exact", "", "")
+    return table
+
+
+def draw(name: str, rows: Sequence[Row], path: Path) -> None:
+    """Ours with their intervals against inner steps; what was published as open circles."""
+    setting = TABLES[name]
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    labels = [entry.label for entry in setting.entries]
+    for index, label in enumerate(labels):
+        mine = [row for row in rows if row.entry == label]
+        spread = 0.12 * (index / max(len(labels) - 1, 1) - 0.5)  # intervals side by side
+        steps = [row.steps + spread for row in mine]
+        errors = [[r.ours - r.interval[0] for r in mine], [r.interval[1] - r.ours for r in mine]]
+        colour, marker = f"C{index}", "os^DvP*X"[index % 8]
+        axes.errorbar(
+            steps, [r.ours for r in mine], errors, color=colour, marker=marker, label=label
+        )
+        theirs = [(row.steps, row.published) for row in mine if row.published is not None]
+        if theirs:
+            axes.plot(*zip(*theirs, strict=True), "o", color=colour, ms=11, fillstyle="none")
+    for label, value in setting.exact.items():
+        axes.axhline(value, color="0.4", linestyle=":", linewidth=1)
+        axes.annotate(label, (setting.steps[0], value), fontsize=8, color="0.4", va="bottom")
+    if any(row.published is not None for row in rows):
+        axes.plot([], [], "o", color="0.3", ms=11, fillstyle="none", label="published")
+    axes.set(title=setting.title, xlabel="inner steps", ylabel=setting.score)
+    axes.set_xticks(setting.steps)
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> int:
+    """Prints the tables as they are finished."""
+    options = tyro.cli(Options)
+    chosen = options.tables or tuple(TABLES)
+    unknown = [name for name in chosen if name not in TABLES]
+    if unknown:
+        print(f"tables: unknown {', '.join(unknown)}; there are {', '.join(TABLES)}",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    if options.plots:
+        options.plots.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in chosen:
+            made = reproduce(name, options.runs or Path(scratch), options.quick)
+            Console().print(show(name, made))
+            if options.plots:
+                draw(name, made, options.plots / f"{name}.png")
+            rows += made
+            if options.json:  # after each table, for a full reproduction takes long
+                record = {"quick": options.quick, "rows": [dataclasses.asdict(row) for row in rows]}
+                options.json.write_text(json.dumps(record, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

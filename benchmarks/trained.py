@@ -1,0 +1,62 @@
+"""Runs of the command line: made once, kept, and read back from their folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Run", "train"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run folder says."""
+
+    adaptation: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    config: dict[str, Any]
+    wall_seconds: float  # of the whole command
+
+    def stats(self, row: str | None = None) -> dict[str, Any]:
+        """Of the learner, or of a row that it is compared with."""
+        return self.adaptation if row is None else self.adaptation["comparisons"][row]
+
+    def score(self, step: int, row: str | None = None, kind: str = "mean") -> Any:
+        """Mean or interval after `step` inner steps, as a share of the optimum where known."""
+        stats = self.stats(row)
+        return stats.get("normalised", stats)[kind][step]
+
+    @property
+    def last(self) -> int:
+        return self.adaptation["steps"][-1]
+
+    def steady_seconds(self) -> float:
+        """Time of all updates, without compilation: at the pace after the first line."""
+        first, last = self.metrics[0], self.metrics[-1]
+        pace = (last["seconds"] - first["seconds"]) / (last["update"] - first["update"])
+        return pace * last["update"]
+
+
+def train(preset: str, folder: Path, flags: Sequence[str] = ()) -> Run:
+    """Runs `metajax train PRESET --flags`, unless `folder` holds just that run already."""
+    command = ["metajax", "train", preset, *flags]
+    kept = folder / "command.json"
+    if not kept.exists() or json.loads(kept.read_text())["command"] != command:
+        began = time.perf_counter()
+        arguments = [sys.executable, "-m", *command, "--run", str(folder), "--overwrite"]
+        subprocess.run(arguments, check=True)
+        seconds = time.perf_counter() - began
+        kept.write_text(json.dumps({"command": command, "seconds": seconds}) + "\n")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return Run(
+        json.loads((folder / "adaptation.json").read_text()),
+        [json.loads(line) for line in lines],
+        json.loads((folder / "config.json").read_text()),
+        json.loads(kept.read_text())["seconds"],
+    )
