@@ -1,7 +1,7 @@
 """Every test runs on two CPU devices, with strict dtypes and ranks; a warning is an error.
 
-Compilation is most of the time, so XLA optimises little; `JAX_DISABLE_MOST_OPTIMIZATIONS=0` runs the
-programs as users do.
+Compilation is most of the time, so XLA optimises little; `JAX_DISABLE_MOST_OPTIMIZATIONS=0` runs
+the programs as users do.
 """
 
 import os
