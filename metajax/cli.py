@@ -29,6 +29,8 @@ from .loggers import MetricsError
 
 __all__ = ["main", "run"]
 
+_CACHE_BYTES = 256 << 20  # of compiled programs; those unused for longest go first
+
 USAGE = """\
 usage: metajax COMMAND ...
 
@@ -108,6 +110,22 @@ def _use_devices(devices: int | None) -> None:
         jax.config.update("jax_num_cpu_devices", devices)
 
 
+def _keep_programs() -> None:
+    """Compiled programs stay in the user's cache folder, so that a second start is a quick one.
+
+    jax's own settings decide where they are set: `JAX_COMPILATION_CACHE_DIR` moves the folder,
+    `JAX_ENABLE_COMPILATION_CACHE=0` keeps nothing.
+    """
+    import jax
+    import platformdirs
+
+    if getattr(jax.config, "jax_compilation_cache_dir") is None:  # noqa: B009
+        folder = platformdirs.user_cache_path("metajax") / "programs"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 def _list(arguments: list[str]) -> int:
     if arguments:
         raise UsageError(f"list takes no arguments, got {arguments[0]!r}")
@@ -120,10 +138,11 @@ def _list(arguments: list[str]) -> int:
         "environments": envs.registered(),
         "algorithms": catalogue.ALGORITHMS,
     }
+    width = max(len(name) for lines in sections.values() for name in lines)
     for title, lines in sections.items():
         print(title)
         for name, line in lines.items():
-            print(f"  {name:<16}{line}")
+            print(f"  {name:<{width}}  {line}")
     return 0
 
 
@@ -136,6 +155,7 @@ def _train(arguments: list[str]) -> int:
         if stored is None:
             runs.check_free(folder, options.overwrite)
         _use_devices(config.devices)
+        _keep_programs()
         experiment = experiments.build(config)
         if stored is None:
             runs.create(folder, config, options.overwrite)
@@ -264,6 +284,7 @@ def _open(folder: Path, devices: int | None) -> tuple[Any, Any]:
         if devices is not None:
             config = dataclasses.replace(config, devices=devices)
         _use_devices(config.devices)
+        _keep_programs()
         return config, experiments.build(config)
 
 

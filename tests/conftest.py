@@ -5,10 +5,16 @@ the programs as users do.
 """
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+# Processes of one test run share what they compiled; nothing is left of an earlier run.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _programs = tempfile.TemporaryDirectory(prefix="metajax-programs-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
 
 import hypothesis
 import jax

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import chex
 import imageio.v3 as imageio
+import jax
 import numpy as np
 import pytest
 import toy
@@ -163,6 +164,26 @@ def test_the_default_folder_is_named_for_the_run(monkeypatch, tmp_path):
     assert folder.match("runs/maze-maml-*")
     folder.mkdir(parents=True)
     assert runs.default_folder(config) != folder
+
+
+def test_compiled_programs_are_kept_unless_jax_says_otherwise(monkeypatch, tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    assert before == os.environ["JAX_COMPILATION_CACHE_DIR"]
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+    cli._keep_programs()
+    assert jax.config.jax_compilation_cache_dir == before
+    settings = ("dir", "max_size")
+    saved = {name: getattr(jax.config, f"jax_compilation_cache_{name}") for name in settings}
+    shortest = jax.config.jax_persistent_cache_min_compile_time_secs
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        cli._keep_programs()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "metajax" / "programs")
+        assert jax.config.jax_compilation_cache_max_size == cli._CACHE_BYTES
+    finally:
+        for name, value in saved.items():
+            jax.config.update(f"jax_compilation_cache_{name}", value)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
 
 
 def test_list_names_everything(capsys):
