@@ -1,8 +1,10 @@
-"""How long from typing `metajax train` to the first finished update, with a cold compilation cache?
+"""How long from typing `metajax train` to the first finished update, cold and warm?
 
     python benchmarks/startup.py point maze --repeats 3 --json figures.json
+    python benchmarks/startup.py --algorithms all                # every algorithm, every preset
 
-Starts the command line in a fresh process and waits for the first line of `metrics.jsonl`.
+Starts the command line in a fresh process and waits for the first line of `metrics.jsonl`: first
+with an empty folder of compiled programs, then with what that start left there.
 """
 
 from __future__ import annotations
@@ -10,40 +12,52 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import jax
 import tyro
+from maml_vs_torch import cpu_name
 from rich.console import Console
 from rich.table import Table
+
+from metajax.catalogue import ALGORITHMS
+from metajax.presets import PRESETS
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Times process start to first finished update."""
 
-    presets: tyro.conf.Positional[tuple[str, ...]] = ("point", "maze", "gridworld", "sinusoid-10")
-    """Presets to start."""
-    repeats: int = 3
-    """Fresh processes of each."""
+    presets: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Presets to start; all by default."""
+    algorithms: tuple[str, ...] = ("maml",)
+    """Algorithms to start them with, or `all`."""
+    repeats: int = 1
+    """Pairs of a cold and a warm start of each."""
     json: Path | None = None
     """Writes the figures there as well."""
 
 
-def first_update_seconds(preset: str) -> float:
+class Refused(Exception):
+    """The command line says that an algorithm is not for a preset."""
+
+
+def first_update_seconds(preset: str, algorithm: str, programs: Path) -> float:
     """Process start to the first finished update of one fresh process, in seconds."""
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(programs)}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"  # as the command line has it
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
         command = [sys.executable, "-m", "metajax", "train", preset, "--run", str(run)]
         began = time.perf_counter()
         process = subprocess.Popen(
-            [*command, "--log-every", "1"],
+            [*command, "--algorithm", algorithm, "--log-every", "1"],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -51,6 +65,8 @@ def first_update_seconds(preset: str) -> float:
         try:
             metrics = run / "metrics.jsonl"
             while not (metrics.exists() and metrics.read_text().endswith("\n")):
+                if process.poll() == 2:
+                    raise Refused
                 if process.poll() is not None:
                     raise RuntimeError(f"metajax train {preset} ended with {process.returncode}")
                 time.sleep(0.01)
@@ -60,25 +76,40 @@ def first_update_seconds(preset: str) -> float:
             process.wait()
 
 
-def main() -> None:
+def starts(preset: str, algorithm: str, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each cold and each warm start."""
+    seconds: dict[str, list[float]] = {"cold": [], "warm": []}
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as programs:
+            for of_kind in seconds.values():
+                of_kind.append(first_update_seconds(preset, algorithm, Path(programs)))
+    return seconds
+
+
+def main() -> int:
     """Prints the table."""
     options = tyro.cli(Options)
-    table = Table("preset", "median s", "worst s", title="Process start to first finished update")
-    record = {
-        "hardware": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-        },
-        "seconds": {},
-    }
-    for preset in options.presets:
-        seconds = [first_update_seconds(preset) for _ in range(options.repeats)]
-        record["seconds"][preset] = seconds
-        table.add_row(preset, f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}")
+    algorithms = tuple(ALGORITHMS) if options.algorithms == ("all",) else options.algorithms
+    table = Table("preset", "algorithm", "cold s", "worst", "warm s", "worst",
+                  title="Process start to first finished update")  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for preset in options.presets or tuple(PRESETS):
+        for algorithm in algorithms:
+            try:
+                seconds = starts(preset, algorithm, options.repeats)
+            except Refused:
+                print(f"{preset}: {algorithm} is not for it", file=sys.stderr)
+                continue
+            rows.append({"preset": preset, "algorithm": algorithm} | seconds)
+            figures = [f(seconds[kind]) for kind in seconds for f in (statistics.median, max)]
+            table.add_row(preset, algorithm, *(f"{figure:.1f}" for figure in figures))
     Console().print(table)
     if options.json:
+        hardware = f"{cpu_name()}, {os.cpu_count()} cores"
+        record = {"hardware": hardware, "jax": jax.__version__, "rows": rows}
         options.json.write_text(json.dumps(record, indent=2) + "\n")
+    return 0 if rows else 2
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
