@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import os
 import re
 import sys
@@ -26,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import records
 import tyro
-from maml_vs_torch import cpu_name
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -179,8 +178,7 @@ def main() -> int:
                               f"{row['host_ms']:.1f}")  # fmt: skip
     Console().print(table)
     if options.json:
-        record = {"hardware": f"{cpu_name()}, {os.cpu_count()} cores", "jax": jax.__version__}
-        options.json.write_text(json.dumps(record | {"rows": rows}, indent=2) + "\n")
+        records.write(options.json, {"rows": rows})
     return 0
 
 

@@ -10,9 +10,6 @@ acts). Compilation is told apart, runs take turns, and the median and the worst 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -22,9 +19,9 @@ from typing import Any, NamedTuple
 import contenders
 import jax
 import jax.numpy as jnp
+import records
 import tyro
 from contenders import CONTENDERS, Contender
-from maml_vs_torch import cpu_name
 from rich.console import Console
 from rich.table import Table
 
@@ -373,12 +370,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     console = Console()
     steps, left_out = race(options, console)
-    device = jax.devices()[0]
     report = {
-        "hardware": f"{cpu_name()}, {os.cpu_count()} cores"
-        if device.platform == "cpu"
-        else device.device_kind,
-        "versions": f"Python {platform.python_version()}, jax {jax.__version__}",
         "steps": steps,
         "ratios": ratios(steps),
         "left_out": left_out,
@@ -387,7 +379,8 @@ def main() -> None:
     }
     show(console, report)
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        peers = ("gymnax", "xminigrid", "navix", "jumanji", "jaxued")
+        records.write(options.json, report, *peers)
     if options.plot:
         draw(report, options.plot)
 

@@ -9,9 +9,7 @@ the first command of README.md there as it stands: download and install, then `m
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -19,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import records
 import tyro
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,11 +61,10 @@ def main() -> None:
     print(f"install {seconds[0]:.0f} s, train {seconds[1]:.0f} s, together {sum(seconds):.0f} s")
     if options.json:
         record = {
-            "hardware": {"processor": platform.machine(), "cores": os.cpu_count()},
             "install_seconds": seconds[0],
             "train_seconds": seconds[1],
         }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        records.write(options.json, record)
 
 
 if __name__ == "__main__":

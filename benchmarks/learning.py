@@ -10,15 +10,13 @@ the papers and repositories named in `ROWS`.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import records
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -119,18 +117,11 @@ def main() -> int:
         print(f"presets: no figures for {', '.join(unknown)}; there are {', '.join(ROWS)}",
               file=sys.stderr)  # fmt: skip
         return 2
-    record: dict[str, Any] = {
-        "hardware": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-        },
-        "figures": [],
-    }
+    record: dict[str, Any] = {"figures": []}
     table = Table("preset", "figure", "bar", "beyond", "measured", "", title="Learning")
     with tempfile.TemporaryDirectory() as scratch:
         for preset in chosen:
             run = train(preset, (options.runs or Path(scratch)) / preset)
-            record.setdefault("versions", run.config["versions"])
             for figure in ROWS[preset]:
                 value, met = figure.value(run), figure.met(run)
                 bar = f"{'>' if figure.at_least else '≤'} {figure.bar:g}"
@@ -147,7 +138,7 @@ def main() -> int:
                 )
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        records.write(options.json, record, "flax", "optax")
     return 0 if all(row["met"] for row in record["figures"]) else 1
 
 

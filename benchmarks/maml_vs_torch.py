@@ -30,6 +30,7 @@ import torch
 import torch_learn2learn
 import torch_maml
 import tyro
+from records import hardware
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -127,13 +128,6 @@ def cores_between(
     if before is None or after is None:
         return None
     return (after[0] - before[0]) / (after[1] - before[1])
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def clock(step: Callable[[], Any]) -> float:
@@ -255,8 +249,7 @@ class Machine(NamedTuple):
 
     @property
     def description(self) -> str:
-        where = jax.devices()[0].device_kind if self.gpu else f"{cpu_name()}, {self.cores} cores"
-        return f"{where}; {self.devices} JAX devices, {self.threads} PyTorch threads"
+        return f"{hardware()}; {self.devices} JAX devices, {self.threads} PyTorch threads"
 
 
 def set_up(options: Options) -> Machine:

@@ -12,13 +12,13 @@ published as a number.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import records
 import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -254,7 +254,7 @@ def main() -> int:
             rows += made
             if options.json:  # after each table, for a full reproduction takes long
                 record = {"quick": options.quick, "rows": [dataclasses.asdict(row) for row in rows]}
-                options.json.write_text(json.dumps(record, indent=2) + "\n")
+                records.write(options.json, record, "flax", "optax")
     return 0
 
 

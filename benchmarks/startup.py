@@ -10,7 +10,6 @@ with an empty folder of compiled programs, then with what that start left there.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import statistics
 import subprocess
@@ -20,9 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
+import records
 import tyro
-from maml_vs_torch import cpu_name
 from rich.console import Console
 from rich.table import Table
 
@@ -105,9 +103,7 @@ def main() -> int:
             table.add_row(preset, algorithm, *(f"{figure:.1f}" for figure in figures))
     Console().print(table)
     if options.json:
-        hardware = f"{cpu_name()}, {os.cpu_count()} cores"
-        record = {"hardware": hardware, "jax": jax.__version__, "rows": rows}
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        records.write(options.json, {"rows": rows})
     return 0 if rows else 2
 
 

@@ -8,9 +8,6 @@ Sampling is timed inside jit, a batch a call, beside drawing fresh mazes in the 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -20,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import records
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -93,16 +91,10 @@ def main() -> None:
     Console().print(table)
     if options.json:
         record = {
-            "hardware": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-                "devices": [device.device_kind for device in jax.devices()],
-            },
-            "versions": {"jax": jax.__version__, "numpy": np.__version__},
             "mazes": {"count": options.count, "size": options.size, "batch": options.batch},
             "figures": figures,
         }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        records.write(options.json, record, "numpy")
 
 
 if __name__ == "__main__":

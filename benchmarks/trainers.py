@@ -10,18 +10,15 @@ reset, all of the maze and its exit in sight.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import one_file_ppo
+import records
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -179,20 +176,14 @@ def main() -> None:
         )
     Console().print(table)
     if options.json:
-        packages = ("jax", "gymnax", "gymnasium", "rejax", "stable-baselines3", "torch")
         record = {
-            "hardware": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-                "devices": [device.device_kind for device in jax.devices()],
-            },
-            "versions": {name: version(name) for name in packages},
             "env": dataclasses.asdict(ENV),
             "mazes": MAZES,
             "return": {"random": random, "best": best},
             "figures": figures,
         }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        packages = ("gymnax", "gymnasium", "rejax", "stable-baselines3", "torch")
+        records.write(options.json, record, *packages)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,6 @@ groups a task is of, but not which is hard. `9 to 1` does know it: fixed weights
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import platform
 import time
 from functools import partial
 from pathlib import Path
@@ -23,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import records
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -163,16 +161,10 @@ def main() -> int:
     Console().print(table)
     if options.json:
         record = {
-            "hardware": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-                "devices": [device.device_kind for device in jax.devices()],
-            },
-            "versions": {"jax": jax.__version__, "numpy": np.__version__},
             "options": {**dataclasses.asdict(options), "json": None},
             "figures": figures,
         }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        records.write(options.json, record, "numpy")
     least = max(figures[name]["hard"]["ci95"][0] for name in ("uncertainty", "gradient norm"))
     return 0 if least > figures["uniform"]["hard"]["ci95"][1] else 1
 
