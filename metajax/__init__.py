@@ -9,6 +9,7 @@ from .algorithms import cavia as cavia
 from .algorithms import emaml as emaml
 from .algorithms import imaml as imaml
 from .algorithms import maml as maml
+from .algorithms import maml_trpo as maml_trpo
 from .algorithms import meta_sgd as meta_sgd
 from .algorithms import multitask as multitask
 from .algorithms import promp as promp
@@ -28,6 +29,7 @@ from .problems import q_learning as q_learning
 from .problems import regression as regression
 from .problems import sinusoid as sinusoid
 from .training import train as train
+from .trust_region import TrustRegion as TrustRegion
 from .types import Hyperparameter as Hyperparameter
 from .types import MetaLearner as MetaLearner
 from .types import MetaState as MetaState

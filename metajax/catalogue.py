@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optax
 
-from .algorithms import emaml, imaml, maml, multitask, promp, reptile
+from .algorithms import emaml, imaml, maml, maml_trpo, multitask, promp, reptile
 from .algorithms.cavia import fixed_context
 from .algorithms.hyper import meta_learned
 from .algorithms.imaml import proximal
@@ -16,6 +16,7 @@ from .groups import by_optimum
 from .inner import Inner, sgd
 from .mapping import Mapping
 from .networks import Conditioned, Network
+from .trust_region import TrustRegion
 from .types import MetaLearner, Problem
 from .weighting import gradient_norm, uncertainty
 
@@ -33,6 +34,7 @@ ALGORITHMS = {
     "cavia": "MAML that adapts a context vector alone (Zintgraf et al. 2019)",
     "imaml": "MAML by the implicit gradient, inner steps unseen (Rajeswaran et al. 2019)",
     "emaml": "MAML that credits the sampling before adaptation too (Stadie et al. 2018)",
+    "maml-trpo": "MAML with an outer step as long as a trust region allows (Finn et al. 2017)",
     "promp": "MAML by several clipped steps on the same batches (Rothfuss et al. 2019)",
     "reptile": "Reptile: toward where adaptation ends (Nichol et al. 2018)",
     "reptile-serial": "Reptile, the tasks of an update one after another (Nichol et al. 2018)",
@@ -43,6 +45,8 @@ ALGORITHMS = {
 
 _WEIGHTINGS = {"multitask-uncertainty": uncertainty, "multitask-gradnorm": gradient_norm}
 _BY_MAML = ("maml", "maml++", "meta-sgd", "anil", "cavia")  # what `algorithms.maml` differentiates
+_BY_RATIO = ("maml-trpo", "promp")  # what has the probability ratio for a surrogate
+_BY_SURROGATE = tuple(name for name in ALGORITHMS if name not in _BY_RATIO)
 
 # The algorithms that an option of a configuration is for. The others would ignore it.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -56,9 +60,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "clip": ("promp",),
     "penalty": ("promp",),
     "penalty_target": ("promp",),
-    # The others have a surrogate of their own.
-    "surrogate": tuple(name for name in ALGORITHMS if name != "promp"),
-    "dice_lambda": tuple(name for name in ALGORITHMS if name != "promp"),
+    "trust_region": ("maml-trpo",),
+    "surrogate": _BY_SURROGATE,
+    "dice_lambda": _BY_SURROGATE,
     "groups": tuple(_WEIGHTINGS),
 }
 
@@ -156,6 +160,9 @@ def learners(
         ),
         "emaml": lambda: emaml(
             problem, inner, outer, tasks, exploration=config.exploration, mapping=mapping
+        ),
+        "maml-trpo": lambda: maml_trpo(
+            problem, inner, TrustRegion(bound=config.trust_region), tasks, mapping=mapping
         ),
         "promp": lambda: promp(
             problem,

@@ -74,6 +74,8 @@ class TrainConfig:
     """Strength of the pull toward the start in iMAML's inner problem."""
     exploration: float = 1.0
     """Weight of the credit for sampling in E-MAML."""
+    trust_region: float = 0.01
+    """Greatest KL divergence of the adapted policies from those that sampled, in MAML-TRPO."""
     epochs: int = 5
     """Outer steps of ProMP on the same batches."""
     clip: float = 0.3
@@ -147,7 +149,9 @@ class PolicyConfig(EpisodesConfig):
     entropy: float = 0.0
     """Weight of the policy's entropy in both losses."""
     initial_std: float = 1.0
-    """Standard deviation of a continuous policy before training."""
+    """Standard deviation of a continuous policy before training, in units of action_scale."""
+    action_scale: float = 1.0
+    """What a continuous policy's output of 1 is as an action."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +270,7 @@ def check(config: TrainConfig) -> None:
     for name in (*at_least_zero, "gradient_clip", "skip"):
         if getattr(config, name, 0) < 0:
             raise ValueError(f"{name}: expected at least 0, got {getattr(config, name)}")
-    for name in ("outer_learning_rate", "initial_std"):
+    for name in ("outer_learning_rate", "initial_std", "action_scale"):
         if getattr(config, name, 1.0) <= 0:
             raise ValueError(f"{name}: expected above 0, got {getattr(config, name)}")
     held_out = getattr(config, "held_out", 0.0)

@@ -52,8 +52,12 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
         )
     assert isinstance(config, PolicyConfig | QConfig)
     env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
-    initial_std = config.initial_std if isinstance(config, PolicyConfig) else 1.0
-    policy = mlp_policy(env.action_space, config.hidden, activation, config.skip, initial_std)
+    units = (
+        dict(initial_std=config.initial_std, action_scale=config.action_scale)
+        if isinstance(config, PolicyConfig)
+        else {}
+    )
+    policy = mlp_policy(env.action_space, config.hidden, activation, config.skip, **units)
     network = network_of(config, policy)
 
     training = judging = env.sample_task

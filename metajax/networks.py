@@ -128,21 +128,26 @@ class CategoricalPolicy(nn.Module):
 
 
 class GaussianPolicy(nn.Module):
-    """Mean and state-independent log standard deviation of `actions` normals; its value is 0."""
+    """Mean and state-independent log standard deviation of `actions` normals; its value is 0.
+
+    Network and parameters are in units of `action_scale`: with 0.1 it learns as one of scale 1 does
+    where actions are ten times as large, at the same inner rates.
+    """
 
     actions: int
     hidden: Sequence[int] = (64, 64)
     activation: Callable[[Array], Array] = nn.tanh
     skip: float = 0.0
     initial_std: float = 1.0
+    action_scale: float = 1.0
 
     @nn.compact
     def __call__(
         self, observation: Array, carry: Any = ()
     ) -> tuple[tuple[Array, Array], Array, Any]:
-        mean = _policy_output(observation, self.actions, self)
+        mean = self.action_scale * _policy_output(observation, self.actions, self)
         initial = nn.initializers.constant(math.log(self.initial_std))
-        log_std = self.param("log_std", initial, (self.actions,))
+        log_std = self.param("log_std", initial, (self.actions,)) + math.log(self.action_scale)
         return (mean, jnp.broadcast_to(log_std, mean.shape)), jnp.zeros(mean.shape[:-1]), carry
 
 
@@ -185,13 +190,15 @@ def mlp_policy(
     activation: Callable[[Array], Array] = nn.tanh,
     skip: float = 0.0,
     initial_std: float = 1.0,
+    action_scale: float = 1.0,
 ) -> CategoricalPolicy | GaussianPolicy:
     """The multilayer policy that fits an action space: categorical or Gaussian.
 
     `skip` scales a linear path from the observation to the logits or means, 0 leaves it out.
-    `initial_std` is the Gaussian's standard deviation before training, in units of the action.
+    `action_scale` is the Gaussian's unit of the action, and `initial_std` its standard deviation
+    before training in that unit.
     """
     if hasattr(action_space, "n"):
         return CategoricalPolicy(action_space.n, tuple(hidden), activation, skip)
     (actions,) = action_space.shape
-    return GaussianPolicy(actions, tuple(hidden), activation, skip, initial_std)
+    return GaussianPolicy(actions, tuple(hidden), activation, skip, initial_std, action_scale)

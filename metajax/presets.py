@@ -103,17 +103,28 @@ PRESETS: dict[str, TrainConfig] = {
         initial_std=0.3,
         final_rate=0.1,
     ),
-    # The sizes of ProMP's run_scripts/pro-mp_run_point_mass.py. Its policies act in strides,
-    # ours in units of the plane, so that its inner rate of 0.1 is 0.1 * 0.2^2 here.
+    # As in cbfinn/maml_rl, maml_examples/maml_trpo_point.py, whose policies act in strides too.
+    "point-published": PointConfig(
+        preset="point-published",
+        updates=200,
+        tasks=40,
+        inner_learning_rate=(0.5, 0.25),
+        outer_learning_rate=3e-3,
+        hidden=(100, 100),
+        activation="relu",
+        episodes=20,
+        action_scale=0.1,
+    ),
+    # As ProMP's run_scripts/pro-mp_run_point_mass.py, whose policies act in strides.
     "point-corners": PointCornersConfig(
         preset="point-corners",
         updates=500,
         tasks=40,
-        inner_learning_rate=(0.004,),
+        inner_learning_rate=(0.1,),
         outer_learning_rate=1e-3,
         hidden=(64, 64),
         episodes=20,
-        initial_std=0.2,
+        action_scale=0.2,
     ),
     # Trained for one step alone, five shots leave too little to go on from; for two alone, the
     # first gains too little. The published errors after one and five steps
@@ -151,6 +162,7 @@ _SUMMARIES = {
     "gridworld": "VariBAD's 5x5 gridworld with an unseen goal (Zintgraf et al. 2020)",
     "gridworld-q": "the same gridworld; Q-learning adapts, on one batch of random episodes",
     "point": "2-D point navigation to an unseen goal (Finn et al. 2017)",
+    "point-published": "the same by the published network, inner rates and sample sizes",
     "point-corners": "2-D navigation to one of four corners, sparse rewards (Rothfuss et al. 2019)",
     "sinusoid-5": "5-shot regression of sine waves (Finn et al. 2017)",
     "sinusoid-10": "10-shot regression of sine waves (Finn et al. 2017)",

@@ -5,9 +5,21 @@ from .cavia import cavia as cavia
 from .emaml import emaml as emaml
 from .imaml import imaml as imaml
 from .maml import maml as maml
+from .maml_trpo import maml_trpo as maml_trpo
 from .meta_sgd import meta_sgd as meta_sgd
 from .multitask import multitask as multitask
 from .promp import promp as promp
 from .reptile import reptile as reptile
 
-__all__ = ["anil", "cavia", "emaml", "imaml", "maml", "meta_sgd", "multitask", "promp", "reptile"]
+__all__ = [
+    "anil",
+    "cavia",
+    "emaml",
+    "imaml",
+    "maml",
+    "maml_trpo",
+    "meta_sgd",
+    "multitask",
+    "promp",
+    "reptile",
+]

@@ -9,6 +9,7 @@ from ..inner import Inner, path_of
 from ..mapping import Mapping
 from ..networks import Conditioned
 from ..types import MetaLearner, Params, Problem
+from .core import check_optimizer
 from .maml import maml
 
 __all__ = ["cavia", "fixed_context"]
@@ -41,6 +42,6 @@ def cavia(
     Raises:
         ValueError: a size that cannot be, or a problem whose network has no context.
     """
-
+    check_optimizer(outer)
     inner = inner._replace(fast=Conditioned.is_context)
     return maml(problem, inner, fixed_context(outer), tasks, mapping=mapping)

@@ -18,6 +18,7 @@ from metajax import algorithms
 STEPS, RATE = 3, 0.2
 STRENGTH = 2.0  # of the pull toward the start
 WEIGHTS = (0.5, 0.0, 2.0)  # of the losses after each step
+REGION = mj.TrustRegion(damping=0.1)
 
 ALGORITHMS = {
     "maml": mj.maml,
@@ -25,6 +26,9 @@ ALGORITHMS = {
     "annealed": partial(mj.maml, first_order=lambda step: step < 1),
     "multi-step": lambda problem, inner, *args, **kwargs: mj.maml(
         problem, inner, *args, step_weights=WEIGHTS[: inner.steps], **kwargs
+    ),
+    "maml_trpo": lambda problem, inner, outer, *args, **kwargs: mj.maml_trpo(
+        problem, inner, REGION, *args, **kwargs
     ),
     "meta_sgd": mj.meta_sgd,
     "rates-per-step": partial(mj.meta_sgd, per_step=True),
@@ -92,6 +96,7 @@ def expected_meta_gradient(name, theta, centre):
         "imaml": implicit,
         "emaml": exploring,
         "maml": lambda: through(STEPS),
+        "maml_trpo": lambda: through(STEPS),
         "promp": lambda: through(STEPS),  # no divergence yet, hence no gradient of it
         "fomaml": lambda: curvature @ contraction(STEPS) @ offset,
         "annealed": lambda: curvature @ contraction(STEPS) @ offset,
@@ -140,8 +145,17 @@ def test_meta_gradient_is_the_closed_form_of_a_quadratic(name):
         centres = [problem.sample_task(jax.random.split(key)[0])["centre"] for key in keys]
         theta = jax.tree.leaves(problem_parameters(state.params))[0]
         expected = np.mean([expected_meta_gradient(name, theta, c) for c in centres], axis=0)
+        expected = natural(expected) if name == "maml_trpo" else expected
         actual = flat(state.params) - flat(after.params)
     assert np.linalg.norm(actual - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+def natural(gradient):
+    """The step whose mean divergence, ½ ‖M_K step‖², is the bound, with the damping in it."""
+    last = np.linalg.matrix_power(np.eye(3) - RATE * np.asarray(problems.CURVATURE, float), STEPS)
+    curvature = last.T @ last + REGION.damping * np.eye(3)
+    direction = np.linalg.solve(curvature, gradient)
+    return direction * np.sqrt(2 * REGION.bound / (direction @ curvature @ direction))
 
 
 def problem_parameters(params):

@@ -30,7 +30,8 @@ def test_preset_survives_json_and_builds(name):
 def test_every_algorithm_runs_every_kind_of_problem(algorithm):
     kinds = {"gridworld": dict(episodes=2), "sinusoid-5": {}}
     # Of sampling alone, or of tasks whose optimum is known.
-    if algorithm in ("emaml", "promp") or algorithm.startswith("multitask-"):
+    sampling = ("emaml", "maml-trpo", "promp")
+    if algorithm in sampling or algorithm.startswith("multitask-"):
         del kinds["sinusoid-5"]
     for name, sizes in kinds.items():
         config = dataclasses.replace(
@@ -92,6 +93,8 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ("maze", dict(algorithm="imaml", proximal=0.0), "proximal strength: expected above 0"),
         ("sinusoid-5", dict(algorithm="emaml"), "E-MAML needs one that samples"),
         ("sinusoid-5", dict(algorithm="promp"), "ProMP needs policies"),
+        ("sinusoid-5", dict(algorithm="maml-trpo"), "TRPO needs policies"),
+        ("maze", dict(algorithm="maml-trpo", trust_region=0.0), "bound: expected above 0, got 0.0"),
         ("maze", dict(algorithm="promp", surrogate="dice"), "surrogate: is for maml, "),
         ("maze", dict(groups=4), "groups: is for multitask-uncertainty, multitask-gradnorm, not"),
         ("sinusoid-5", dict(algorithm="multitask-gradnorm"), "for tasks whose optimum is known"),
