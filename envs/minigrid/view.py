@@ -5,11 +5,13 @@ Images are indexed as MiniGrid's are, [column, row, channel], column 0 at the le
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..grids import read, unpack
+from ..grids import read_rows, unpack
 from .world import (
     AGENT,
     CLOSED,
@@ -31,7 +33,7 @@ __all__ = ["WIDEST", "egocentric", "full_grid"]
 Array = jax.Array
 
 WIDEST = 15  # squares along a side: a line of walls and one of lava share a word
-_LAVA_BITS = np.uint32(16)  # the place of the line of lava in that word
+_HIGH = np.uint32(16)  # where the second line of a word starts
 
 # A triple is one word until it becomes channels: kind, colour << 8, state << 16.
 _UNSEEN, _EMPTY, _WALL, _LAVA = (
@@ -52,56 +54,38 @@ def egocentric(
     line 1 the one ahead of it. Bits are in the order of the grid's rows or columns, so that the
     lines of an agent that looks south or west are mirror images of the rows of its view.
     """
-    everything = np.uint32(2**side - 1)
-    lines = _lines(state, task, side)
-    walls = [line & everything for line in lines]
-    lava = [line >> _LAVA_BITS for line in lines]
-    lava[0] &= ~np.uint32(1 << side // 2)  # hidden under the agent
     line_of, place_of = _places(state, side)
+    shut = (state.doors >= CLOSED).astype(jnp.uint32) << place_of.astype(jnp.uint32)
+    seen = _seen(_lines(state, task, side), line_of, shut, side, see_through)
 
-    lit = [jnp.asarray(everything)] * side
-    if not see_through:
-        shut = (state.doors >= CLOSED).astype(jnp.uint32) << place_of.astype(jnp.uint32)
-        number = jnp.arange(side, dtype=jnp.int32)[:, None]
-        doors = jnp.where(line_of[None] == number, shut[None], jnp.uint32(0))
-        doors = jnp.sum(doors, axis=1, dtype=jnp.uint32)
-        lit = _lit([~(wall | doors[line]) & everything for line, wall in enumerate(walls)], side)
-
-    # Two bits a square, 1 for empty, 2 for a wall and 3 for lava, in as few words as hold them.
+    # A bit a square, in as few words as hold them.
     a_word = 32 // side
     low, high = ([jnp.uint32(0)] * -(-side // a_word) for _ in range(2))
     for line in range(side):
         word, shift = line // a_word, np.uint32(line % a_word * side)
-        low[word] |= (lit[line] & ~walls[line]) << shift
-        high[word] |= (lit[line] & (walls[line] | lava[line])) << shift
+        low[word] |= (seen[line] & np.uint32(2**side - 1)) << shift
+        high[word] |= seen[line] >> _HIGH << shift
     mirrored = (state.heading == SOUTH) | (state.heading == WEST)
-    column, row = _indices(side, side)
-    line = side - 1 - row
-    mask = np.uint32(1) << (line % a_word * side + column).astype(np.uint32)
+    masks = jnp.where(mirrored, *_masks(side))
 
     def has_bit(words: list[Array]) -> Array:
-        words = [jnp.where(mirrored, _reversed(word, side), word) for word in words]
-        found = words[0]
-        for word in range(1, len(words)):
-            found = jnp.where(line // a_word == word, words[word], found)
-        return found & mask != 0
+        found = words[0] & masks[0]
+        for word, mask in zip(words[1:], masks[1:], strict=True):
+            found |= word & mask
+        return found != 0
 
-    is_low, is_high = has_bit(low), has_bit(high)
-    triples = jnp.where(
-        is_high, jnp.where(is_low, _LAVA, _WALL), jnp.where(is_low, _EMPTY, _UNSEEN)
-    )
-    # Where the objects are in the image, -1 outside: what the agent stands on gives way to what it
-    # carries.
+    image = _channels(has_bit(low), has_bit(high))
+    # Where the objects that are seen are in the image: what the agent stands on gives way to what
+    # it carries.
+    here, outside = side // 2 * side + side - 1, side**2
+    shown = (seen | seen >> _HIGH)[line_of] >> place_of.astype(jnp.uint32) & np.uint32(1)
     places = jnp.where(mirrored, side - 1 - place_of, place_of) * side + side - 1 - line_of
-    places = jnp.where(line_of >= 0, places, -1)
-    here = side // 2 * side + side - 1
+    places = jnp.where((line_of < 0) | (shown == 0) | (places == here), outside, places)
     held = jnp.arange(places.shape[0], dtype=jnp.int32) == state.carried
-    places = jnp.where(held, here, jnp.where(places == here, -1, places))
-    triples = _overlay(triples, column * side + row, places, state, task)
+    image = _overlay(image, jnp.where(held, here, places), state, task)
     if compass:
-        direction = state.heading.astype(jnp.uint32) << np.uint32(16)
-        triples |= jnp.where(column * side + row == here, direction, np.uint32(0))
-    return _channels(triples)
+        image = image.at[here, 2].set(state.heading.astype(jnp.uint8))
+    return image.reshape(side, side, 3)
 
 
 def full_grid(state: MiniGridState, task: MiniGridTask, wide: int) -> Array:
@@ -109,47 +93,66 @@ def full_grid(state: MiniGridState, task: MiniGridTask, wide: int) -> Array:
 
     The agent's square shows (AGENT, RED, heading).
     """
-    column, row = _indices(wide, task.walls.shape[0])
-    walls, lava = (unpack(plane, wide).T[..., None] for plane in (task.walls, task.lava))
-    triples = jnp.where(walls, _WALL, jnp.where(lava, _LAVA, _EMPTY))
     high = task.walls.shape[0]
-    places = jnp.where(
-        state.squares[:, 0] >= 0, state.squares[:, 1] * high + state.squares[:, 0], -1
-    )
-    triples = _overlay(triples, column * high + row, places, state, task)
-    agent = np.uint32(AGENT | RED << 8) | state.heading.astype(jnp.uint32) << np.uint32(16)
-    here = (column == state.position[1]) & (row == state.position[0])
-    return _channels(jnp.where(here, agent, triples))
-
-
-def _indices(wide: int, high: int) -> np.ndarray:
-    """Column and row of every square of an image, int32 [2, wide, high, 1]."""
-    return np.indices((wide, high), np.int32)[..., None]
+    walls, lava = (unpack(plane, wide).T.reshape(-1) for plane in (task.walls, task.lava))
+    image = _channels(~walls, walls | lava)
+    places = state.squares[:, 1] * high + state.squares[:, 0]
+    places = jnp.where(state.squares[:, 0] < 0, wide * high, places)
+    image = _overlay(image, places, state, task).reshape(wide, high, 3)
+    agent = jnp.array([AGENT, RED, 0], jnp.int32).at[2].set(state.heading)
+    return image.at[state.position[1], state.position[0]].set(agent.astype(jnp.uint8))
 
 
 def _lines(state: MiniGridState, task: MiniGridTask, side: int) -> list[Array]:
     """Walls, and lava in the upper half, of each line of the view: `side` words, () uint32."""
     row, column = state.position
-    upright = (state.heading & 1) == 1  # lines are rows of the grid, not columns
-    down = (state.heading == SOUTH).astype(jnp.int32) - (state.heading == NORTH).astype(jnp.int32)
-    east = state.heading == EAST
-    first_row = jnp.where(upright, row, row - side // 2)
-    left = jnp.where(upright, column - side // 2, jnp.where(east, column, column - side + 1))
+    heading, half, last = state.heading, side // 2, side - 1
+    upright = (heading & 1) == 1  # lines are rows of the grid, not columns
+    top = row - jnp.where(upright, jnp.where(heading == SOUTH, 0, last), half)
+    left = column - jnp.where(upright, half, jnp.where(heading == EAST, 0, last))
     everything = np.uint32(2**side - 1)
-    rows = []
-    for number in range(side):
-        row = first_row + number * jnp.where(upright, down, 1)
-        walls = read(task.walls, row, left) & everything
-        lava = read(task.lava, row, left) & everything & ~walls
-        rows.append(walls | lava << _LAVA_BITS)
+    walls = read_rows(task.walls, top, left, side) & everything
+    lava = read_rows(task.lava, top, left, side) & everything & ~walls
+    # Hidden under the agent.
+    under = jnp.arange(side, dtype=jnp.int32) == row - top
+    lava &= ~jnp.where(under, jnp.uint32(1) << (column - left).astype(jnp.uint32), jnp.uint32(0))
+    both = walls | lava << _HIGH
+    rows = [both[number] for number in range(side)]
+    lines = [jnp.where(upright, *pair) for pair in zip(rows, _transposed(rows), strict=True)]
+    onward = (heading == SOUTH) | (heading == EAST)
+    return [jnp.where(onward, *pair) for pair in zip(lines, lines[::-1], strict=True)]
 
-    both = np.uint32(1 | 1 << _LAVA_BITS)
-    columns = [jnp.uint32(0)] * side
-    for number in range(side):
-        for bit, line in enumerate(rows):
-            columns[number] |= ((line >> np.uint32(number)) & both) << np.uint32(bit)
-    onward = [jnp.where(east, *pair) for pair in zip(columns, columns[::-1], strict=True)]
-    return [jnp.where(upright, *pair) for pair in zip(rows, onward, strict=True)]
+
+def _transposed(rows: list[Array]) -> list[Array]:
+    """Columns for rows, of a square of bits in the lower halves and one in the upper halves.
+
+    Ever smaller blocks off the diagonal change places (Warren, Hacker's Delight, section 7-3).
+    """
+    block = 1 << (len(rows) - 1).bit_length()
+    lines = [*rows, *[jnp.uint32(0)] * (block - len(rows))]
+    while block > 1:
+        block //= 2
+        shift = np.uint32(block)
+        mask = np.uint32(sum(1 << bit for bit in range(32) if not bit & block))
+        for number in range(len(lines)):
+            if not number & block:
+                one, other = lines[number], lines[number + block]
+                change = ((one >> shift) ^ other) & mask
+                lines[number], lines[number + block] = one ^ change << shift, other ^ change
+    return lines[: len(rows)]
+
+
+@functools.cache
+def _masks(side: int) -> np.ndarray:
+    """The bit of each square of the image, mirrored and not: uint32 [2, words, side^2]."""
+    a_word = 32 // side
+    masks = np.zeros((2, -(-side // a_word), side**2), np.uint32)
+    for square in range(side**2):
+        column, row = divmod(square, side)
+        word, line = divmod(side - 1 - row, a_word)
+        for mirrored, place in enumerate((side - 1 - column, column)):
+            masks[mirrored, word, square] = 1 << line * side + place
+    return masks
 
 
 def _places(state: MiniGridState, side: int) -> tuple[Array, Array]:
@@ -163,50 +166,46 @@ def _places(state: MiniGridState, side: int) -> tuple[Array, Array]:
     return jnp.where(inside, line, -1), jnp.where(inside, place, 0)
 
 
-def _lit(clear: list[Array], side: int) -> list[Array]:
-    """What the agent sees of each line, where `clear` are the squares that one can see through.
+def _seen(
+    lines: list[Array], door_lines: Array, doors: Array, side: int, see_through: bool
+) -> Array:
+    """Each line of the view as the agent sees it: uint32 [side], two bits a square, `_HIGH` apart.
 
-    MiniGrid's `process_vis`, a whole line at a time. Light spreads from a lit clear square to its
-    neighbours on the same line, and to the three squares next to it on the line after.
+    They say 1 for empty, 2 for a wall, 3 for lava and 0 for what is hidden, and `doors` [K] hide
+    things, too. MiniGrid's `process_vis`, a whole line at a time. Light spreads from a lit
+    clear square to its neighbours on the same line, and to the three squares next to it on the line
+    after.
     """
     everything = np.uint32(2**side - 1)
-    reached, lit = jnp.uint32(1 << side // 2), []
-    for line in clear:
-        source, onward, back = reached & line, line, line
+
+    def onward(reached: Array, line_and_number: tuple[Array, Array]) -> tuple[Array, Array]:
+        line, number = line_and_number
+        shut = jnp.sum(jnp.where(door_lines == number, doors, jnp.uint32(0)), dtype=jnp.uint32)
+        clear = ~(line | shut) & everything
+        source, forth, back = reached & clear, clear, clear
         for shift in (np.uint32(2**power) for power in range((side - 1).bit_length())):
-            source |= (source << shift) & onward
-            onward &= onward << shift
+            source |= (source << shift) & forth
+            forth &= forth << shift
         for shift in (np.uint32(2**power) for power in range((side - 1).bit_length())):
             source |= (source >> shift) & back
             back &= back >> shift
         spread = (source | source << np.uint32(1) | source >> np.uint32(1)) & everything
-        lit.append(reached | spread)
-        reached = spread
-    return lit
+        lit = everything if see_through else reached | spread
+        return spread, (lit & ~line) | (lit & (line | line >> _HIGH)) << _HIGH
+
+    # A loop, so that a result is an array for each line, of all environments. Were it unrolled, XLA
+    # would fuse it with what follows, which goes square by square through one environment.
+    numbers = jnp.arange(side, dtype=jnp.int32)
+    return jax.lax.scan(onward, jnp.uint32(1 << side // 2), (jnp.stack(lines), numbers))[1]
 
 
-def _reversed(word: Array, side: int) -> Array:
-    """Each of the lines of `side` bits in a word, () uint32, from its other end."""
-    ends = sum(1 << line * side for line in range(32 // side))
-    result = word & np.uint32(ends << side // 2)
-    for bit in range(side // 2):
-        mask, shift = np.uint32(ends << bit), np.uint32(side - 1 - 2 * bit)
-        result |= (word & mask) << shift | (word >> shift) & mask
-    return result
+def _channels(low: Array, high: Array) -> Array:
+    """uint8 [S, 3] of two bits a square, bool [S]: 1 is empty, 2 a wall, 3 lava, 0 not seen."""
+    triples = jnp.where(high, jnp.where(low, _LAVA, _WALL), jnp.where(low, _EMPTY, _UNSEEN))
+    return (triples[:, None] >> np.array([[0, 8, 16]], np.uint32)).astype(jnp.uint8)
 
 
-def _overlay(
-    triples: Array, index: np.ndarray, places: Array, state: MiniGridState, task: MiniGridTask
-) -> Array:
-    """`triples` with the objects at `places` [K] among the squares `index`, where one is seen."""
-    objects = task.kinds | task.colours << 8 | state.doors << 16
-    shown = triples
-    for number, triple in enumerate(objects.astype(jnp.uint32)):
-        shown = jnp.where(index == places[number], triple, shown)
-    return jnp.where(triples == _UNSEEN, _UNSEEN, shown)
-
-
-def _channels(triples: Array) -> Array:
-    """uint32 [..., 1] to uint8 [..., 3]."""
-    shift = np.array([0, 8, 16], np.uint32).reshape((1,) * (triples.ndim - 1) + (3,))
-    return (triples >> shift).astype(jnp.uint8)
+def _overlay(image: Array, places: Array, state: MiniGridState, task: MiniGridTask) -> Array:
+    """`image` [S, 3] with the objects at `places` [K], where S is outside."""
+    objects = jnp.stack([task.kinds, task.colours, state.doors], axis=1).astype(jnp.uint8)
+    return image.at[places].set(objects, mode="drop", unique_indices=True)
