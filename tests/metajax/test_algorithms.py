@@ -45,7 +45,7 @@ ALGORITHMS = {
 EVERYWHERE, LAST_TWO = np.eye(3), np.diag([0.0, 1.0, 1.0])  # where θ moves
 
 # Whose derivatives are those of others.
-BORROWED = ("annealed", "rates-per-step", "multitask")
+BORROWED = ("annealed", "rates-per-step", "multitask", "maml_trpo")
 
 
 def quadratic(name):

@@ -70,6 +70,24 @@ def test_gradient_of_a_surrogate_is_the_policy_gradient(surrogate):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_a_unit_of_the_action_is_an_environment_with_larger_actions():
+    """Its log-probabilities differ by a constant, so gradients, and inner steps, are the same."""
+    observation = jax.random.normal(jax.random.key(0), (5, 2))
+    action = jax.random.normal(jax.random.key(1), (5, 2))
+    plain, scaled = (mj.networks.GaussianPolicy(2, (4,), action_scale=s) for s in (1.0, 0.1))
+    params = plain.init(jax.random.key(2), observation[0])
+    density = mj.distributions.diagonal_gaussian.log_prob
+
+    def value(params, policy, action):
+        return jnp.sum(density(policy.apply(params, observation)[0], action))
+
+    one, of_one = jax.value_and_grad(value)(params, plain, action)
+    other, of_other = jax.value_and_grad(value)(params, scaled, 0.1 * action)
+    np.testing.assert_allclose(other, one - 10 * np.log(0.1), rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(of_one), jax.tree.leaves(of_other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_masked_steps_weigh_nothing_in_a_loss():
     problem = problems.point()
     params = problem.init(jax.random.key(0))
