@@ -1,0 +1,74 @@
+"""Has anything become slower? New ratios against those of a record that is kept.
+
+    python benchmarks/maml_vs_torch.py --json new.json
+    python benchmarks/guard.py new.json results/maml_vs_torch-point-cpu2.json
+
+Ratios between two sides of one run are compared, never times: those are of one machine. Status 1
+where a ratio fell by more than `--within`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Compares the ratios of two records of the same benchmark."""
+
+    new: tyro.conf.Positional[Path]
+    """The record of now."""
+    kept: tyro.conf.Positional[Path]
+    """The record to hold it against."""
+    within: float = 0.25
+    """Share that a ratio may fall by; a busy machine moves it by a tenth."""
+
+
+def ratios(record: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Every ratio of a record with a name: what stands beside it, or where it stands."""
+    if isinstance(record, Mapping):
+        if isinstance(record.get("ratio"), int | float):
+            words = [
+                str(v) for v in record.values() if isinstance(v, str | int) and v not in (0, 1)
+            ]
+            flags = [key for key, value in record.items() if value is True]
+            yield ", ".join([*words, *flags]) or name, float(record["ratio"])
+        for key, value in record.items():
+            yield from ratios(value, key)
+    elif isinstance(record, list):
+        for value in record:
+            yield from ratios(value, name)
+
+
+def main() -> int:
+    """Prints every ratio of both records."""
+    options = tyro.cli(Options)
+    try:
+        new, kept = (dict(ratios(json.loads(p.read_text()))) for p in (options.new, options.kept))
+    except (OSError, ValueError) as error:
+        print(f"guard: {error}", file=sys.stderr)
+        return 2
+    common = [name for name in kept if name in new]
+    if not common:
+        print("guard: the records have no ratio in common", file=sys.stderr)
+        return 2
+    table = Table("ratio", "kept", "now", "", title="Ratios against those kept")
+    fallen = [name for name in common if new[name] < (1 - options.within) * kept[name]]
+    for name in common:
+        verdict = "[red]fell[/]" if name in fallen else "[green]holds[/]"
+        table.add_row(name, f"{kept[name]:.2f}", f"{new[name]:.2f}", verdict)
+    Console().print(table)
+    return 1 if fallen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""One page of everything that was measured: a table of each part of each record, and its plots.
+
+    python benchmarks/report.py                          # benchmarks/results -> report.html
+    python benchmarks/report.py figures/*.json --out page.html
+
+The page holds its pictures itself and asks for nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from guard import ratios
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+_RESULTS = Path(__file__).resolve().parent / "results"
+_STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
+td, th { padding: .15rem .7rem; border-bottom: 1px solid #ddd; text-align: right }
+td:first-child, th:first-child { text-align: left } svg { max-width: 100%; height: auto }
+.where { color: #666 }"""  # noqa: E501
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Makes a page of records."""
+
+    records: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """JSON files; all of benchmarks/results by default."""
+    out: Path = Path("report.html")
+    """The page."""
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if isinstance(value, Mapping | list | tuple):
+        leaves = value.values() if isinstance(value, Mapping) else value
+        return ", ".join(_cell(leaf) for leaf in leaves)
+    return "" if value is None else str(value)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same kind as HTML; a column for every key that any of them has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    head = "".join(f"<th>{html.escape(str(c).replace('_', ' '))}</th>" for c in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_cell(row.get(c)))}</td>" for c in columns) + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def part(name: str, content: Any) -> str:
+    """One part of a record: a list of rows, rows by name, or figures by name."""
+    title = f"<h3>{html.escape(name.replace('_', ' '))}</h3>"
+    if isinstance(content, Mapping) and content:
+        if all(isinstance(value, Mapping) for value in content.values()):
+            return title + table([{"": key, **value} for key, value in content.items()])
+        return title + table([{"": key, "value": value} for key, value in content.items()])
+    if isinstance(content, list) and content:
+        if all(isinstance(value, Mapping) for value in content):
+            return title + table(content)
+        return title + f"<p>{html.escape(_cell(content))}</p>"
+    return ""
+
+
+def _svg(figure: Figure) -> str:
+    FigureCanvasSVG(figure)
+    out = io.StringIO()
+    figure.savefig(out, format="svg")
+    return out.getvalue()[out.getvalue().index("<svg") :]
+
+
+def bars(record: Mapping[str, Any]) -> str:
+    """How many times faster, on a logarithmic scale, where a record has ratios."""
+    found = [(name, value) for name, value in ratios(record) if value > 0]
+    if not found:
+        return ""
+    figure = Figure(figsize=(8, 0.6 + 0.3 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    names = [name for name, _ in found][::-1]
+    drawn = axes.barh(names, [value for _, value in found][::-1], color="#0072B2")
+    axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize=8)
+    axes.axvline(1, color="0.3", linewidth=1)
+    axes.set(xscale="log", xlabel="times as fast as the other side")
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
+def lines(rows: Any, x: str, y: str) -> str:
+    """`y` over `x`, both logarithmic, a line for each name; nothing where `x` does not vary."""
+    if not isinstance(rows, list) or len({row.get(x) for row in rows if isinstance(row, dict)}) < 2:
+        return ""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(row.get("name", "") for row in rows):
+        points = sorted((row[x], row[y]) for row in rows if row.get("name", "") == name)
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    axes.set(xscale="log", yscale="log", xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=7)
+    return _svg(figure)
+
+
+def section(path: Path) -> str:
+    """A record."""
+    record = json.loads(path.read_text())
+    where = [_cell(record.pop(key)) for key in ("hardware", "versions") if key in record]
+    scalars = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
+    parts = [part(name, content) for name, content in record.items() if name not in scalars]
+    return "".join(
+        [
+            f"<h2>{html.escape(path.stem)}</h2>",
+            f"<p class=where>{html.escape('; '.join(where))}</p>",
+            bars(record),
+            lines(record.get("steps"), "environments", "steps_per_s"),
+            part("", scalars) if scalars else "",
+            *parts,
+        ]
+    )
+
+
+def main() -> int:
+    """Writes the page."""
+    options = tyro.cli(Options)
+    paths = options.records or tuple(sorted(_RESULTS.glob("*.json")))
+    try:
+        sections = [section(path) for path in paths]
+    except (OSError, ValueError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+    head = (
+        f"<!doctype html><meta charset=utf-8><title>metajax: figures</title><style>{_STYLE}</style>"
+    )
+    options.out.write_text(f"{head}<h1>metajax: what was measured</h1>{''.join(sections)}")
+    print(f"{len(paths)} records in {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
