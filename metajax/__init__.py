@@ -8,6 +8,7 @@ from .algorithms import anil as anil
 from .algorithms import cavia as cavia
 from .algorithms import emaml as emaml
 from .algorithms import imaml as imaml
+from .algorithms import learned_optimizer as learned_optimizer
 from .algorithms import maml as maml
 from .algorithms import maml_trpo as maml_trpo
 from .algorithms import meta_sgd as meta_sgd

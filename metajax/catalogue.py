@@ -11,6 +11,7 @@ from .algorithms import emaml, imaml, maml, maml_trpo, multitask, promp, reptile
 from .algorithms.cavia import fixed_context
 from .algorithms.hyper import meta_learned
 from .algorithms.imaml import proximal
+from .algorithms.learned_optimizer import learned_rule
 from .algorithms.meta_sgd import learned_rates
 from .groups import by_optimum
 from .inner import Inner, sgd
@@ -30,6 +31,7 @@ ALGORITHMS = {
     "fomaml": "MAML with the first-order gradient (Finn et al. 2017, section 5.2)",
     "maml++": "MAML with a learned rate for each layer and inner step (Antoniou et al. 2019)",
     "meta-sgd": "MAML with a learned rate for each parameter (Li et al. 2017)",
+    "learned-optimizer": "MAML with a learned recurrent update rule (Andrychowicz et al. 2016)",
     "anil": "MAML that adapts the last layer alone (Raghu et al. 2020)",
     "cavia": "MAML that adapts a context vector alone (Zintgraf et al. 2019)",
     "imaml": "MAML by the implicit gradient, inner steps unseen (Rajeswaran et al. 2019)",
@@ -44,9 +46,10 @@ ALGORITHMS = {
 }
 
 _WEIGHTINGS = {"multitask-uncertainty": uncertainty, "multitask-gradnorm": gradient_norm}
-_BY_MAML = ("maml", "maml++", "meta-sgd", "anil", "cavia")  # what `algorithms.maml` differentiates
 _BY_RATIO = ("maml-trpo", "promp")  # what has the probability ratio for a surrogate
 _BY_SURROGATE = tuple(name for name in ALGORITHMS if name not in _BY_RATIO)
+# What `algorithms.maml` differentiates.
+_BY_MAML = ("maml", "maml++", "meta-sgd", "learned-optimizer", "anil", "cavia")
 
 # The algorithms that an option of a configuration is for. The others would ignore it.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -87,6 +90,7 @@ def _adapting(config: TrainConfig, problem: Problem, inner: Inner) -> tuple[Prob
     choices: dict[str, Callable[[], tuple[Problem, Inner]]] = {
         "maml++": lambda: learned_rates(problem, inner, per_step=True),
         "meta-sgd": lambda: learned_rates(problem, inner),
+        "learned-optimizer": lambda: learned_rule(problem, inner),
         "anil": lambda: (problem, inner._replace(fast=lambda path: head in path.split("/"))),
         "cavia": lambda: (problem, inner._replace(fast=Conditioned.is_context)),
         "imaml": lambda: (problem, proximal(inner, config.proximal)),

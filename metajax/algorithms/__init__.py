@@ -4,6 +4,7 @@ from .anil import anil as anil
 from .cavia import cavia as cavia
 from .emaml import emaml as emaml
 from .imaml import imaml as imaml
+from .learned_optimizer import learned_optimizer as learned_optimizer
 from .maml import maml as maml
 from .maml_trpo import maml_trpo as maml_trpo
 from .meta_sgd import meta_sgd as meta_sgd
@@ -16,6 +17,7 @@ __all__ = [
     "cavia",
     "emaml",
     "imaml",
+    "learned_optimizer",
     "maml",
     "maml_trpo",
     "meta_sgd",

@@ -34,6 +34,7 @@ ALGORITHMS = {
     "rates-per-step": partial(mj.meta_sgd, per_step=True),
     "anil": partial(mj.anil, head=lambda path: path == "head" or "Dense_1" in path),
     "cavia": mj.cavia,
+    "learned_optimizer": mj.learned_optimizer,
     "imaml": partial(mj.imaml, strength=STRENGTH, solver_steps=3),
     "emaml": partial(mj.emaml, exploration=0.1),
     "promp": partial(mj.promp, epochs=1, penalty=0.1),
@@ -46,6 +47,7 @@ EVERYWHERE, LAST_TWO = np.eye(3), np.diag([0.0, 1.0, 1.0])  # where θ moves
 
 # Whose derivatives are those of others.
 BORROWED = ("annealed", "rates-per-step", "multitask", "maml_trpo")
+ELSEWHERE = ("learned_optimizer",)  # safe at zero, by its own tests
 
 
 def quadratic(name):
@@ -98,6 +100,7 @@ def expected_meta_gradient(name, theta, centre):
         "maml": lambda: through(STEPS),
         "maml_trpo": lambda: through(STEPS),
         "promp": lambda: through(STEPS),  # no divergence yet, hence no gradient of it
+        "learned_optimizer": lambda: through(STEPS),
         "fomaml": lambda: curvature @ contraction(STEPS) @ offset,
         "annealed": lambda: curvature @ contraction(STEPS) @ offset,
         "multi-step": lambda: sum(w * through(k + 1) for k, w in enumerate(WEIGHTS)),
@@ -147,6 +150,8 @@ def test_meta_gradient_is_the_closed_form_of_a_quadratic(name):
         expected = np.mean([expected_meta_gradient(name, theta, c) for c in centres], axis=0)
         expected = natural(expected) if name == "maml_trpo" else expected
         actual = flat(state.params) - flat(after.params)
+    if name == "learned_optimizer":  # the rule's own come last: test_learned_optimizer.py
+        actual = actual[: expected.size]
     assert np.linalg.norm(actual - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
@@ -264,7 +269,7 @@ def rewardless(problem):
 
 @pytest.mark.parametrize(
     ("name", "inner"),
-    [*((name, "adam") for name in ALGORITHMS if name not in BORROWED), ("maml", "sgd")],
+    [*((name, "adam") for name in ALGORITHMS if name not in BORROWED + ELSEWHERE), ("maml", "sgd")],
 )
 def test_task_without_gradient_gives_a_finite_meta_gradient(name, inner):
     outer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))

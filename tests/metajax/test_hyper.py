@@ -66,8 +66,8 @@ def played():
     one, q = point(), q_learning()
     other, other_q = point(discount=0.5, gae_lambda=0.3, entropy=0.2), q_learning(0.5)
     return {
-        "point": (one, other, one.init(jax.random.key(0)), trajectories),
-        "q": (q, other_q, q.init(jax.random.key(0)), transitions),
+        "point": (one, other, jax.jit(one.init)(jax.random.key(0)), trajectories),
+        "q": (q, other_q, jax.jit(q.init)(jax.random.key(0)), transitions),
     }
 
 
@@ -104,14 +104,14 @@ def test_meta_gradient_is_that_of_plain_steps_with_the_learned_values(kind, step
             odds = each[name] * VALUES[name] / (1 - VALUES[name])
             each[name] = odds / (1 + odds)
         each = {n: v * VALUES["entropy"] if n == "entropy" else v for n, v in each.items()}
-        rate, params, grads = RATE * each.pop("learning_rate"), meta["params"], []
-        for k in range(steps):
-            batch = jax.tree.map(operator.itemgetter(k), batches)
-            grads.append(jax.grad(lambda p, b: problem.inner_loss(p, b, **each)[0])(params, batch))
-            params = jax.tree.map(lambda p, g: p - rate * g, params, grads[-1])
-        return problem.outer_loss(params, judged)[0], jax.tree.map(
-            lambda *leaves: jnp.stack(leaves), *grads
-        )
+        rate = RATE * each.pop("learning_rate")
+
+        def step(params, batch):
+            grads = jax.grad(lambda params: problem.inner_loss(params, batch, **each)[0])(params)
+            return jax.tree.map(lambda p, g: p - rate * g, params, grads), grads
+
+        params, grads = jax.lax.scan(step, meta["params"], batches)
+        return problem.outer_loss(params, judged)[0], grads
 
     def every(meta, batches):
         (loss, grads), expected = jax.value_and_grad(plain, has_aux=True)(meta, batches)

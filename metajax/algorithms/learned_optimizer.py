@@ -1,0 +1,105 @@
+"""A learned optimiser inside (Andrychowicz et al. 2016): one small recurrent rule everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from ..inner import Inner
+from ..mapping import Mapping
+from ..networks import Dense
+from ..slow import beside
+from ..types import MetaLearner, Params, Problem
+from .maml import maml
+
+__all__ = ["learned_optimizer", "learned_rule"]
+
+Array = jax.Array
+
+_SMALLEST = 1e-5  # a change much below it has no sign
+
+
+class Rule(nn.Module):
+    """Of one coordinate: a minimal gated unit (Zhou et al. 2016), its output 0 at first."""
+
+    size: int
+
+    @nn.compact
+    def __call__(self, memory: Array, inputs: Array) -> tuple[Array, Array]:
+        """The next memory (P, `size`) and the output (P,)."""
+
+        def layer(*parts: Array) -> Array:
+            return Dense(self.size, nn.initializers.lecun_normal())(jnp.concatenate(parts, -1))
+
+        gate = nn.sigmoid(layer(memory, inputs))
+        memory += gate * (nn.tanh(layer(gate * memory, inputs)) - memory)
+        return memory, Dense(1, nn.initializers.zeros)(memory)[:, 0]
+
+
+def _features(change: Array) -> Array:
+    """Size, on a logarithmic scale from -1 to about 1, and sign: (P,) -> (P, 2).
+
+    The preprocessing of Andrychowicz et al. 2016, appendix A, smoothly down to 0.
+    """
+    size = jnp.abs(change) + _SMALLEST
+    return jnp.stack([jnp.log(size / _SMALLEST) / 5 - 1, change / size], axis=-1)
+
+
+def learned_rule(problem: Problem, inner: Inner, size: int = 8) -> tuple[Problem, Inner]:
+    """`problem` with a rule's weights among its meta-parameters, and `inner` with it behind.
+
+    The meta-parameters are {"params": those of `problem`, "rule": weights}. For each coordinate the
+    rule sees what `inner` would add to it, remembers `size` numbers of the steps before, and
+    multiplies the change by exp(output), which is 1 at first. All coordinates have the same rule,
+    so it fits networks of any width, and treats alike units that are interchangeable.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    if size < 1:
+        raise ValueError(f"size: expected at least 1, got {size}")
+    rule = Rule(size)
+    apply: Callable[..., Any] = rule.apply
+
+    def init(key: Array, params: Params) -> Params:
+        del params
+        return rule.init(key, jnp.zeros((1, size)), jnp.zeros((1, 2)))
+
+    def init_memory(params: Params) -> Array:
+        flat, _ = ravel_pytree(params)
+        return jnp.zeros((flat.size, size), flat.dtype)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        del params
+        flat, unflatten = ravel_pytree(updates)
+        memory, output = apply(extra["slow"], state, _features(flat))
+        return unflatten(flat * jnp.exp(output)), memory
+
+    after = optax.GradientTransformationExtraArgs(init_memory, update)
+    return beside(problem, inner, "rule", init, optax.chain(inner.optimizer, after))
+
+
+def learned_optimizer(
+    problem: Problem,
+    inner: Inner,
+    outer: optax.GradientTransformation,
+    tasks: int,
+    *,
+    size: int = 8,
+    mapping: Mapping = Mapping(),
+) -> MetaLearner:
+    """MAML whose inner update rule is learned with the initialisation, see `learned_rule`.
+
+    Andrychowicz et al. 2016 learn the rule alone, and from constant gradients; here gradients are
+    functions of the parameters, as everywhere in MAML. The rest is as in `maml`.
+
+    Raises:
+        ValueError: a size that cannot be.
+    """
+    return maml(*learned_rule(problem, inner, size), outer, tasks, mapping=mapping)
