@@ -37,9 +37,7 @@ def ratios(record: Any, name: str = "") -> Iterator[tuple[str, float]]:
     """Every ratio of a record with a name: what stands beside it, or where it stands."""
     if isinstance(record, Mapping):
         if isinstance(record.get("ratio"), int | float):
-            words = [
-                str(v) for v in record.values() if isinstance(v, str | int) and v not in (0, 1)
-            ]
+            words = [str(value) for value in record.values() if type(value) in (str, int)]
             flags = [key for key, value in record.items() if value is True]
             yield ", ".join([*words, *flags]) or name, float(record["ratio"])
         for key, value in record.items():
