@@ -85,6 +85,7 @@ def _sinusoid(shots: int, maml: Mapping[int, float], meta_sgd: Mapping[int, floa
         _algorithm("ANIL", preset, "anil"),
         _algorithm("CAVIA", preset, "cavia"),
         _algorithm("iMAML", preset, "imaml"),
+        _algorithm("learned optimiser", preset, "learned-optimizer"),
     ]
     return Setting(
         f"{shots}-shot sine waves, 70k updates",
@@ -99,6 +100,47 @@ def _sinusoid(shots: int, maml: Mapping[int, float], meta_sgd: Mapping[int, floa
 TABLES: dict[str, Setting] = {
     "sinusoid-5": _sinusoid(5, {1: 0.661, 5: 0.302, 10: 0.271}, {}),
     "sinusoid-10": _sinusoid(10, {1: 0.451, 5: 0.202, 10: 0.190}, {1: 0.3145}),
+    "point": Setting(
+        "point navigation, 20 episodes a step, rates .5 then .25",
+        "undiscounted return",
+        (0, 1, 2, 3),
+        (
+            _algorithm(
+                "MAML-TRPO",
+                "point-published",
+                "maml-trpo",
+                published={0: -40.41, 1: -11.68, 2: -3.33, 3: -3.23},
+            ),
+            _algorithm("MAML, Adam", "point-published", "maml"),
+            _algorithm("ProMP", "point-published", "promp"),
+            Entry(
+                "random initialisation",
+                "point-published",
+                ("--algorithm", "maml"),
+                {0: -82.66, 1: -57.96, 2: -53.84, 3: -46.81},
+                row="random initialisation",
+            ),
+        ),
+        "cbfinn/maml_rl, 40 goals: ± 4.1, 2.2, .6 and .6",
+        exact={"standing still": -40.1, "optimum": -0.54},
+    ),
+    "point-corners": Setting(
+        "navigation to one of four corners, sparse rewards",
+        "undiscounted return",
+        (0, 1, 2, 3),
+        (
+            _algorithm("ProMP", "point-corners", "promp"),
+            _algorithm("MAML", "point-corners", "maml"),
+            _algorithm("MAML-TRPO", "point-corners", "maml-trpo"),
+            Entry(
+                "random initialisation",
+                "point-corners",
+                ("--algorithm", "maml"),
+                row="random initialisation",
+            ),
+        ),
+        "published as curves alone (Rothfuss et al. 2019)",
+    ),
     "gridworld": Setting(
         "VariBAD's gridworld, goal unseen",
         "return of an episode",
@@ -108,6 +150,7 @@ TABLES: dict[str, Setting] = {
             Entry("random initialisation", "gridworld", row="random initialisation"),
             _algorithm("MAML++ rates", "gridworld", "maml++"),
             _algorithm("E-MAML", "gridworld", "emaml"),
+            _algorithm("ProMP", "gridworld", "promp"),
             Entry("Q-learning, MAML", "gridworld-q"),
         ),
         exact={"Bayes-optimal, first episode": 4.0, "Bayes-optimal, later episodes": 11.071},
