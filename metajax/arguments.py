@@ -37,6 +37,19 @@ class TrainOptions:
     """Go on with this run; its own settings hold."""
     quiet: bool = False
     """No progress."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes that train one run."""
+    processes: int | None = None
+    """How many processes train it."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+    distributed: bool = False
+    """One of several processes that a cluster started (SLURM, Open MPI, Kubernetes, Cloud TPU)."""
+
+    @property
+    def joins(self) -> bool:
+        """Whether this is one of several processes."""
+        return self.distributed or self.coordinator is not None
 
 
 @dataclasses.dataclass
@@ -129,6 +142,7 @@ def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any]
     options, config = _parse_config(default, arguments, description)
     if stored is not None:
         _check_resume(options, config, default, named)
+    _check_processes(options)
     return options, config, stored
 
 
@@ -176,6 +190,30 @@ def _check_resume(options: TrainOptions, config: Any, stored: Any, named: list[s
         if value != kept[flag] and flag != "devices":
             shown = flag.replace("_", "-")
             raise UsageError(f"--{shown}: {value} contradicts {where}, which has {kept[flag]}")
+
+
+def _check_processes(options: TrainOptions) -> None:
+    """Raises UsageError where it is not told who trains."""
+    three = {name: getattr(options, name) for name in ("coordinator", "processes", "process_id")}
+    flags = {f"--{name.replace('_', '-')}": value for name, value in three.items()}
+    given = [flag for flag, value in flags.items() if value is not None]
+    if options.distributed and given:
+        raise UsageError(f"{given[0]} contradicts --distributed: the cluster knows")
+    if 0 < len(given) < len(flags):
+        missing = ", ".join(flag for flag in flags if flag not in given)
+        raise UsageError(f"{given[0]}: expected {missing} beside it")
+    if options.joins and options.run is None and options.resume is None:
+        raise UsageError("--run: expected a folder, the same for all processes")
+    if options.coordinator is None or options.processes is None or options.process_id is None:
+        return
+    if options.processes < 1:
+        raise UsageError(f"--processes: expected at least 1, got {options.processes}")
+    if not 0 <= options.process_id < options.processes:
+        last = options.processes - 1
+        raise UsageError(f"--process-id: expected 0 to {last}, got {options.process_id}")
+    host, _, port = options.coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UsageError(f"--coordinator: expected HOST:PORT, got {options.coordinator!r}")
 
 
 def _flat(content: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from . import processes
+
 __all__ = ["CheckpointError", "Found", "Keeper", "fingerprint", "load", "newest", "save"]
 
 SEAL = "metajax.json"
@@ -55,6 +57,8 @@ def fingerprint(config: Mapping[str, Any] | None) -> str:
 def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -> None:
     """Writes `state`, any pytree of arrays (typed keys included), as a directory at `path`.
 
+    Of several processes, all call this, with a path that all see.
+
     Raises:
         FileExistsError: `path` exists and `overwrite` is false. An overwritten checkpoint is
             replaced only once the new one is whole.
@@ -65,16 +69,24 @@ def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
     record = _record(state, fingerprint(None), {})
     new = path.with_name(path.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
+    with processes.together():
+        if processes.first():
+            shutil.rmtree(new, ignore_errors=True)
     ocp.save(str(new), _without_empty(state))
-    _seal(new, record)
-    if path.exists():
-        old = path.with_name(path.name + ".old")
-        path.rename(old)
+    with processes.together():
+        if processes.first():
+            _seal(new, record)
+            _replace(path, new)
+
+
+def _replace(path: Path, new: Path) -> None:
+    if not path.exists():
         new.rename(path)
-        shutil.rmtree(old)
-    else:
-        new.rename(path)
+        return
+    old = path.with_name(path.name + ".old")
+    path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old)
 
 
 def load(path: str | os.PathLike[str], like: Any) -> Any:
@@ -132,8 +144,8 @@ def newest(directory: str | os.PathLike[str], like: Any, config: str) -> Found |
 class Keeper:
     """Saves a run's checkpoints one after another, in the background, and keeps the last few.
 
-    One process at a time keeps a directory. A save is taken over by the next one or by `close`,
-    which raise what went wrong in it.
+    One run at a time keeps a directory, with a keeper in each of its processes. A save is taken
+    over by the next one or by `close`, which raise what went wrong in it.
 
     Args:
         directory: created where missing.
@@ -141,13 +153,15 @@ class Keeper:
         keep: how many of the newest checkpoints stay.
 
     Raises:
-        CheckpointError: another process is keeping this directory.
+        CheckpointError: another run is keeping this directory.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, config: str, keep: int = 3) -> None:
         self._directory = Path(directory).absolute()
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._directory)
+        self._lock = None
+        if processes.first():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self._directory)
         self._config = config
         self._keep = keep
         self._checkpointer: Any = None
@@ -193,7 +207,8 @@ class Keeper:
     def _finish(self, path: Path, response: Any, record: dict[str, Any]) -> None:
         try:
             response.result()
-            _seal(path, record)
+            if processes.first():
+                _seal(path, record)
         except BaseException as error:
             self._failure = error
 

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,7 +56,22 @@ def main() -> NoReturn:
         sys.stdout.flush()
         # At once: a chunk that the device still computes would hold up an ordinary exit.
         os._exit(130)
+    except Exception:
+        if not _one_of_several():
+            raise
+        traceback.print_exc()
+        status = 1
+    if status == 1 and _one_of_several():
+        sys.stdout.flush()
+        # An ordinary exit would wait for the others, who wait for what this one was to compute.
+        os._exit(1)
     sys.exit(status)
+
+
+def _one_of_several() -> bool:
+    from . import processes
+
+    return processes.several()
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -148,27 +164,38 @@ def _list(arguments: list[str]) -> int:
 
 def _train(arguments: list[str]) -> int:
     options, config, stored = parse_train(arguments)
-    from . import experiments, runs, training
+    from . import experiments, processes, runs, training
 
-    folder = options.resume or options.run or runs.default_folder(config)
     with checking():
-        if stored is None:
+        folder = options.resume or options.run or runs.default_folder(config)
+        if stored is None and not options.joins:
             runs.check_free(folder, options.overwrite)
         _use_devices(config.devices)
         _keep_programs()
+        if options.joins:
+            processes.start(options.coordinator, options.processes, options.process_id)
         experiment = experiments.build(config)
-        if stored is None:
-            runs.create(folder, config, options.overwrite)
-    _note_changes(stored)
+        with processes.together():
+            if stored is None and processes.first():
+                runs.create(folder, config, options.overwrite)
+    if processes.first():
+        _note_changes(stored)
     try:
-        _train_learners(folder, config, experiment, options.quiet)
-        return _finish(folder, config, experiment)
+        with processes.losing():
+            _train_learners(folder, config, experiment, options.quiet)
+            return _finish(folder, config, experiment)
     except training.Interrupted as stopped:
-        _say(f"{stopped}; go on with: metajax train --resume {folder}")
+        if processes.first():
+            _say(f"{stopped}; go on with: metajax train --resume {folder}")
         return 128 + stopped.signum
     except KeyboardInterrupt:
         _say(f"stopped; go on with: metajax train --resume {folder}")
         raise
+    except processes.Refused as refused:
+        raise UsageError(str(refused)) from None
+    except processes.Lost as lost:
+        _say(f"{lost}; go on with: metajax train --resume {folder}")
+        return 1
 
 
 def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> None:
@@ -210,17 +237,19 @@ def _note_changes(stored: dict[str, Any] | None) -> None:
 
 def _finish(folder: Path, config: Any, experiment: Any) -> int:
     """Judges a trained run, and leaves the results in its folder and on screen."""
-    from . import render, runs
+    from . import processes, render, runs
 
     rows, params = _rows(
         folder, config, experiment, config.evaluation_tasks, config.evaluation_steps
     )
-    report = _report(config, rows)
-    runs.write_json(folder / runs.ADAPTATION, report)
-    _print_table(config, rows)
-    render.draw_curves(folder, config, report)
-    render.draw_agent(folder, config, experiment, params)
-    print(f"everything is in {folder}")
+    with processes.together():
+        if processes.first():
+            report = _report(config, rows)
+            runs.write_json(folder / runs.ADAPTATION, report)
+            _print_table(config, rows)
+            render.draw_curves(folder, config, report)
+            render.draw_agent(folder, config, experiment, params)
+            print(f"everything is in {folder}")
     return 0
 
 

@@ -91,7 +91,7 @@ class TrainConfig:
     gradient_clip: float = 0.0
     """Greatest norm of the meta-gradient; 0 does not clip."""
     devices: int | None = None
-    """Devices that share the tasks; all that divide them by default."""
+    """Devices of each process that share the tasks; all that divide them by default."""
     chunk: int | None = None
     """Tasks alive at once on a device; chosen by default."""
     tile: int | None = None

@@ -183,7 +183,8 @@ def evaluator(
         best = jnp.float32(jnp.nan) if oracle is None else oracle(task)
         return trace.score, trace.samples, best
 
-    program = jax.jit(mapping_.map_tasks(one_task, mapping))
+    # Every process reads the scores of all tasks.
+    program = jax.jit(mapping_.map_tasks(one_task, mapping), out_shardings=mapping.everywhere)
 
     def run(params: Params) -> Adaptation:
         # Parameters come from wherever they were trained; the program wants them on its devices.

@@ -115,14 +115,16 @@ def _check_options(config: TrainConfig) -> None:
 
 
 def _devices(config: TrainConfig) -> int:
-    """The devices asked for; otherwise as many as share the tasks evenly and are worth it."""
+    """Of each process: those asked for, or as many as share the tasks evenly and are worth it."""
     if config.devices is not None:
         return config.devices
     if config.algorithm == "reptile-serial":
         return 1
     if isinstance(config, RegressionConfig) and jax.default_backend() == "cpu":
         return 1  # an update takes less time than two devices need to meet
-    return max(n for n in range(1, len(jax.devices()) + 1) if config.tasks % n == 0)
+    here, processes = jax.local_device_count(), jax.process_count()
+    shares = (n for n in range(1, here + 1) if config.tasks % (n * processes) == 0)
+    return max(shares, default=1)
 
 
 def build(config: TrainConfig) -> Experiment:

@@ -40,6 +40,11 @@ class Mapping(NamedTuple):
     def devices(self) -> int:
         return 1 if self.mesh is None else self.mesh.size
 
+    @property
+    def everywhere(self) -> jax.sharding.NamedSharding | None:
+        """The sharding of what every device, and so every process, has whole."""
+        return None if self.mesh is None else jax.NamedSharding(self.mesh, jax.P())
+
     def check(self, tasks: int) -> None:
         """Raises ValueError where `tasks` cannot be laid out so."""
         for name, value in (("chunk", self.chunk), ("tile", self.tile)):
@@ -54,14 +59,19 @@ class Mapping(NamedTuple):
 
 
 def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh | None:
-    """A mesh over `devices` (a number, a list, or None for all); None for a single device."""
+    """A mesh over `devices`: a list, a number of each process's, or None for all there are.
+
+    None for a single device.
+    """
     if devices is None:
         devices = jax.devices()
     elif isinstance(devices, int):
-        available = jax.devices()
-        if not 1 <= devices <= len(available):
-            raise ValueError(f"devices: expected 1 to {len(available)}, got {devices}")
-        devices = available[:devices]
+        available = jax.local_device_count()
+        if not 1 <= devices <= available:
+            raise ValueError(f"devices: expected 1 to {available}, got {devices}")
+        processes = range(jax.process_count())
+        each = [jax.local_devices(process_index=index)[:devices] for index in processes]
+        devices = [device for of_process in each for device in of_process]
     if len(devices) == 1:
         return None
     axis_types = (jax.sharding.AxisType.Auto,)

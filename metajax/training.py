@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import checkpoints
+from . import checkpoints, processes
 from .loggers import MetricsLog, Reporter
 from .types import MetaLearner, MetaState
 
@@ -95,6 +93,10 @@ def train(
     kill -9. Ctrl-C and SIGTERM end the chunk, save and raise `Interrupted`; a second one leaves at
     once.
 
+    Where several processes train (see `processes`), all of them call this, with one folder that all
+    see; a signal to any stops all after the same update; the first alone writes, shows and calls
+    `on_log`.
+
     Args:
         learner: what to train.
         updates: updates done at the end, those before a resume included.
@@ -127,26 +129,38 @@ def train(
             raise ValueError(f"{name}: expected at least 1, got {value}")
     key = key_stream(seed, "training")
     with contextlib.ExitStack() as stack:
-        reporter = stack.enter_context(contextlib.closing(Reporter(updates, title, progress)))
-        recorder = _Recorder(reporter, on_log)
+        speaks = processes.first()
+        reporter = Reporter(updates, title, progress if speaks else False)
+        stack.enter_context(contextlib.closing(reporter))
+        recorder = _Recorder(reporter, on_log if speaks else None)
         if run is None:
             return _run_chunks(learner, key, plan, recorder)
 
         run = Path(run)
-        if not resume and ((run / METRICS).exists() or (run / CHECKPOINTS).exists()):
-            raise FileExistsError(f"{run} holds a run; pass resume=True to go on with it")
-        fingerprint = checkpoints.fingerprint(config)
-        directory = run / CHECKPOINTS
-        recorder.keeper = stack.enter_context(
-            checkpoints.Keeper(directory, config=fingerprint, keep=keep)
-        )
-        found = _newest(run, _abstract_state(learner), fingerprint)
-        log = MetricsLog(run / METRICS, keep_until=found.update if found else 0)
-        recorder.go_on(stack.enter_context(contextlib.closing(log)), found)
-        recorder.keeper.set_aside(found.update if found else 0)
-        stop = stack.enter_context(_Stop(recorder.reporter.note))
+        with processes.together():
+            held = (run / METRICS).exists() or (run / CHECKPOINTS).exists()
+            if speaks and held and not resume:
+                raise FileExistsError(f"{run} holds a run; pass resume=True to go on with it")
+            fingerprint = checkpoints.fingerprint(config)
+            keeper = checkpoints.Keeper(run / CHECKPOINTS, config=fingerprint, keep=keep)
+            recorder.keeper = stack.enter_context(keeper)
+            found = _newest(run, _abstract_state(learner), fingerprint)
+        update = found.update if found else 0
+        newest = processes.greatest(update)
+        with processes.together():
+            if update != newest:
+                raise checkpoints.CheckpointError(
+                    f"{run}: update {newest} is not here; all processes need the same folder"
+                )
+            if speaks:
+                log = MetricsLog(run / METRICS, keep_until=update)
+                recorder.go_on(stack.enter_context(contextlib.closing(log)), found)
+                keeper.set_aside(update)
+        stop = stack.enter_context(processes.Stop(recorder.reporter.note))
         state = _run_chunks(learner, key, plan, recorder, found, stop)
-        if stop.signum is not None:
+        with processes.together():
+            keeper.wait()
+        if stop.agreed():
             raise Interrupted(run, recorder.update, stop.signum)
         return state
 
@@ -177,12 +191,12 @@ def _newest(run: Path, like: MetaState, fingerprint: str) -> checkpoints.Found |
 # The program ---------------------------------------------------------------------------------
 
 
-def _start(learner: MetaLearner) -> Callable[[Array], MetaState]:
+def _start(learner: MetaLearner, shardings: Any = None) -> Callable[[Array], MetaState]:
     def start(key: Array) -> MetaState:
         # A weakly typed leaf would change its type in the first update, and with it the program.
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), learner.init(key))
 
-    return jax.jit(start)
+    return jax.jit(start, out_shardings=shardings)
 
 
 def _abstract_state(learner: MetaLearner) -> MetaState:
@@ -244,7 +258,7 @@ def _run_chunks(
     plan: _Plan,
     recorder: _Recorder,
     found: checkpoints.Found | None = None,
-    stop: _Stop | None = None,
+    stop: processes.Stop | None = None,
 ) -> MetaState:
     like = _abstract_state(learner)
     update = saved = found.update if found else 0
@@ -259,7 +273,7 @@ def _run_chunks(
     if found:
         state = checkpoints.load(found.path, jax.tree.map(_placed, like, shardings))
     else:
-        state = jax.device_put(_start(learner)(key), shardings)
+        state = _start(learner, shardings)(key)
     copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
 
     pending = None
@@ -267,19 +281,20 @@ def _run_chunks(
     # Some backends return from a call when its result is there, and cannot be interrupted until
     # then. From a thread, either kind leaves the host free.
     with _Thread() as device:
-        while update < plan.updates and not (stop and stop.signum):
+        while update < plan.updates and not (stop and stop.agreed()):
             count = min(plan.log_every - update % plan.log_every, plan.updates - update)
             call = device.submit(program, state, np.int32(count))
             if pending:
                 recorder.report(*pending)  # while the device is busy
             state, totals = _wait(call)
-            state = jax.device_put(state, shardings)
+            state = jax.tree.map(_moved, state, shardings)
             update += count
-            # The next chunk is given this state's memory, so a checkpoint needs its own.
-            due = recorder.keeper and saved + plan.checkpoint_every <= update < plan.updates
-            snapshot = copy(state) if due else None
-            saved = update if due else saved
-            pending = (update, count, totals, snapshot)
+            pending = (update, count, totals, None)
+            if recorder.keeper and saved + plan.checkpoint_every <= update < plan.updates:
+                # The next chunk is given this state's memory, so a checkpoint needs its own. Its
+                # save begins before that chunk: several processes must do both in one order.
+                recorder.report(update, count, totals, copy(state))
+                saved, pending = update, None
         if pending:
             recorder.report(*pending)
     if recorder.keeper and saved < update:
@@ -309,6 +324,10 @@ def _named(leaf: jax.ShapeDtypeStruct, taken: Any, given: Any) -> Any:
     An input's sharding is the compiler's own kind, which cannot be saved; an output's has a mesh.
     """
     return given if given.is_equivalent_to(taken, leaf.ndim) else taken
+
+
+def _moved(leaf: Array, sharding: Any) -> Array:
+    return leaf if leaf.sharding == sharding else jax.device_put(leaf, sharding)
 
 
 def _placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
@@ -371,29 +390,3 @@ class _Recorder:
         if self.keeper:
             seconds = self._seconds + time.perf_counter() - self._started
             self.keeper.save(update, state, {"env_steps": self._env_steps, "seconds": seconds})
-
-
-class _Stop:
-    """Turns the first Ctrl-C or SIGTERM into a request, and the second into leaving at once."""
-
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self.signum: int | None = None
-        self._note = note
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Stop:
-        # Elsewhere than in the main thread signals cannot be caught, and need not be.
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._before[signum] = signal.signal(signum, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-
-    def _handle(self, signum: int, _frame: Any) -> None:
-        if self.signum is not None:
-            raise KeyboardInterrupt
-        self.signum = signum
-        self._note("stopping when this chunk is done and saved; once more to leave at once")

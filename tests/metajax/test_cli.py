@@ -275,6 +275,11 @@ def test_sigterm_saves_and_leaves_with_143(tmp_path, monkeypatch, capsys):
 # Bad input -------------------------------------------------------------------------------------
 
 
+def joining(coordinator: str, processes: int, process_id: int) -> list[str]:
+    numbers = ["--processes", str(processes), "--process-id", str(process_id)]
+    return ["train", "--coordinator", coordinator, *numbers, "--run", "run"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -292,6 +297,13 @@ def test_sigterm_saves_and_leaves_with_143(tmp_path, monkeypatch, capsys):
         (["train", "--seed", "-1"], "seed: expected 0 to"),
         (["train", "--devices", "0"], "devices: expected at least 1, got 0"),
         (["train", "--devices", "2", "--tasks", "3"], "tasks: 3 is not a multiple of the 2"),
+        (["train", "--processes", "2"], "--processes: expected --coordinator, --process-id beside"),
+        (joining("host:1", 0, 0), "--processes: expected at least 1, got 0"),
+        (joining("host:1", 2, 2), "--process-id: expected 0 to 1, got 2"),
+        (joining("host", 2, 0), "--coordinator: expected HOST:PORT, got 'host'"),
+        (joining("host:1", 2, 0)[:-2], "--run: expected a folder, the same for all processes"),
+        ([*joining("host:1", 2, 0), "--distributed"], "--coordinator contradicts --distributed"),
+        (["train", "--run", "run", "--distributed"], "several processes: could not meet"),
         (["train", "--env.size", "-9"], "size: got -9, expected"),
         (["train", "--env.horizon", "0"], "horizon: got 0, expected"),
         (["train", "--updates", "many"], "--updates: invalid literal"),

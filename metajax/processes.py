@@ -1,0 +1,134 @@
+"""Several processes, one program: `jax.distributed`, and what processes must agree on.
+
+Every process, on one machine or on many, runs the same Python and launches the same programs in the
+same order; `mapping` lays the tasks over the devices of all of them, and jax does the rest. The
+first process alone speaks and writes. With a single process nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+__all__ = ["Lost", "Refused", "Stop", "first", "greatest", "losing", "several", "start", "together"]
+
+
+def start(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
+    """Joins the other processes, before jax has computed anything.
+
+    Args:
+        coordinator: HOST:PORT where the first process listens.
+        processes: how many there are.
+        process_id: which of them this is, from 0. All three are None where the cluster knows
+            (SLURM, Open MPI, Kubernetes, Cloud TPU).
+
+    Raises:
+        ValueError: no cluster was found, or the others did not come.
+    """
+    # jax would catch SIGTERM, which is ours to catch: see `Stop`.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(coordinator, processes, process_id)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"several processes: could not meet ({reason})") from None
+
+
+def several() -> bool:
+    """Whether this process is one of several."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def first() -> bool:
+    """Whether this is the process that speaks and writes."""
+    return not several() or jax.process_index() == 0
+
+
+def greatest(value: int) -> int:
+    """The greatest `value` of all processes. Each must come here; it waits for what is computed."""
+    if not several():
+        return value
+    return int(multihost_utils.process_allgather(np.int32(value)).max())
+
+
+class Lost(RuntimeError):
+    """Another process died."""
+
+
+class Refused(ValueError):
+    """Another process could not go on."""
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Around what may fail in one process alone: none goes on before all have done it.
+
+    Raises:
+        Refused: it failed in another process, which says why.
+    """
+    try:
+        yield
+    except Exception:
+        greatest(1)
+        raise
+    if greatest(0):
+        raise Refused("another process could not go on, and says why")
+
+
+@contextlib.contextmanager
+def losing() -> Iterator[None]:
+    """Around what computes with the others.
+
+    Raises:
+        Lost: in a computation with several processes, one of them was gone.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not several():
+            raise
+        reason = str(error).partition("\n")[0][:200]
+        raise Lost(f"another process is gone ({reason})") from error
+
+
+class Stop:
+    """Turns the first Ctrl-C or SIGTERM into a request, and the second into leaving at once.
+
+    Args:
+        note: called with a line that tells people so.
+    """
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.signum = 0  # that all processes know of
+        self._caught = 0  # by this one
+        self._note = note
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        # Elsewhere than in the main thread signals cannot be caught, and need not be.
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._before[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _handle(self, signum: int, _frame: Any) -> None:
+        if self._caught:
+            raise KeyboardInterrupt
+        self._caught = signum
+        self._note("stopping when this chunk is done and saved; once more to leave at once")
+
+    def agreed(self) -> bool:
+        """Whether any process was asked to stop. All of them ask this at the same point."""
+        self.signum = greatest(self._caught)
+        return self.signum > 0
