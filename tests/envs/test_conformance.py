@@ -70,7 +70,6 @@ def test_every_value_of_an_episode_is_in_its_space(env, random_episodes):
 
 
 @pytest.mark.smoke
-@pytest.mark.smoke
 def test_an_action_of_another_shape_or_kind_is_refused_while_tracing(env):
     task = first_task(env)
     state, _ = env.reset(jax.random.key(0), task)

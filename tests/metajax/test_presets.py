@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -26,30 +27,40 @@ def test_preset_survives_json_and_builds(name):
     assert presets.describe(name)
 
 
+# Of sampling alone, or of tasks whose optimum is known.
+_EPISODES_ONLY = {name for name in ALGORITHMS if name.startswith("multitask-")} | {
+    "emaml",
+    "maml-trpo",
+    "promp",
+}
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm_runs_every_kind_of_problem(algorithm):
-    kinds = {"gridworld": dict(episodes=2), "sinusoid-5": {}}
-    # Of sampling alone, or of tasks whose optimum is known.
-    sampling = ("emaml", "maml-trpo", "promp")
-    if algorithm in sampling or algorithm.startswith("multitask-"):
-        del kinds["sinusoid-5"]
-    for name, sizes in kinds.items():
-        config = dataclasses.replace(
-            PRESETS[name], algorithm=algorithm, tasks=2, hidden=(4,), **sizes
-        )
-        learner = experiments.build(config).learner
-        state, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
-        assert np.isfinite(metrics["score_after"])
-        assert int(state.step) == 1
+def test_every_algorithm_runs(algorithm):
+    name = "bandit-10x5" if algorithm in _EPISODES_ONLY else "sinusoid-5"
+    sizes = {"episodes": 2} if algorithm in _EPISODES_ONLY else {}
+    config = dataclasses.replace(PRESETS[name], algorithm=algorithm, tasks=2, hidden=(4,), **sizes)
+    learner = experiments.build(config).learner
+    state, metrics = jax.jit(learner.update)(jax.jit(learner.init)(jax.random.key(0)))
+    assert np.isfinite(metrics["score_after"])
+    assert int(state.step) == 1
 
 
-@pytest.mark.parametrize("name", ["gridworld", "gridworld-q", "sinusoid-10"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_takes_reinforcement_learning(algorithm):
+    config = dataclasses.replace(PRESETS["gridworld"], algorithm=algorithm, tasks=2)
+    learner = experiments.build(config).learner
+    state = jax.eval_shape(learner.init, jax.random.key(0))
+    chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(learner.update, state)[0], state)
+
+
+@pytest.mark.parametrize("name", ["bandit-10x5", "gridworld-q", "sinusoid-10"])
 def test_joint_training_uses_as_many_samples_an_update(name):
     config = dataclasses.replace(PRESETS[name], tasks=2, inner_steps=2)
     experiment = experiments.build(config)
     used = []
     for learner in (experiment.learner, experiment.multitask):
-        _, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
+        _, metrics = jax.jit(learner.update)(jax.jit(learner.init)(jax.random.key(0)))
         used.append(int(metrics["env_steps"]))
     assert used[0] == used[1] > 0
 
