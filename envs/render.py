@@ -42,7 +42,7 @@ from .tiles import COLOURS, picture, tile_of
 
 Array = jax.Array
 
-__all__ = ["frame", "frames", "rgb", "sheet", "text"]
+__all__ = ["frame", "frames", "rgb", "sheet", "still", "text"]
 
 _SUPERSAMPLED = 3
 
@@ -110,6 +110,18 @@ def frames(env: Any, task: Any, positions: Any, length: int, pixels: int = 320) 
     background, places = _background(scene, pixels), _places(env, path)
     ends = range(1, length + 1)
     return np.stack([_draw(scene, background, places[:end], length) for end in ends])
+
+
+def still(env: Any, state: Any, task: Any, pixels: int = 320) -> np.ndarray:
+    """A picture of a state, uint8, at most `pixels` high and wide: by `frame`, or else by `rgb`.
+
+    Raises:
+      ValueError: as `frame`.
+    """
+    if isinstance(env, MiniGrid):
+        draw = jax.jit(rgb, static_argnums=(0, 3))
+        return np.asarray(draw(env, state, task, pixels // max(env.shape)))
+    return frame(env, task, state.position, pixels=pixels)
 
 
 def rgb(env: Any, state: Any, task: Any, pixels: int = 8) -> Array:
@@ -202,7 +214,7 @@ def _first_picture(env: Any, task: Any, pixels: int) -> np.ndarray:
     """A task before an episode's first step, uint8, at most `pixels` high and wide."""
     if isinstance(env, MiniGrid):
         state, _ = env.reset(jax.random.key(0), task)
-        return np.asarray(rgb(env, state, task, pixels // max(env.shape)))
+        return still(env, state, task, pixels)
     return frame(env, task, getattr(task, "start", np.zeros(2)), pixels=pixels)
 
 

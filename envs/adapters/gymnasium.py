@@ -71,7 +71,7 @@ class ToGymnasium(gymnasium.Env):
         if self.render_mode is None:
             return None
         episode = self._under_way()
-        return render.frame(self.env, episode.task, episode.state.position)
+        return render.still(self.env, episode.state, episode.task)
 
     def _under_way(self) -> Episode:
         if self._episode is None:
@@ -163,7 +163,7 @@ def to_gymnasium(
       env: the environment.
       tasks: a set of tasks, any pytree of tasks with a leading axis M such as `TaskSet.tasks`, of
         which every reset draws one; where None a reset draws a new task of p(T).
-      render_mode: "rgb_array" for pictures by `envs.render.frame`, or None.
+      render_mode: "rgb_array" for pictures by `envs.render.still`, or None.
 
     Raises:
       ValueError: tasks that are not of `env`, or another render mode.

@@ -25,7 +25,7 @@ from ..dynamics import (
     slipped,
     steered,
 )
-from . import oracle
+from . import fetch, oracle
 from .levels import FAMILIES, Family
 from .obstacles import blocked, walk
 from .view import WIDEST, egocentric, full_grid
@@ -36,6 +36,7 @@ __all__ = ["MiniGrid"]
 
 Array = jax.Array
 
+_MOST_WORDS = 2**24  # of a fill for an object to fetch: 64 MiB
 _VARIED = 0  # the stream of what a task varies, beside its level
 
 
@@ -172,14 +173,15 @@ class MiniGrid:
         """The reward at the end of the shortest way; 0 where that is longer than the horizon.
 
         Raises:
-          ValueError: a family without an oracle: one with moving obstacles, or one in which an
-            object is to be picked up behind a door; or a task that slips or pays by square. A task
-            of such a family among others gives NaN.
+          ValueError: obstacles that move, for which there is no oracle; a task that slips or pays
+            by square; or a level to fetch an object from that is too large to be solved. A task
+            of a family that another oracle solves gives NaN.
         """
         steps, _ = self._plan(first_state(task), task)
         reward = _success_reward(jnp.minimum(steps, task.horizon), task.horizon)
         reward = jnp.where(steps <= task.horizon, reward, jnp.float32(0))
-        return jnp.where(oracle.is_exact(task), reward, jnp.float32(jnp.nan))
+        exact = (fetch if self._family.fetches else oracle).is_exact(task)
+        return jnp.where(exact, reward, jnp.float32(jnp.nan))
 
     def optimal_action(self, state: MiniGridState, task: MiniGridTask) -> Array:
         """Along the shortest way. Each call solves the level.
@@ -190,12 +192,16 @@ class MiniGrid:
         return action_for(self._plan(state, task)[1], task.controls)
 
     def _plan(self, state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:
-        solved = [name for name, family in FAMILIES.items() if family.solved]
-        require("family", self.family, self.family in solved, f"one with an oracle: {solved}")
+        require("family", self.family, not self._family.obstacles, "one without moving obstacles")
         for name in ("slip", "rewards"):
             value = getattr(task, name)
             require(f"task.{name}", value, value is None, "none where a level is to be solved")
-        return oracle.plan(state, task)
+        if not self._family.fetches:
+            return oracle.plan(state, task)
+        wide = self.shape[1]
+        need, most = fetch.words(task, wide), _MOST_WORDS
+        require("size", self._level[0], need <= most, f"one solved in {most} words, not {need}")
+        return fetch.plan(state, task, wide)
 
     def observe(self, state: MiniGridState, task: MiniGridTask) -> Array:
         """What the agent is shown in a state, as `observation_space` has it."""

@@ -2,7 +2,7 @@
 
 The fill runs over poses, (has the key, heading, square), a bit each. It is exact where a shortest
 way goes through no door twice and puts nothing down: in every family but those in which an object
-must be picked up behind a door.
+must be picked up behind a door, for which there is `fetch`.
 """
 
 from __future__ import annotations

@@ -124,6 +124,16 @@ def test_pictures_are_of_the_episode_under_way():
     assert to_gymnasium(MAZE).render() is None
 
 
+def test_a_picture_of_minigrid_is_that_of_its_whole_state():
+    minigrid = envs.MiniGrid("empty", size=5)
+    env = to_gymnasium(minigrid, render_mode="rgb_array")
+    env.reset(seed=0)
+    draw = jax.jit(envs.render.rgb, static_argnums=(0, 3))
+    expected = draw(minigrid, env._episode.state, env.task, 64)
+    assert expected.shape == (320, 320, 3)
+    np.testing.assert_array_equal(env.render(), expected)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import minigrid_parity as parity
 
 from envs import MiniGrid
-from envs.minigrid import FAMILIES, NOWHERE, convert, oracle, world
+from envs.minigrid import NOWHERE, convert, fetch, oracle, world
 from envs.minigrid.obstacles import walk
 from envs.solve import UNREACHABLE
 
@@ -202,17 +202,44 @@ def test_the_oracle_takes_as_many_steps_as_a_search_of_all_states():
     assert steps.tolist() == [_fewest_steps(task) for task in tasks]
 
 
-def test_families_without_an_oracle_say_so():
-    for family in ("unlockpickup", "keycorridor", "dynamic-obstacles"):
-        assert not FAMILIES[family].solved
-        env = MiniGrid(family)
-        task = jax.eval_shape(env.sample_task, jax.random.key(0))
-        with pytest.raises(
-            ValueError, match=f"^family: got '{family}', expected one with an oracle"
-        ):
-            jax.eval_shape(env.optimal_return, task)
+@pytest.mark.parametrize(
+    "env",
+    [
+        MiniGrid("keycorridor", size=3, count=1),
+        pytest.param(MiniGrid("unlockpickup", size=4), marks=pytest.mark.slow),
+    ],
+)
+def test_an_object_is_fetched_in_as_few_steps_as_a_search_of_all_states_finds(env):
+    """The key is put down first; in a corridor a room is left by the door that was opened."""
+    tasks = jax.jit(jax.vmap(env.sample_task))(jax.random.split(jax.random.key(5), 3))
+    plan = jax.jit(jax.vmap(lambda state, task: fetch.plan(state, task, env.shape[1])))
+    step = jax.jit(jax.vmap(world.transition))
+    state = jax.vmap(world.first_state)(tasks)
+    steps, action = plan(state, tasks)
+    assert steps.tolist() == [_fewest_steps(_some(tasks, index)) for index in range(3)]
+    # Led astray, it says how many steps are left from there, and takes no more.
+    for wrong in (world.LEFT, world.FORWARD, world.DROP):
+        state, _, _ = step(state, jnp.full((3,), wrong, jnp.int32), tasks)
+    left, action = plan(state, tasks)
+    for taken in range(int(left.max())):
+        state, success, _ = step(state, action, tasks)
+        assert success[left == taken + 1].all()
+        _, action = plan(state, tasks)
+
+
+def test_what_has_no_oracle_says_so():
+    env = MiniGrid("dynamic-obstacles")
+    task = jax.eval_shape(env.sample_task, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"^family: got 'dyn.*one without moving obstacles"):
+        jax.eval_shape(env.optimal_return, task)
+    large = MiniGrid("keycorridor", size=16)
+    task = jax.eval_shape(large.sample_task, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"^size: got 16, expected one solved in 16777216 words"):
+        jax.eval_shape(large.optimal_return, task)
     task = _some(_drawn("unlockpickup", 400), 0)
-    assert np.isnan(MiniGrid("unlock").optimal_return(task))
+    assert not oracle.is_exact(task)
+    assert fetch.is_exact(task)
+    assert not fetch.is_exact(dataclasses.replace(task, target=jnp.int32(1)))  # a door
 
 
 def test_the_compass_is_the_heading_and_else_the_view_is_the_same():

@@ -40,7 +40,7 @@ class Family:
     counts: range = range(1, 2)
     see_through_walls: bool = False
     obstacles: bool = False  # whether balls walk about
-    solved: bool = True  # whether `oracle` is exact on these levels
+    fetches: bool = False  # whether an object is to be picked up, so `fetch` solves the levels
 
 
 _SIZES = range(5, _LARGEST + 1)
@@ -56,7 +56,6 @@ _OBSTACLES = Family(
     counts=range(1, 9),
     see_through_walls=True,
     obstacles=True,
-    solved=False,
 )
 _UNLOCK = Family(unlock, _per_square(8), 6, range(4, 33), lambda size, count: (size, 2 * size - 1))
 
@@ -67,7 +66,7 @@ FAMILIES: dict[str, Family] = {
     "doorkey": Family(door_key, _per_square(10), 8, _SIZES),
     "unlock": _UNLOCK,
     "unlockpickup": dataclasses.replace(
-        _UNLOCK, draw=functools.partial(unlock, box=True), solved=False
+        _UNLOCK, draw=functools.partial(unlock, box=True), fetches=True
     ),
     "keycorridor": Family(
         key_corridor,
@@ -77,7 +76,7 @@ FAMILIES: dict[str, Family] = {
         lambda size, count: (count * (size - 1) + 1, 3 * (size - 1) + 1),
         count=3,
         counts=range(1, 4),
-        solved=False,
+        fetches=True,
     ),
     "lavagap": Family(lava_gap, _per_square(4), 7, _SIZES),
     "lavacrossing": _CROSSING,
