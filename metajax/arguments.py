@@ -131,7 +131,8 @@ def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any]
         if name not in presets.PRESETS:
             near = configs.nearest(name, presets.PRESETS)
             raise UsageError(f"preset: unknown {name!r}; nearest: {near}")
-    default = presets.PRESETS[named[0] if named else next(iter(presets.PRESETS))]
+    name = named[0] if named else next(iter(presets.PRESETS))
+    default = presets.preset(name, _value_of("--algorithm", arguments))
     stored = None
     resumed = _value_of("--resume", arguments)
     if resumed is not None:

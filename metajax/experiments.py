@@ -17,7 +17,7 @@ from .catalogue import OPTIONS, learners, network_of
 from .configs import ACTIVATIONS, PolicyConfig, QConfig, RegressionConfig, TrainConfig, check
 from .mapping import Mapping, task_mesh
 from .networks import MLP, mlp_policy
-from .presets import PRESETS
+from .presets import preset
 from .problems import policy_gradient, q_learning, regression
 from .types import MetaLearner, Problem
 
@@ -107,7 +107,7 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
 
 def _check_options(config: TrainConfig) -> None:
     """Raises ValueError for an option that was changed and that the algorithm does not have."""
-    default = PRESETS[config.preset]
+    default = preset(config.preset, config.algorithm)
     for name, algorithms in OPTIONS.items():
         changed = getattr(config, name, None) != getattr(default, name, None)
         if changed and config.algorithm not in algorithms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from envs import Maze
@@ -20,7 +21,7 @@ from .configs import (
     restore,
 )
 
-__all__ = ["PRESETS", "describe", "from_json"]
+__all__ = ["PRESETS", "describe", "from_json", "preset"]
 
 
 def _sinusoid(
@@ -157,6 +158,25 @@ PRESETS: dict[str, TrainConfig] = {
     ),
 }
 
+# Network, inner rate and an ε that goes to 0 are those of the authors' own script (Nichol et al. 2018,
+# openai.com/blog/reptile); ε is larger, for 25 tasks at once, and so are the steps: 10 on the shots
+# alone, not 5 on ever new ones. Relu units diverge at this rate.
+_REPTILE: dict[str, Any] = dict(
+    updates=20_000,
+    inner_learning_rate=(0.02,),
+    inner_steps=10,
+    outer_learning_rate=0.3,
+    final_rate=0.0,
+    hidden=(64, 64),
+    activation="tanh",
+)
+
+# What an algorithm takes in the place of a preset's values, which are chosen for MAML.
+_OWN: dict[tuple[str, str], dict[str, Any]] = {
+    ("sinusoid-5", "reptile"): _REPTILE,
+    ("sinusoid-10", "reptile"): _REPTILE,
+}
+
 _SUMMARIES = {
     "maze": "find the unseen exit of a perfect maze; layout and exit are the task",
     "gridworld": "VariBAD's 5x5 gridworld with an unseen goal (Zintgraf et al. 2020)",
@@ -169,6 +189,15 @@ _SUMMARIES = {
     "bandit-10x5": "10 pulls of 5 Bernoulli arms (Duan et al. 2016)",
     "tabular-mdp": "random MDPs of 10 states and 5 actions (Duan et al. 2016)",
 }
+
+
+def preset(name: str, algorithm: str | None = None) -> TrainConfig:
+    """A preset, or what it is for an algorithm that has settings of its own there."""
+    config = PRESETS[name]
+    if algorithm is None:
+        return config
+    own = _OWN.get((name, algorithm), {})
+    return dataclasses.replace(config, algorithm=algorithm, **own)
 
 
 def describe(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -26,19 +26,24 @@ _SMALLEST = 1e-5  # a change much below it has no sign
 
 
 class Rule(nn.Module):
-    """Of one coordinate: a minimal gated unit (Zhou et al. 2016), its output 0 at first."""
+    """Of one coordinate: a recurrent layer, and an output that is 0 at first.
+
+    What it remembers counts for nothing at first, so that a rule learned for one step is the same
+    at later ones.
+    """
 
     size: int
 
     @nn.compact
-    def __call__(self, memory: Array, inputs: Array) -> tuple[Array, Array]:
-        """The next memory (P, `size`) and the output (P,)."""
-
-        def layer(*parts: Array) -> Array:
-            return Dense(self.size, nn.initializers.lecun_normal())(jnp.concatenate(parts, -1))
-
-        gate = nn.sigmoid(layer(memory, inputs))
-        memory += gate * (nn.tanh(layer(gate * memory, inputs)) - memory)
+    def __call__(self, memory: Array, inputs: Array, lengths: Sequence[int]) -> tuple[Array, Array]:
+        """The next memory (P, `size`) and the output (P,), P the sum of the arrays' lengths."""
+        codes = self.param("codes", nn.initializers.zeros, (len(lengths), self.size))
+        code = jnp.concatenate(
+            [jnp.broadcast_to(one, (n, self.size)) for one, n in zip(codes, lengths, strict=True)]
+        )
+        seen = Dense(self.size, nn.initializers.lecun_normal())(inputs)
+        remembered = Dense(self.size, nn.initializers.zeros)(memory)
+        memory = nn.tanh(seen + remembered + code)
         return memory, Dense(1, nn.initializers.zeros)(memory)[:, 0]
 
 
@@ -57,7 +62,8 @@ def learned_rule(problem: Problem, inner: Inner, size: int = 8) -> tuple[Problem
     The meta-parameters are {"params": those of `problem`, "rule": weights}. For each coordinate the
     rule sees what `inner` would add to it, remembers `size` numbers of the steps before, and
     multiplies the change by exp(output), which is 1 at first. All coordinates have the same rule,
-    so it fits networks of any width, and treats alike units that are interchangeable.
+    and those of one array of parameters a learned code besides: it fits layers of any width, and
+    treats alike units that are interchangeable.
 
     Raises:
         ValueError: a size below 1.
@@ -67,18 +73,22 @@ def learned_rule(problem: Problem, inner: Inner, size: int = 8) -> tuple[Problem
     rule = Rule(size)
     apply: Callable[..., Any] = rule.apply
 
+    def parts(tree: Params) -> tuple[Array, list[int], Callable[[Array], Params]]:
+        flat, unflatten = ravel_pytree(tree)
+        return flat, [leaf.size for leaf in jax.tree.leaves(tree)], unflatten
+
     def init(key: Array, params: Params) -> Params:
-        del params
-        return rule.init(key, jnp.zeros((1, size)), jnp.zeros((1, 2)))
+        flat, lengths, _ = parts(inner.split(params)[0])
+        return rule.init(key, init_memory(flat), _features(flat), lengths)
 
     def init_memory(params: Params) -> Array:
-        flat, _ = ravel_pytree(params)
+        flat, _, _ = parts(params)
         return jnp.zeros((flat.size, size), flat.dtype)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         del params
-        flat, unflatten = ravel_pytree(updates)
-        memory, output = apply(extra["slow"], state, _features(flat))
+        flat, lengths, unflatten = parts(updates)
+        memory, output = apply(extra["slow"], state, _features(flat), lengths)
         return unflatten(flat * jnp.exp(output)), memory
 
     after = optax.GradientTransformationExtraArgs(init_memory, update)

@@ -8,6 +8,7 @@ import pytest
 
 from envs import TaskSet
 from metajax import experiments, presets
+from metajax.arguments import parse_train
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
 
@@ -122,6 +123,15 @@ def test_value_out_of_range_is_refused_in_one_line(name, fields, message):
     with pytest.raises(ValueError, match=message) as error:
         experiments.build(dataclasses.replace(PRESETS[name], **fields))
     assert "\n" not in str(error.value)
+
+
+def test_an_algorithm_has_settings_of_its_own_unless_a_flag_says_otherwise():
+    own = presets.preset("sinusoid-10", "reptile")
+    assert own.inner_steps > PRESETS["sinusoid-10"].inner_steps
+    assert parse_train(["sinusoid-10", "--algorithm", "reptile"])[1] == own
+    flags = ["sinusoid-10", "--algorithm=reptile", "--inner-steps", "3"]
+    assert parse_train(flags)[1] == dataclasses.replace(own, inner_steps=3)
+    assert parse_train(["sinusoid-10"])[1] == PRESETS["sinusoid-10"]
 
 
 def test_configuration_of_another_version_is_refused():
