@@ -158,9 +158,9 @@ PRESETS: dict[str, TrainConfig] = {
     ),
 }
 
-# Network, inner rate and an ε that goes to 0 are those of the authors' own script (Nichol et al. 2018,
-# openai.com/blog/reptile); ε is larger, for 25 tasks at once, and so are the steps: 10 on the shots
-# alone, not 5 on ever new ones. Relu units diverge at this rate.
+# Network, inner rate and an ε that goes to 0 are those of the authors' own script (Nichol et al.
+# 2018, openai.com/blog/reptile); ε is larger, for 25 tasks at once, and the steps are more: 10 on
+# the shots alone, not 5 on ever new ones. Relu units diverge at this rate.
 _REPTILE: dict[str, Any] = dict(
     updates=20_000,
     inner_learning_rate=(0.02,),
