@@ -62,22 +62,19 @@ def is_square(shape: tuple[int, ...], square: Array) -> Array:
 
 
 class Draws(NamedTuple):
-    """All that is random in a level, from two calls: each call costs a fraction of a compilation.
+    """All that is random in a level: uniform numbers in [0, 1)."""
 
-    Uniform numbers in [0, 1): `numbers` one each, `tickets` one a square.
-    """
-
-    numbers: Array  # [n] float32
-    tickets: Array  # [m, H, W] float32
+    numbers: Array  # [n] float32, one each
+    tickets: Array  # [m, H, W] float32, one a square
 
 
 def draw(key: Array, numbers: int, tickets: int, shape: tuple[int, int]) -> Draws:
-    """`numbers` uniform numbers and `tickets` grids of them."""
-    key_numbers, key_tickets = jax.random.split(key)
-    return Draws(
-        jax.random.uniform(key_numbers, (numbers,), jnp.float32),
-        jax.random.uniform(key_tickets, (tickets, *shape), jnp.float32),
-    )
+    """`numbers` uniform numbers and `tickets` grids of them, from one call.
+
+    XLA takes a third of a second to compile a call, and longer for one after another than for both.
+    """
+    drawn = jax.random.uniform(key, (numbers + tickets * shape[0] * shape[1],), jnp.float32)
+    return Draws(drawn[:numbers], drawn[numbers:].reshape(tickets, *shape))
 
 
 def integer(number: Array, low: int | Array, high: int | Array) -> Array:

@@ -91,14 +91,13 @@ def multi_room(key: Array, size: int, count: int) -> MiniGridTask:
     64 attempts are made at once, and the first whole one taken. Of six rooms of up to ten squares
     a side, one level in ten million finds none and is the longest chain of the 64.
     """
-    key_rooms, key_rest = jax.random.split(key)
-    numbers = jax.random.uniform(key_rooms, (_ATTEMPTS, 1 + _TRIES * (count - 1), 5), jnp.float32)
+    shape, attempt = (SIDE, SIDE), (1 + _TRIES * (count - 1), 5)
+    draws = draw(key, count + 1 + _ATTEMPTS * attempt[0] * attempt[1], 2, shape)
+    numbers = draws.numbers[count + 1 :].reshape(_ATTEMPTS, *attempt)
     attempts = jax.vmap(lambda numbers: _attempt(numbers, size, count))(numbers)
     best = jnp.argmax(attempts.placed)
     rooms = jax.tree.map(lambda leaf: leaf[best], attempts)
 
-    shape = (SIDE, SIDE)
-    draws = draw(key_rest, count + 1, 2, shape)
     walls = jnp.zeros(shape, bool)
     for room in range(count):
         walls |= _inside(rooms, room, 0) & ~_inside(rooms, room, 1) & (room < rooms.placed)
