@@ -28,18 +28,19 @@ def walk(key: Array, state: MiniGridState, task: MiniGridTask) -> Array:
     """
     around = jnp.array([(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)], jnp.int32)
 
-    def move(squares: Array, number_and_key: tuple[Array, Array]) -> tuple[Array, None]:
-        number, key = number_and_key
+    def move(squares: Array, number_and_tickets: tuple[Array, Array]) -> tuple[Array, None]:
+        number, tickets = number_and_tickets
         places = squares[number][None] + around
         taken = jnp.any(jnp.all(places[:, None] == squares[None], axis=2), axis=1)
         taken |= jnp.all(places == state.position[None], axis=1)
         taken |= jax.vmap(lambda place: is_wall(task.walls | task.lava, place))(places)
-        ticket = jnp.where(taken, -1.0, jax.random.uniform(key, taken.shape))
+        tickets = jnp.where(taken, jnp.float32(-1), tickets)
         moves = (task.kinds[number] == BALL) & ~jnp.all(taken)
-        place = jnp.where(moves, places[jnp.argmax(ticket)], squares[number])
+        place = jnp.where(moves, places[jnp.argmax(tickets)], squares[number])
         return squares.at[number].set(place), None
 
     count = state.squares.shape[0]
     numbers = jnp.arange(count, dtype=jnp.int32)
-    squares, _ = jax.lax.scan(move, state.squares, (numbers, jax.random.split(key, count)))
+    tickets = jax.random.uniform(key, (count, len(around)), jnp.float32)
+    squares, _ = jax.lax.scan(move, state.squares, (numbers, tickets))
     return squares
