@@ -32,8 +32,9 @@ _GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: successive multiples are far
 class TaskSet:
     """M tasks of one environment; a pytree that passes through `jax.jit` as an argument.
 
-    `sample`, `get` and `shuffle` are for use inside jit and out. `filter` and `split` are not: how
-    many tasks they keep depends on the tasks, and an array's shape cannot.
+    `sample`, `get`, `shuffle` and `side` are for use inside jit and out. `filter` and `split` are
+    not: how many tasks they keep depends on the tasks, and an array's shape cannot. Inside jit a
+    mask does what they do, `sample(key, where=mask)`, and `side` is that of a split.
 
         tasks = TaskSet.make(env, jax.random.key(0), 1_000_000)
         train, test = tasks.split(0.9)
@@ -122,13 +123,24 @@ class TaskSet:
     def __len__(self) -> int:
         return self.hashes.shape[0]
 
-    def sample(self, key: Array) -> Any:
+    def sample(self, key: Array, where: Array | None = None) -> Any:
         """One task, uniformly: in the place of `env.sample_task`.
 
         A set that a jitted function does not take as an argument is a constant of its program: a
         second of compilation more for a million mazes, and no program holds more than 2 GB.
+
+        Args:
+          where: bool [M], the tasks to draw from, all by default; if there is none, the last.
+
+        Raises:
+          ValueError: anything else than M bools.
         """
-        return self.get(jax.random.randint(key, (), 0, len(self), jnp.int32))
+        if where is None:
+            return self.get(jax.random.randint(key, (), 0, len(self), jnp.int32))
+        self._require_mask("where", where)
+        upto = jnp.cumsum(where, dtype=jnp.int32)
+        ticket = jax.random.randint(key, (), 0, jnp.maximum(upto[-1], 1), jnp.int32)
+        return self.get(jnp.searchsorted(upto, ticket, side="right"))
 
     def get(self, index: int | Array) -> Any:
         """Task `index`, or those at an array of indices.
@@ -160,10 +172,8 @@ class TaskSet:
         if callable(keep):
             test = keep
             keep = jax.jit(lambda tasks: jax.lax.map(test, tasks, batch_size=chunk))(self.tasks)
-        mask = np.asarray(keep)
-        form = f"{mask.dtype} {list(mask.shape)}"
-        require("keep", form, form == f"bool [{len(self)}]", f"bool [{len(self)}]")
-        return self._keep(np.flatnonzero(mask))
+        self._require_mask("keep", keep)
+        return self._keep(np.flatnonzero(keep))
 
     def split(self, share: float, *, salt: int = 0) -> tuple[TaskSet, TaskSet]:
         """Two sets without a task in common; the first has about `share` of the tasks.
@@ -175,10 +185,25 @@ class TaskSet:
         Raises:
           ValueError: a share outside [0, 1], or a salt that is not an integer of 32 bits.
         """
+        first = np.asarray(self.side(share, salt=salt))
+        return self._keep(np.flatnonzero(first)), self._keep(np.flatnonzero(~first))
+
+    def side(self, share: float, *, salt: int = 0) -> Array:
+        """Whether each task is in the first set of `split(share, salt=salt)`: bool [M].
+
+        Raises:
+          ValueError: as `split`.
+        """
         require("share", share, 0 <= share <= 1, "a number from 0 to 1")
         require_integer("salt", salt, 0, 2**32 - 1)
-        first = np.asarray(_place(self.hashes, salt)) < round(share * 2**32)
-        return self._keep(np.flatnonzero(first)), self._keep(np.flatnonzero(~first))
+        bound = round(share * 2**32)
+        if bound == 2**32:
+            return jnp.ones((len(self),), bool)
+        return _place(self.hashes, salt) < jnp.uint32(bound)
+
+    def _require_mask(self, name: str, mask: Any) -> None:
+        form = f"{jnp.result_type(mask)} {list(np.shape(mask))}"
+        require(name, form, form == f"bool [{len(self)}]", f"bool [{len(self)}]")
 
     def _keep(self, indices: np.ndarray) -> TaskSet:
         # By numpy: nothing is compiled for a number of tasks that comes once.

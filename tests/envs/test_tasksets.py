@@ -102,6 +102,26 @@ def test_a_set_is_sampled_uniformly_inside_jit(goals):
     assert timestep.observation.shape == GRIDWORLD.observation_space.shape
 
 
+def test_inside_jit_a_mask_does_what_a_split_does(goals):
+    """Each task of the side is drawn as often as another, and none beside it."""
+
+    @jax.jit
+    def draw(tasks, keys):
+        where = tasks.side(0.3)
+        draws = jax.vmap(lambda key: content_hash(tasks.sample(key, where)))(keys)
+        last = tasks.sample(keys[0], where=jnp.zeros(len(tasks), bool))
+        return draws, content_hash(last)
+
+    hashes, last = draw(goals, jax.random.split(jax.random.key(0), 2000))
+    found, counts = np.unique(hashes, axis=0, return_counts=True)
+    first = goals.split(0.3)[0]
+    assert {tuple(words) for words in found.tolist()} == identities(first)
+    assert np.abs(counts - 2000 / len(first)).max() < 4.5 * np.sqrt(2000 / len(first))
+    np.testing.assert_array_equal(last, goals.hashes[-1])
+    with pytest.raises(ValueError, match=r"^where: got 'bool \[20\]', expected bool \[21\]$"):
+        goals.sample(jax.random.key(0), jnp.ones(20, bool))
+
+
 def test_get_gives_one_task_or_several_and_refuses_what_is_not_there(goals):
     chex.assert_trees_all_equal(goals.get(-1), goals.get(20))
     chex.assert_trees_all_equal(goals.get(jnp.array([3, 3])).goal[1], goals.get(3).goal)
