@@ -172,8 +172,9 @@ class TaskSet:
         if callable(keep):
             test = keep
             keep = jax.jit(lambda tasks: jax.lax.map(test, tasks, batch_size=chunk))(self.tasks)
-        self._require_mask("keep", keep)
-        return self._keep(np.flatnonzero(keep))
+        mask = np.asarray(keep)
+        self._require_mask("keep", mask)
+        return self._keep(np.flatnonzero(mask))
 
     def split(self, share: float, *, salt: int = 0) -> tuple[TaskSet, TaskSet]:
         """Two sets without a task in common; the first has about `share` of the tasks.
