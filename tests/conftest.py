@@ -1,7 +1,7 @@
 """Every test runs on two CPU devices, with strict dtypes and ranks; a warning is an error.
 
-Compilation is most of the time, so XLA optimises little; `JAX_DISABLE_MOST_OPTIMIZATIONS=0` runs
-the programs as users do.
+Compilation is most of the default selection's time, so XLA optimises little in it. Other selections
+(`-m smoke`, `-m slow`), or `JAX_DISABLE_MOST_OPTIMIZATIONS=0`, run the programs as users do.
 """
 
 import os
@@ -9,7 +9,6 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # Processes of one test run share what they compiled; nothing is left of an earlier run.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -26,3 +25,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # The same examples every time, and no deadline: the first example pays for a compilation.
 hypothesis.settings.register_profile("metajax", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("metajax")
+
+
+def pytest_configure(config):
+    if config.option.markexpr == "not slow":
+        # By the environment, for the processes that tests start too.
+        level = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", level == "1")
