@@ -28,7 +28,7 @@ hypothesis.settings.load_profile("metajax")
 
 
 def pytest_configure(config):
-    if config.option.markexpr == "not slow":
-        # By the environment, for the processes that tests start too.
-        level = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        jax.config.update("jax_disable_most_optimizations", level == "1")
+    name = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+    if config.option.markexpr == "not slow" and name not in os.environ:
+        os.environ[name] = "1"  # for the processes that tests start
+        jax.config.update(name.lower(), True)
