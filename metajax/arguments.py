@@ -14,17 +14,25 @@ import tyro
 
 __all__ = [
     "EvaluateOptions",
+    "PlanOptions",
     "RenderOptions",
     "TrainOptions",
     "UsageError",
     "checking",
     "parse",
+    "parse_plan",
     "parse_train",
 ]
 
 
 class UsageError(ValueError):
     """Something is wrong with the arguments; the message is one line."""
+
+
+@dataclasses.dataclass
+class PlanOptions:
+    memory: float | None = None
+    """GiB of a device; what this one has free by default."""
 
 
 @dataclasses.dataclass
@@ -122,9 +130,9 @@ def _one_line(box: str) -> str:
     return text
 
 
-def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any] | None]:
-    """The options, the configuration, and the `config.json` of the run that is resumed."""
-    from . import configs, presets, runs
+def _preset(arguments: list[str]) -> tuple[list[str], Any]:
+    """The preset's name where there is one, taken from `arguments`, and its configuration."""
+    from . import configs, presets
 
     named = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
     for name in named:
@@ -132,7 +140,24 @@ def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any]
             near = configs.nearest(name, presets.PRESETS)
             raise UsageError(f"preset: unknown {name!r}; nearest: {near}")
     name = named[0] if named else next(iter(presets.PRESETS))
-    default = presets.preset(name, _value_of("--algorithm", arguments))
+    return named, presets.preset(name, _value_of("--algorithm", arguments))
+
+
+def parse_plan(arguments: list[str]) -> tuple[PlanOptions, Any]:
+    """The options, and the configuration as `parse_train` reads it."""
+    _, default = _preset(arguments)
+    description = "Says what training takes, before it runs; compiles, and runs nothing of it."
+    options, config = _parse_config("plan", PlanOptions, default, arguments, description)
+    if options.memory is not None and options.memory <= 0:
+        raise UsageError(f"--memory: expected above 0, got {options.memory}")
+    return options, config
+
+
+def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any] | None]:
+    """The options, the configuration, and the `config.json` of the run that is resumed."""
+    from . import presets, runs
+
+    named, default = _preset(arguments)
     stored = None
     resumed = _value_of("--resume", arguments)
     if resumed is not None:
@@ -140,7 +165,7 @@ def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any]
             default, stored = runs.read(Path(resumed))
     description = "Meta-trains, evaluates on held-out tasks and writes a run folder. Presets: "
     description += f"{', '.join(presets.PRESETS)}. These are the flags of {default.preset}."
-    options, config = _parse_config(default, arguments, description)
+    options, config = _parse_config("train", TrainOptions, default, arguments, description)
     if stored is not None:
         _check_resume(options, config, default, named)
     _check_processes(options)
@@ -156,24 +181,24 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
     return None
 
 
-def _parse_config(default: Any, arguments: list[str], description: str) -> tuple[TrainOptions, Any]:
-    """A flag per field of the preset, beside the command's own."""
+def _parse_config(
+    command: str, own: Any, default: Any, arguments: list[str], description: str
+) -> tuple[Any, Any]:
+    """A flag per field of the preset, beside the command's `own` options."""
     kind = type(default)
     values = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
     # The preset is the positional argument, so its field is no flag.
     hidden = [("preset", tyro.conf.Suppress[str])]
     flags = dataclasses.make_dataclass(kind.__name__, hidden, bases=(kind,), frozen=True)
     both = dataclasses.make_dataclass(
-        "Train",
+        command.title(),
         [("config", Annotated[flags, tyro.conf.arg(name="")], flags(**values))],
-        bases=(TrainOptions,),
+        bases=(own,),
     )
-    parsed = parse(both, arguments, "train", description)
-    options = {
-        field.name: getattr(parsed, field.name) for field in dataclasses.fields(TrainOptions)
-    }
+    parsed = parse(both, arguments, command, description)
+    options = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(own)}
     config = {name: getattr(parsed.config, name) for name in values}
-    return TrainOptions(**options), kind(**config)
+    return own(**options), kind(**config)
 
 
 def _check_resume(options: TrainOptions, config: Any, stored: Any, named: list[str]) -> None:

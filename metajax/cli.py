@@ -1,4 +1,4 @@
-"""The command line: `metajax list | train | evaluate | render`.
+"""The command line: `metajax list | plan | train | evaluate | render`.
 
 Arguments are checked before anything is compiled or written; what is wrong with them is one line
 on stderr and exit status 2. 1 is a failure that is not the arguments' fault, 130 and 143 are Ctrl-C
@@ -24,6 +24,7 @@ from .arguments import (
     UsageError,
     checking,
     parse,
+    parse_plan,
     parse_train,
 )
 from .loggers import MetricsError
@@ -36,6 +37,7 @@ USAGE = """\
 usage: metajax COMMAND ...
 
   list                        the presets, the environments and the algorithms
+  plan [PRESET] [--flags]     what that takes: memory, operations, the time of an update
   train [PRESET] [--flags]    meta-train (default: maze), judge on held-out tasks, print the table
   train --resume RUN          go on exactly where RUN stopped
   evaluate RUN [--flags]      adapt the newest checkpoint to fresh tasks: a table, or --json
@@ -82,6 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     commands: dict[str, Callable[[list[str]], int]] = {
         "list": _list,
+        "plan": _plan,
         "train": _train,
         "evaluate": _evaluate,
         "render": _render,
@@ -162,6 +165,17 @@ def _list(arguments: list[str]) -> int:
     return 0
 
 
+def _plan(arguments: list[str]) -> int:
+    options, config = parse_plan(arguments)
+    from . import plan
+
+    with checking():
+        _use_devices(config.devices)
+        _keep_programs()
+        print(plan.plan(config, options.memory))
+    return 0
+
+
 def _train(arguments: list[str]) -> int:
     options, config, stored = parse_train(arguments)
     from . import experiments, processes, runs, training
@@ -199,8 +213,9 @@ def _train(arguments: list[str]) -> int:
 
 
 def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> None:
-    from . import checkpoints, runs, training
+    from . import checkpoints, roofline, runs, training
 
+    peak = roofline.matrix_rate(experiment.mapping.mesh)
     learners = {"": (experiment.learner, folder, f"{config.preset}, {config.algorithm}")}
     if config.comparisons and config.algorithm != "multitask":
         learners[runs.MULTITASK] = (
@@ -219,6 +234,7 @@ def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> 
                 checkpoint_every=config.checkpoint_every,
                 progress=False if quiet else None,
                 title=title,
+                peak=peak,
             )
 
 

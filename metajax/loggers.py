@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 __all__ = ["CLOCK_FIELDS", "MetricsError", "MetricsLog", "Reporter", "read_metrics"]
 
 # The only fields of a line that differ between two runs of one configuration and seed.
-CLOCK_FIELDS = ("seconds",)
+CLOCK_FIELDS = ("seconds", "roofline")
 
 
 class MetricsError(ValueError):

@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Mapping", "map_tasks", "mean_over_tasks", "task_mesh", "tiled"]
+from .roofline import bodies
+
+__all__ = ["Mapping", "chunk_size", "map_tasks", "mean_over_tasks", "task_mesh", "tiled"]
 
 Array = jax.Array
 
 AXIS = "tasks"
+TILE = "tile_"  # and its size: the scope in which a tile is computed
 # What the intermediate values of a tile may add up to on a CPU. Most of them are never alive
 # together, so this stands for a working set of about a tenth: a core's second-level cache.
 _CPU_TILE_BYTES = 8 << 20
@@ -86,11 +89,7 @@ def _intermediate_bytes(jaxpr: Any) -> int:
     """The bytes of every intermediate value of a program: an upper bound on what it keeps alive."""
     total = 0
     for equation in jaxpr.eqns:
-        inner = [
-            getattr(leaf, "jaxpr", leaf)
-            for leaf in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns"))
-            if hasattr(leaf, "eqns")
-        ]
+        inner = [*bodies(equation)]
         if inner:
             total += max(_intermediate_bytes(body) for body in inner)
         else:
@@ -135,12 +134,14 @@ def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[...
 
         one_task = merge([jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in moving])
         size = _largest_divisor(axis_size, tile or _automatic_tile(function, axis_size, one_task))
-        if size == axis_size:
-            out = one_tile(moving)
-        else:
-            groups = [leaf.reshape(axis_size // size, size, *leaf.shape[1:]) for leaf in moving]
-            out = jax.lax.map(one_tile, groups)
-            out = jax.tree.map(lambda leaf: leaf.reshape(axis_size, *leaf.shape[2:]), out)
+        # The name tells profiles, and `plan`, what was chosen.
+        with jax.named_scope(f"{TILE}{size}"):
+            if size == axis_size:
+                out = one_tile(moving)
+            else:
+                groups = [leaf.reshape(axis_size // size, size, *leaf.shape[1:]) for leaf in moving]
+                out = jax.lax.map(one_tile, groups)
+                out = jax.tree.map(lambda leaf: leaf.reshape(axis_size, *leaf.shape[2:]), out)
         return out, jax.tree.map(lambda _: True, out)
 
     return call
@@ -159,7 +160,7 @@ def _over_devices(body: Callable[..., Any], mapping: Mapping, out_specs: Any) ->
     )
 
 
-def _chunk_size(tasks: int, mapping: Mapping) -> int:
+def chunk_size(tasks: int, mapping: Mapping) -> int:
     """The largest chunk that divides a device's tasks, unless that is far below what was asked for.
 
     Then the last chunk is a shorter one: a second program, but not thousands of tiny chunks where
@@ -173,7 +174,7 @@ def _chunk_size(tasks: int, mapping: Mapping) -> int:
 def _split(per_task: Any, mapping: Mapping) -> tuple[Any, Any]:
     """Whole chunks with a leading axis of their number, and the tasks left over, or None."""
     tasks = jax.tree.leaves(per_task)[0].shape[0]
-    size = _chunk_size(tasks, mapping)
+    size = chunk_size(tasks, mapping)
     whole = tasks - tasks % size
     chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), per_task)
     return chunks, jax.tree.map(lambda leaf: leaf[whole:], per_task) if whole < tasks else None

@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import checkpoints, processes
+from . import checkpoints, processes, roofline
 from .loggers import MetricsLog, Reporter
 from .types import MetaLearner, MetaState
 
-__all__ = ["Interrupted", "key_stream", "restore", "train"]
+__all__ = ["Interrupted", "key_stream", "restore", "trace", "train"]
 
 Array = jax.Array
 logger = logging.getLogger("metajax")
@@ -78,6 +78,7 @@ def train(
     progress: bool | None = None,
     title: str = "training",
     on_log: Callable[[dict[str, Any]], None] | None = None,
+    peak: float | None = None,
 ) -> MetaState:
     """Meta-trains `learner` and returns its final state.
 
@@ -88,10 +89,10 @@ def train(
 
     With a `run` folder, a line of `metrics.jsonl` is written per log (`update`, then `env_steps`
     and `seconds` since the beginning, then the metrics, averaged over the updates since the line
-    before; nan and infinity are null) and checkpoints are saved beside it. All but `seconds` is the
-    same for the same learner and seed on the same machine, stopped and resumed or not, even by
-    kill -9. Ctrl-C and SIGTERM end the chunk, save and raise `Interrupted`; a second one leaves at
-    once.
+    before; nan and infinity are null) and checkpoints are saved beside it. All but what a clock
+    says is the same for the same learner and seed on the same machine, stopped and resumed or not,
+    even by kill -9. Ctrl-C and SIGTERM end the chunk, save and raise `Interrupted`; a second one
+    leaves at once.
 
     Where several processes train (see `processes`), all of them call this, with one folder that all
     see; a signal to any stops all after the same update; the first alone writes, shows and calls
@@ -111,6 +112,8 @@ def train(
         progress: show it (on stderr) or not; None shows it, as a bar where one can move.
         title: names the run in the progress.
         on_log: called with every line's content.
+        peak: what the devices can do, of `roofline.matrix_rate`; with it, a line has `roofline`:
+            the share of it that the matrix products of the updates were.
 
     Raises:
         ValueError: an argument is out of range, or a metric is not a scalar.
@@ -132,7 +135,7 @@ def train(
         speaks = processes.first()
         reporter = Reporter(updates, title, progress if speaks else False)
         stack.enter_context(contextlib.closing(reporter))
-        recorder = _Recorder(reporter, on_log if speaks else None)
+        recorder = _Recorder(reporter, on_log if speaks else None, peak)
         if run is None:
             return _run_chunks(learner, key, plan, recorder)
 
@@ -226,8 +229,9 @@ def _add(totals: _Totals, metrics: Mapping[str, Array]) -> _Totals:
     return _Totals(sums, (new_low, high + (new_low < low).astype(jnp.uint32)))
 
 
-def _compile(learner: MetaLearner, state: MetaState) -> jax.stages.Compiled:
+def trace(learner: MetaLearner) -> jax.stages.Traced:
     """`state, count -> state, totals`, where `count` updates is data and `state` is donated."""
+    state = _abstract_state(learner)
     update = jax.jit(learner.update)  # traced once: for its metrics' names, and for the loop
     zeros = _zero_totals(jax.eval_shape(update, state)[1])
 
@@ -240,7 +244,7 @@ def _compile(learner: MetaLearner, state: MetaState) -> jax.stages.Compiled:
         return jax.lax.fori_loop(0, count, body, (state, zeros))
 
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    return jax.jit(updates, donate_argnums=0).lower(state, count).compile()
+    return jax.jit(updates, donate_argnums=0).trace(state, count)
 
 
 # The loop ------------------------------------------------------------------------------------
@@ -265,7 +269,10 @@ def _run_chunks(
     if found and update >= plan.updates:
         return checkpoints.load(found.path, like)
     recorder.start(update)
-    program = _compile(learner, like)
+    traced = trace(learner)
+    if recorder.peak:
+        recorder.flops = roofline.cost(traced.jaxpr.jaxpr).flops  # the loop's body is an update
+    program = traced.lower().compile()
     # Where the program wants its state, which may span devices: put there once, it stays there.
     shardings = jax.tree.map(
         _named, like, program.input_shardings[0][0], program.output_shardings[0]
@@ -337,8 +344,15 @@ def _placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
 class _Recorder:
     """Takes down what a chunk did: to the log, to the caller, to people, and to checkpoints."""
 
-    def __init__(self, reporter: Reporter, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        on_log: Callable[[dict[str, Any]], None] | None,
+        peak: float | None,
+    ) -> None:
         self.reporter = reporter
+        self.peak = peak
+        self.flops = 0.0  # of an update
         self.keeper: checkpoints.Keeper | None = None
         self.update = 0
         self._on_log = on_log
@@ -374,6 +388,8 @@ class _Recorder:
             "env_steps": self._env_steps,
             "seconds": round(self._seconds + now - self._started, 3),
         }
+        if self.peak:
+            row["roofline"] = float(f"{self.flops * count / (now - self._last) / self.peak:.3g}")
         for name, total in totals.sums.items():
             row[name] = float(str(np.float32(total) / np.float32(count)))
         if self._log:

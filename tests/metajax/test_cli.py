@@ -85,6 +85,7 @@ def test_a_run_folder_holds_what_the_contract_says(trained):
     assert list(content) == ["config", "versions", "device", "created"]
     assert presets.from_json(content["config"]).updates == 4
     assert content["versions"]["jax"]
+    assert 0 < loggers.read_metrics(trained / "metrics.jsonl")[-1]["roofline"] < 1
     row = metrics(trained)[-1]
     assert list(row)[:2] == ["update", "env_steps"]
     assert {"score_before", "score_after", "outer_loss"} <= set(row)
@@ -283,7 +284,7 @@ def joining(coordinator: str, processes: int, process_id: int) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trian"], "expected one of list, train, evaluate, render, got 'trian'"),
+        (["trian"], "expected one of list, plan, train, evaluate, render, got 'trian'"),
         (["list", "x"], "list takes no arguments"),
         (["train", "mazes"], "preset: unknown 'mazes'; nearest: maze"),
         (["train", "--algorithm", "mamll"], "algorithm: unknown 'mamll'; nearest: maml"),
@@ -310,6 +311,10 @@ def joining(coordinator: str, processes: int, process_id: int) -> list[str]:
         (["train", "--update", "3"], "Unrecognized options: --update, 3; nearest: --updates"),
         (["train", "--resume"], "Missing value for argument '--resume'"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder (it does not exist)"),
+        (["plan", "mazes"], "preset: unknown 'mazes'; nearest: maze"),
+        (["plan", "--memory", "0"], "--memory: expected above 0, got 0"),
+        (["plan", "--tasks", "0"], "tasks: expected at least 1, got 0"),
+        (["plan", "--run", "somewhere"], "Unrecognized options: --run"),
         (["evaluate"], "Missing"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
         (["evaluate", "nowhere", "--tasks", "0"], "--tasks: expected at least 1, got 0"),
