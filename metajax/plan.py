@@ -96,7 +96,7 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
     experiment = experiments.build(config)
     mapping = experiment.mapping
     traced = training.trace(experiment.learner)
-    taken = _peak_bytes(traced)
+    taken = roofline.peak_bytes(traced.lower().compile())
     device = jax.local_devices()[0]
     free = _free_bytes(device, mapping.devices) if memory is None else round(memory * 2**30)
     chunk = chunk_size(config.tasks // mapping.devices, mapping)
@@ -117,19 +117,13 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
     )
 
 
-def _peak_bytes(traced: Any) -> int:
-    memory = traced.lower().compile().memory_analysis()
-    together = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return together + memory.temp_size_in_bytes - memory.alias_size_in_bytes
-
-
 def _fitting_chunk(config: TrainConfig, chunk: int, taken: int, free: int) -> int | None:
     """A power of two with which the program fits, near the largest."""
     while chunk > 1:
         # At most all of the memory grows with the chunk: where it does, this is the next to try.
         chunk = 1 << max(min(chunk * free // taken, chunk - 1), 1).bit_length() - 1
         learner = experiments.build(dataclasses.replace(config, chunk=chunk)).learner
-        taken = _peak_bytes(training.trace(learner))
+        taken = roofline.peak_bytes(training.trace(learner).lower().compile())
         if taken <= free:
             return chunk
     return None

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Cost", "bodies", "copy_rate", "cost", "matrix_rate"]
+__all__ = ["Cost", "bodies", "copy_rate", "cost", "matrix_rate", "peak_bytes"]
 
 # What the compiler makes part of whatever reads it.
 _FREE = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "iota", "copy"}
@@ -89,6 +89,14 @@ def _flops(equation: Any) -> float:
         features = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
         return 2.0 * out.size * kernel.size / features
     return 0.0
+
+
+def peak_bytes(program: jax.stages.Compiled) -> int:
+    """What a compiled program takes of a device's memory at its peak."""
+    memory = program.memory_analysis()
+    assert memory is not None  # all of jax's own backends have it
+    together = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return together + memory.temp_size_in_bytes - memory.alias_size_in_bytes
 
 
 # Measuring -----------------------------------------------------------------------------------

@@ -35,8 +35,10 @@ def test_a_chunk_is_found_that_fits_where_one_does(monkeypatch, fixed, free):
         return fixed + 1000 * chunk
 
     monkeypatch.setattr(plan.experiments, "build", lambda config: SimpleNamespace(learner=config))
-    monkeypatch.setattr(plan.training, "trace", lambda config: config)
-    monkeypatch.setattr(plan, "_peak_bytes", lambda config: taken(config.chunk))
+    seen, compiled = [], SimpleNamespace(compile=lambda: None)
+    stages = SimpleNamespace(lower=lambda: compiled)
+    monkeypatch.setattr(plan.training, "trace", lambda config: seen.append(config) or stages)
+    monkeypatch.setattr(roofline, "peak_bytes", lambda _: taken(seen[-1].chunk))
     found = plan._fitting_chunk(CONFIG, 64, taken(64), free)
     if found is None:
         assert taken(1) > free

@@ -1,0 +1,232 @@
+"""How do the time and the memory of an update grow with tasks, inner steps, width and devices?
+
+    python benchmarks/scaling.py --json figures.json --plot figures.svg
+    python benchmarks/scaling.py --quick                 # the small sizes: does all of it run?
+
+Every size is the program that training runs, compiled anew; its memory is the compiler's own
+account, its time that of updates one by one. The sizes of a sweep are timed in turn, so that a busy
+minute is in all of them. What `--json` has already is not measured again: a stopped script goes on
+with the next sweep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import records
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from metajax import experiments, roofline, training
+from metajax.configs import TrainConfig
+from metajax.presets import PRESETS
+
+Figures = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Times updates of many sizes."""
+
+    preset: str = "gridworld"
+    """What is trained; its episodes and its tasks are set here."""
+    episodes: int = 4
+    """Of an inner step, few, so that 65 536 tasks take seconds."""
+    chunk: int = 256
+    """Tasks of a device alive at once, of every size."""
+    only: tuple[str, ...] = ()
+    """Sweeps: tasks, steps, width, devices; all by default."""
+    repeats: int = 5
+    """Timed updates of each size."""
+    quick: bool = False
+    """The first three sizes of each sweep, twice each."""
+    json: Path | None = None
+    """Writes the figures there, and takes from there what it has."""
+    plot: Path | None = None
+    """Draws time and memory there, with the fitted exponents."""
+
+
+class Sweep(NamedTuple):
+    """One thing that varies."""
+
+    sizes: tuple[int, ...]
+    change: Callable[[int], Mapping[str, Any]]  # size -> fields of the configuration
+
+
+SWEEPS = {
+    "tasks": Sweep((16, 64, 256, 1024, 4096, 16384, 65536), lambda n: {"tasks": n}),
+    "steps": Sweep((1, 2, 4, 8, 16, 32), lambda n: {"inner_steps": n}),
+    "width": Sweep((16, 32, 64, 128, 256, 512), lambda n: {"hidden": (n, n)}),
+    "devices": Sweep((1, 2, 4, 8, 16), lambda n: {"devices": n}),
+}
+
+# Sweep, figure, numerator, denominator, and what we want of the ratio.
+BARS = (
+    ("tasks", "memory", 16384, 1024, "at most 1.15"),
+    ("tasks", "time of a task", 16384, 256, "at most 1.05"),
+    ("steps", "memory", 16, 1, "at most 2"),
+    ("steps", "time of a batch", 16, 1, ""),
+    ("devices", "time", 1, 2, "at least 1.6"),
+)
+
+
+class Side(NamedTuple):
+    """One size, compiled."""
+
+    program: Callable[..., Any]
+    state: Any
+    compile_s: float
+    first_s: float
+    memory: int  # bytes of one device
+
+
+def build(config: TrainConfig) -> Side:
+    learner = experiments.build(config).learner
+    began = time.perf_counter()
+    program = training.trace(learner).lower().compile()
+    compile_s = time.perf_counter() - began
+    state = jax.jit(learner.init, out_shardings=program.input_shardings[0][0])(jax.random.key(0))
+    began = time.perf_counter()
+    state, _ = jax.block_until_ready(program(state, np.int32(1)))
+    first_s = time.perf_counter() - began
+    return Side(program, state, compile_s, first_s, roofline.peak_bytes(program))
+
+
+def measure(sides: Mapping[int, Side], repeats: int) -> dict[int, Figures]:
+    """Every size once, then again; each time is one update's, blocked."""
+    times: dict[int, list[float]] = {size: [] for size in sides}
+    states = {size: side.state for size, side in sides.items()}
+    for _ in range(repeats):
+        for size, side in sides.items():
+            began = time.perf_counter()
+            states[size], _ = jax.block_until_ready(side.program(states[size], np.int32(1)))
+            times[size].append(time.perf_counter() - began)
+    return {
+        size: {
+            "seconds": statistics.median(times[size]),
+            "worst": max(times[size]),
+            "first": side.first_s,
+            "compile": side.compile_s,
+            "bytes": side.memory,
+        }
+        for size, side in sides.items()
+    }
+
+
+def difference(sides: Mapping[int, Side]) -> float:
+    """Of the parameters after the first update, relative to their norm: sizes that must agree."""
+    flat = [
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.device_get(s.state.params))])
+        for s in sides.values()
+    ]
+    return max(float(np.linalg.norm(x - flat[0]) / np.linalg.norm(flat[0])) for x in flat)
+
+
+def exponent(points: Mapping[int, Figures], figure: str) -> float:
+    """The slope of a straight line through the logarithms."""
+    sizes = sorted(points)
+    logs = np.log([points[size][figure] for size in sizes])
+    return float(np.polyfit(np.log(sizes), logs, 1)[0]) if len(sizes) > 1 else float("nan")
+
+
+def ratio(points: Mapping[int, Figures], figure: str, over: int, under: int) -> float | None:
+    if over not in points or under not in points:
+        return None
+    top, bottom = points[over], points[under]
+    if figure == "memory":
+        return top["bytes"] / bottom["bytes"]
+    shared = {"time of a task": lambda n: n, "time of a batch": lambda n: n + 1}
+    each = shared.get(figure, lambda n: 1)
+    return top["seconds"] / each(over) / (bottom["seconds"] / each(under))
+
+
+def draw(path: Path, sweeps: Mapping[str, Mapping[int, Figures]]) -> None:
+    figure = Figure(figsize=(4 * len(sweeps), 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(sweeps), squeeze=False)
+    rows = (("seconds", "seconds an update"), ("bytes", "bytes of a device"))
+    for column, (name, points) in enumerate(sweeps.items()):
+        sizes = sorted(points)
+        for row, (key, label) in enumerate(rows):
+            axis = axes[row][column]
+            axis.loglog(sizes, [points[n][key] for n in sizes], "o-", base=2)
+            axis.set_title(f"{name}: exponent {exponent(points, key):.2f}")
+            axis.set_ylabel(label if column == 0 else "")
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Measures what is missing, and prints all of it."""
+    options = tyro.cli(Options)
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    base = dataclasses.replace(PRESETS[options.preset], chunk=options.chunk)
+    if hasattr(base, "episodes"):
+        base = dataclasses.replace(base, episodes=options.episodes)
+    settings = {"preset": options.preset, "episodes": options.episodes, "chunk": options.chunk}
+    record: dict[str, Any] = {"settings": settings, "sweeps": {}}
+    if options.json and options.json.exists():
+        kept = json.loads(options.json.read_text())
+        if kept["settings"] != settings:
+            raise SystemExit(f"{options.json}: holds other settings, {kept['settings']}")
+        record |= {key: kept[key] for key in record}
+    sweeps: dict[str, dict[int, Figures]] = {
+        name: {int(size): point for size, point in points.items()}
+        for name, points in record["sweeps"].items()
+    }
+    record["sweeps"] = sweeps
+    console = Console()
+    for name in options.only or SWEEPS:
+        sweep = SWEEPS[name]
+        sizes = [n for n in sweep.sizes if name != "devices" or n <= jax.device_count()]
+        points = sweeps.setdefault(name, {})
+        missing = [n for n in sizes[: 3 if options.quick else None] if n not in points]
+        for size in missing:
+            console.print(f"{name} {size}: compiling", highlight=False)
+        sides = {n: build(dataclasses.replace(base, **sweep.change(n))) for n in missing}
+        if name == "devices" and sides:
+            record["difference_between_devices"] = difference(sides)
+        points |= measure(sides, 2 if options.quick else options.repeats)
+        if options.json:
+            records.write(options.json, record, "jaxlib")
+    report(console, record)
+    if options.plot:
+        draw(options.plot, sweeps)
+
+
+def report(console: Console, record: Mapping[str, Any]) -> None:
+    sweeps = record["sweeps"]
+    table = Table("sweep", "size", "ms an update", "worst", "compile s", "MiB a device")
+    for name, points in sweeps.items():
+        for size in sorted(points):
+            p = points[size]
+            times = [f"{1e3 * p[key]:.1f}" for key in ("seconds", "worst")]
+            compiled, memory = f"{p['compile']:.1f}", f"{p['bytes'] / 2**20:.2f}"
+            table.add_row(name, str(size), *times, compiled, memory)
+    console.print(table)
+    for name, points in sweeps.items():
+        slopes = [f"{key} {exponent(points, key):.2f}" for key in ("seconds", "bytes")]
+        console.print(f"{name}, exponents: {', '.join(slopes)}", highlight=False)
+    for name, figure, over, under, bar in BARS:
+        found = ratio(sweeps.get(name, {}), figure, over, under)
+        if found is not None:
+            line = f"{figure}, {name} {over} against {under}: {found:.2f}x"
+            console.print(line + (f" (wanted: {bar})" if bar else ""), highlight=False)
+    if "difference_between_devices" in record:
+        found = record["difference_between_devices"]
+        console.print(f"parameters differ between numbers of devices by {found:.1e} of their norm")
+
+
+if __name__ == "__main__":
+    main()
