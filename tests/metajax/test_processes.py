@@ -190,6 +190,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(tmp_path, 
         assert time.monotonic() < deadline
         time.sleep(0.1)
     started[victim].kill()
+    started[victim].wait()
     assert started[1 - victim].wait(timeout=60) not in (0, 2)
     config, _ = runs.read(run)
     alone = experiments.build(config).learner
