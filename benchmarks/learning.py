@@ -20,7 +20,10 @@ import records
 import tyro
 from rich.console import Console
 from rich.table import Table
+from scratch import from_scratch
 from trained import Run, train
+
+from metajax import presets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,8 @@ def _error(step: int) -> Callable[[Run], float]:
     return lambda run: -run.score(step)
 
 
+FROM_SCRATCH = ("maze", "gridworld-q")  # presets with a row for it
+_SCRATCH = "from scratch, at its best rate"
 _TABLE = "published, clvrai/MAML-TensorFlow"
 _PACE = Figure(
     "seconds of the updates, steady", Run.steady_seconds, 60.0, at_least=False, beyond="25"
@@ -78,6 +83,8 @@ ROWS: dict[str, list[Figure]] = {
         Figure("after over before: gap between 95% intervals", lambda r: _apart(r.last)(r), 0.0),
         Figure("over the adapted random initialisation: gap between intervals",
                lambda r: _apart(r.last, "random initialisation", r.last)(r), 0.0),
+        Figure("over adapting from scratch, its rate tuned: gap between intervals",
+               lambda r: _apart(r.last, _SCRATCH, r.last)(r), 0.0),
         Figure("over the multi-task policy at its best step: gap between intervals",
                _best_multitask, 0.0),
         Figure("seconds of the whole command", lambda r: r.wall_seconds, 240.0, at_least=False,
@@ -85,6 +92,11 @@ ROWS: dict[str, list[Figure]] = {
     ],
     "gridworld": [
         Figure("after one step over before: gap between 95% intervals", _apart(1), 0.0),
+    ],
+    "gridworld-q": [
+        Figure("after over before: gap between 95% intervals", lambda r: _apart(r.last)(r), 0.0),
+        Figure("over Q-learning from scratch, its rate tuned: gap between intervals",
+               lambda r: _apart(r.last, _SCRATCH, r.last)(r), 0.0),
     ],
     "tabular-mdp": [
         Figure("after one step over before: gap between 95% intervals", _apart(1), 0.0),
@@ -121,7 +133,11 @@ def main() -> int:
     table = Table("preset", "figure", "bar", "beyond", "measured", "", title="Learning")
     with tempfile.TemporaryDirectory() as scratch:
         for preset in chosen:
-            run = train(preset, (options.runs or Path(scratch)) / preset)
+            folder = (options.runs or Path(scratch)) / preset
+            run = train(preset, folder)
+            if preset in FROM_SCRATCH:
+                config = presets.from_json(run.config["config"])
+                run.adaptation["comparisons"][_SCRATCH] = from_scratch(config).to_json()
             for figure in ROWS[preset]:
                 value, met = figure.value(run), figure.met(run)
                 bar = f"{'>' if figure.at_least else '≤'} {figure.bar:g}"

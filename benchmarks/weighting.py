@@ -160,11 +160,8 @@ def main() -> int:
     table.caption = f"mean of {options.seeds} seeds and its bootstrap 95% interval"
     Console().print(table)
     if options.json:
-        record = {
-            "options": {**dataclasses.asdict(options), "json": None},
-            "figures": figures,
-        }
-        records.write(options.json, record, "numpy")
+        content = {"options": {**dataclasses.asdict(options), "json": None}, "figures": figures}
+        records.write(options.json, content)
     least = max(figures[name]["hard"]["ci95"][0] for name in ("uncertainty", "gradient norm"))
     return 0 if least > figures["uniform"]["hard"]["ci95"][1] else 1
 
