@@ -111,7 +111,7 @@ def matrix_rate(mesh: jax.sharding.Mesh | None = None) -> float:
 
     None for the default device. Takes a fraction of a second.
     """
-    width = 1024 if jax.default_backend() == "cpu" else 8192
+    width = 512 if jax.default_backend() == "cpu" else 8192
     seconds = _seconds(lambda x: x @ x / width, (width, width), mesh)
     return 2.0 * width**3 * (mesh.size if mesh else 1) / seconds
 
