@@ -106,16 +106,22 @@ PRESETS: dict[str, TrainConfig] = {
         initial_std=0.3,
         final_rate=0.1,
     ),
-    # As in cbfinn/maml_rl, maml_examples/maml_trpo_point.py, whose policies act in strides too.
+    # Network, inner rates and sample sizes as in cbfinn/maml_rl, maml_examples/maml_trpo_point.py,
+    # whose policies act in strides too. Trained for one step, they come apart at the second.
     "point-published": PointConfig(
         preset="point-published",
         updates=200,
-        tasks=40,
+        tasks=20,
         inner_learning_rate=(0.5, 0.25),
-        outer_learning_rate=3e-3,
+        inner_steps=3,
+        step_weights=(0.4, 0.3, 0.3),
+        outer_learning_rate=6e-3,
+        final_rate=0.1,
+        gradient_clip=0.5,
         hidden=(100, 100),
         activation="relu",
         episodes=20,
+        discount=0.95,
         action_scale=0.1,
     ),
     # As ProMP's run_scripts/pro-mp_run_point_mass.py, whose policies act in strides.
