@@ -266,7 +266,9 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
             axes.plot(*zip(*theirs, strict=True), "o", color=colour, ms=11, fillstyle="none")
     for label, value in setting.exact.items():
         axes.axhline(value, color="0.4", linestyle=":", linewidth=1)
-        axes.annotate(label, (setting.steps[0], value), fontsize=8, color="0.4", va="bottom")
+        # Between the first two steps, where no point hides it.
+        axes.annotate(label, (sum(setting.steps[:2]) / 2, value), fontsize=8, color="0.4",
+                      ha="center", va="bottom")  # fmt: skip
     if any(row.published is not None for row in rows):
         axes.plot([], [], "o", color="0.3", ms=11, fillstyle="none", label="published")
     axes.set(title=setting.title, xlabel="inner steps", ylabel=setting.score)

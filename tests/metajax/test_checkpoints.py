@@ -88,7 +88,6 @@ def test_a_tree_without_arrays_is_refused(tmp_path):
     assert not (tmp_path / "state").exists()
 
 
-@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 def test_a_checkpoint_loads_onto_another_topology(tmp_path):
     state = {"x": jnp.arange(8.0), "key": jax.random.key(1)}
     checkpoints.save(tmp_path / "state", state)

@@ -125,7 +125,6 @@ def test_nan_and_infinity_are_null_in_the_log(tmp_path):
     assert row["huge"] is None
 
 
-@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 def test_a_state_spread_over_devices_is_compiled_for_once(tmp_path):
     learner = toy.learner()
     mapped = map_tasks(
