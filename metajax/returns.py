@@ -95,4 +95,7 @@ def normalise(advantage: Array, mask: Array, epsilon: float = 1e-8) -> Array:
     """Zero mean and unit standard deviation over the steps taken; all 0 where all were equal."""
     count = jnp.maximum(jnp.sum(mask), 1.0)
     centred = (advantage - jnp.sum(advantage * mask) / count) * mask
-    return centred / (jnp.sqrt(jnp.sum(centred**2) / count) + epsilon)
+    variance = jnp.sum(centred**2) / count
+    # A root has no derivative at 0, which learned credit would turn into one that is no number.
+    equal = variance == 0
+    return jnp.where(equal, 0.0, centred / (jnp.sqrt(jnp.where(equal, 1.0, variance)) + epsilon))

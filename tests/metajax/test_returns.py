@@ -1,5 +1,6 @@
 import hypothesis
 import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,3 +43,9 @@ def test_equal_advantages_normalise_to_zero_not_to_nan():
     ones = jnp.ones((3, 2))
     np.testing.assert_array_equal(normalise(ones, ones), 0.0)
     np.testing.assert_array_equal(normalise(ones, jnp.zeros((3, 2))), 0.0)
+
+
+def test_equal_advantages_have_a_derivative():
+    ones = jnp.ones((3, 2))
+    slope = jax.grad(lambda value: jnp.sum(normalise(value * ones, ones)))(1.0)
+    np.testing.assert_array_equal(slope, 0.0)
