@@ -96,6 +96,10 @@ class BernoulliBandit:
         )
         return BanditState(steps), timestep
 
+    def tell(self, task: BanditTask) -> Array:
+        """The probabilities, float32 [arms]: what `Informed` shows a policy."""
+        return task.probability
+
     def optimal_return(self, task: BanditTask) -> Array:
         """The expectation of pulling the best arm every time."""
         return task.horizon.astype(jnp.float32) * jnp.max(task.probability)

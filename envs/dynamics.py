@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from .core import Discrete, require_integer, require_number
+from .core import Discrete, require, require_integer, require_number
+from .grids import mark, unpack
 
 __all__ = [
     "Varied",
@@ -20,6 +21,7 @@ __all__ = [
     "sample_variation",
     "slipped",
     "steered",
+    "told",
 ]
 
 Array = jax.Array
@@ -98,3 +100,21 @@ def sample_variation(key: Array, env: Varied, shape: tuple[int, int]) -> dict[st
     if env.rewards:
         rewards = env.rewards * jax.random.normal(key_rewards, shape, jnp.float32)
     return {"horizon": horizon, "controls": controls, "slip": slip, "rewards": rewards}
+
+
+def told(env: Varied, task: Any, goal: Array, size: int) -> Array:
+    """All that a task on `size` by `size` squares is, uint8 of 0 and 1.
+
+    Its walls, its goal, one-hot, and where it has controls, what each action does, one-hot.
+
+    Raises:
+      ValueError: an environment that varies what is no bit: slip, rewards or the horizon.
+    """
+    for name in ("slip", "rewards", "shortest_horizon"):
+        value = getattr(env, name)
+        require(name, value, not value, "0 where a policy is told the task")
+    parts = [unpack(task.walls, size).ravel(), mark(goal[0] * size + goal[1], size**2)]
+    if task.controls is not None:
+        actions = jnp.arange(env.action_space.n, dtype=jnp.int32)
+        parts.append((task.controls[:, None] == actions[None]).ravel())
+    return jnp.concatenate(parts).astype(jnp.uint8)

@@ -25,6 +25,7 @@ from .dynamics import (
     sample_variation,
     slipped,
     steered,
+    told,
 )
 from .grids import is_wall, mark, moved, pack, unpack
 
@@ -153,6 +154,10 @@ class Gridworld:
         del task
         row, column = state.position
         return mark(row * self.size + column, self.size**2).astype(jnp.uint8)
+
+    def tell(self, task: GridworldTask) -> Array:
+        """What `Informed` shows a policy; see `dynamics.told`."""
+        return told(self, task, task.goal, self.size)
 
     def optimal_return(self, task: GridworldTask) -> Array:
         """Of the shortest path to the goal and staying there, where nothing is random or pays more.

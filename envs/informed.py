@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .core import Box, Environment, Space, TimeStep, require
 
@@ -21,34 +22,40 @@ Array = jax.Array
 class Informed:
     """An environment that tells its task with every observation.
 
+        env = Informed(envs.make("point"))  # tells the goal, as `PointNavigation.tell` does
         env = Informed(env, lambda task: jax.nn.one_hot(task.goal, env.size, dtype=jnp.uint8))
 
-    Observation: the environment's, flattened, then what `tell` makes of the task, flattened; dtype
-      and bounds are the environment's.
+    Observation: the environment's, flattened, then what `tell` makes of the task, flattened; the
+      dtype is the environment's, and so are the bounds of integers; real numbers have none.
     Everything else is the environment's.
 
     Raises:
-      ValueError: an environment that observes no array, or a `tell` of another dtype.
+      ValueError: an environment that observes no array, one that has no `tell` of its own where
+        none is given, or a `tell` of another dtype.
     """
 
     env: Environment
-    tell: Callable[[Any], Array]  # task -> an array of the observation's dtype
+    tell: Callable[[Any], Array] | None = None  # task -> an array of the observation's dtype
 
     def __post_init__(self) -> None:
         space = self.env.observation_space
         require("env", self.env, isinstance(space, Box), "one that observes an array")
+        tells = self.tell is not None or hasattr(self.env, "tell")
+        require("env", self.env, tells, "one that can tell its task")
         dtype = self._told.dtype
         require("tell", dtype, dtype == space.dtype, f"the observation's dtype, {space.dtype}")
 
     @property
     def _told(self) -> jax.ShapeDtypeStruct:
-        return jax.eval_shape(lambda key: self.tell(self.env.sample_task(key)), jax.random.key(0))
+        return jax.eval_shape(lambda key: self._tell(self.env.sample_task(key)), jax.random.key(0))
 
     @property
     def observation_space(self) -> Box:
         space = self.env.observation_space
         assert isinstance(space, Box)
         length = math.prod(space.shape) + math.prod(self._told.shape)
+        if np.issubdtype(space.dtype, np.floating):
+            return Box(-np.inf, np.inf, (length,), space.dtype)
         return dataclasses.replace(space, shape=(length,))
 
     @property
@@ -78,6 +85,10 @@ class Informed:
         """The environment's, where it has one."""
         return self.env.optimal_action(state, task)  # type: ignore[attr-defined]
 
+    def _tell(self, task: Any) -> Array:
+        tell = self.tell or self.env.tell  # type: ignore[attr-defined]
+        return tell(task)
+
     def _informed(self, timestep: TimeStep, task: Any) -> TimeStep:
-        seen = jnp.concatenate([timestep.observation.ravel(), self.tell(task).ravel()])
+        seen = jnp.concatenate([timestep.observation.ravel(), self._tell(task).ravel()])
         return dataclasses.replace(timestep, observation=seen)

@@ -26,6 +26,7 @@ from .dynamics import (
     sample_variation,
     slipped,
     steered,
+    told,
 )
 from .grids import is_wall, mark, moved, pack, unpack
 from .views import place_in_view, walls_in_view
@@ -186,6 +187,10 @@ class Maze:
             reward += task.rewards[position[0], position[1]]
         state = MazeState(position, steps, heading)
         return state, TimeStep(self.observe(state, task), reward, terminated, truncated)
+
+    def tell(self, task: MazeTask) -> Array:
+        """What `Informed` shows a policy; see `dynamics.told`."""
+        return told(self, task, task.exit, self.size)
 
     def optimal_return(self, task: MazeTask) -> Array:
         """That of the shortest path, where nothing is random and only the exit pays.

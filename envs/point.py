@@ -100,6 +100,10 @@ class PointNavigation:
         truncated = (steps >= task.horizon) & ~terminated
         return PointState(position, steps), TimeStep(position, reward, terminated, truncated)
 
+    def tell(self, task: PointTask) -> Array:
+        """The goal, float32 (2,): what `Informed` shows a policy."""
+        return task.goal
+
     def optimal_return(self, task: PointTask) -> Array:
         """Straight to the goal along both axes at once, as far as the clip allows.
 

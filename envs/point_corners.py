@@ -88,6 +88,10 @@ class PointCorners:
             position, reward, terminated=jnp.array(False), truncated=truncated
         )
 
+    def tell(self, task: PointTask) -> Array:
+        """The goal, float32 (2,): what `Informed` shows a policy."""
+        return task.goal
+
 
 def _distance(position: Array, goal: Array) -> Array:
     return jnp.sqrt(jnp.sum((position - goal) ** 2))

@@ -41,6 +41,7 @@ ALGORITHMS = {
     "reptile": "Reptile: toward where adaptation ends (Nichol et al. 2018)",
     "reptile-serial": "Reptile, the tasks of an update one after another (Nichol et al. 2018)",
     "multitask": "joint training without inner steps, fine-tuned at evaluation",
+    "oracle": "joint training of a policy that is given the task (Finn et al. 2017, section 5.3)",
     "multitask-uncertainty": "the same, tasks weighed by their uncertainty (Kendall et al. 2018)",
     "multitask-gradnorm": "the same, weights by norms and rates of training (Chen et al. 2018)",
 }
@@ -181,7 +182,7 @@ def learners(
         ),
         "reptile": lambda: of_reptile(serial=False),
         "reptile-serial": lambda: of_reptile(serial=True),
-        "multitask": lambda: joint_learner,
+        **dict.fromkeys(("multitask", "oracle"), lambda: joint_learner),
         **dict.fromkeys(_WEIGHTINGS, of_weights),
     }
     return Learners(

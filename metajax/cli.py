@@ -217,7 +217,7 @@ def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> 
 
     peak = roofline.matrix_rate(experiment.mapping.mesh)
     learners = {"": (experiment.learner, folder, f"{config.preset}, {config.algorithm}")}
-    if config.comparisons and config.algorithm != "multitask":
+    if config.comparisons and experiment.multitask is not experiment.learner:
         learners[runs.MULTITASK] = (
             experiment.multitask, folder / runs.MULTITASK, "for comparison: multi-task policy",
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from envs import SolvedEnvironment
+from envs import Informed, SolvedEnvironment
 from envs.tasksets import sampler_of_side
 
 from .catalogue import OPTIONS, learners, network_of
@@ -44,6 +44,8 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     """
     activation = ACTIVATIONS[config.activation]
     if isinstance(config, RegressionConfig):
+        if config.algorithm == "oracle":
+            raise ValueError(f"algorithm: oracle is for episodes, got {config.preset}")
         network = network_of(config, MLP((*config.hidden, 1), activation))
         return (
             regression(network, shots=config.shots),
@@ -52,6 +54,8 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
         )
     assert isinstance(config, PolicyConfig | QConfig)
     env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
+    if config.algorithm == "oracle":
+        env = Informed(env)
     units = (
         dict(initial_std=config.initial_std, action_scale=config.action_scale)
         if isinstance(config, PolicyConfig)

@@ -112,7 +112,7 @@ def _play(experiment: experiments.Experiment, params: Params, task: Any, key: ja
     episodes = batch.mask.shape[1]
     state, _ = jax.vmap(env.reset, in_axes=(None, None), axis_size=episodes)(key, task)
     if isinstance(env, PointCorners):
-        state = dataclasses.replace(state, position=batch.observation[0])
+        state = dataclasses.replace(state, position=batch.observation[0, :, :2])
 
     def step(state: Any, action: jax.Array) -> tuple[Any, jax.Array]:
         state, _ = jax.vmap(env.step, in_axes=(None, 0, 0, None))(key, state, action, task)

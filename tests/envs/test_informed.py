@@ -47,6 +47,54 @@ def test_an_informed_environment_is_the_same_but_for_what_it_tells():
     chex.assert_trees_all_equal([optimum, first, timesteps, best], expected)
 
 
+@pytest.mark.parametrize("id", ["maze", "gridworld", "point", "point-corners", "bandit"])
+def test_an_environment_tells_its_task_unless_another_way_is_given(id):
+    env = envs.make(id)
+    informed = envs.Informed(env)
+
+    @jax.jit
+    def told(key):
+        task = env.sample_task(key)
+        seen = informed.reset(key, task)[1].observation
+        return seen, env.tell(task), informed.observation_space.contains(seen)
+
+    seen, expected, fits = told(jax.random.key(0))
+    np.testing.assert_array_equal(seen[-expected.size :], expected.ravel())
+    assert expected.size > 0
+    assert fits
+
+
+def test_a_grid_tells_walls_goal_and_controls_as_bits():
+    env = envs.make("gridworld", shuffle_controls=True)
+    task = env.from_text(
+        """
+        S#...
+        .#.X.
+        ...#.
+        .....
+        .....
+        """
+    )
+    told = np.asarray(env.tell(dataclasses.replace(task, controls=jnp.array([0, 2, 1, 4, 3]))))
+    walls, goal, controls = np.split(told, [25, 50])
+    assert [*walls.nonzero()[0]] == [1, 6, 13]
+    assert [*goal.nonzero()[0]] == [8]
+    np.testing.assert_array_equal(controls.reshape(5, 5), np.eye(5)[[0, 2, 1, 4, 3]])
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (envs.make("tabular-mdp"), r"env: got .*, expected one that can tell its task"),
+        (envs.make("maze", slip=0.1), "slip: got 0.1, expected 0 where a policy is told the task"),
+        (envs.make("gridworld", rewards=1.0), "rewards: got 1.0, expected 0 where"),
+    ],
+)
+def test_a_task_that_cannot_be_told_is_refused(env, message):
+    with pytest.raises(ValueError, match=message):
+        envs.Informed(env)
+
+
 def test_what_is_told_in_another_dtype_is_refused():
     with pytest.raises(ValueError, match=r"tell: got .*int32.*, expected the observation's dtype"):
         envs.Informed(GRID, lambda task: task.goal)

@@ -28,10 +28,11 @@ def test_preset_survives_json_and_builds(name):
     assert presets.describe(name)
 
 
-# Of sampling alone, or of tasks whose optimum is known.
+# Of episodes alone, or of tasks whose optimum is known.
 _EPISODES_ONLY = {name for name in ALGORITHMS if name.startswith("multitask-")} | {
     "emaml",
     "maml-trpo",
+    "oracle",
     "promp",
 }
 
@@ -115,6 +116,8 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
             dict(algorithm="multitask-gradnorm", groups=1),
             "groups: expected at least 2, got 1",
         ),
+        ("sinusoid-5", dict(algorithm="oracle"), "oracle is for episodes, got sinusoid-5"),
+        ("tabular-mdp", dict(algorithm="oracle"), "expected one that can tell its task"),
         ("maze", dict(dice_lambda=1.5), "dice_lambda: expected 0 to 1, got 1.5"),
         ("maze", dict(devices=99), "devices: expected 1 to 2, got 99"),
     ],
