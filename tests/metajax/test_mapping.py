@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +63,28 @@ def test_floats_are_averaged_and_counts_added_over_all_tasks():
         out = mean_over_tasks(one, mapping_of(**layout))(jnp.float32(2.0), jnp.arange(8.0))
         assert float(out["mean"]) == 7.0
         assert int(out["count"]) == 8
+
+
+def test_devices_meet_once_in_an_update():
+    learner = mj.maml(
+        problems.quadratic(), mj.sgd(0.1), optax.sgd(1.0), TASKS, mapping=mapping_of(2)
+    )
+    state = jax.eval_shape(learner.init, jax.random.key(0))
+    program = jax.jit(learner.update).lower(state).compile().as_text()
+    meetings = re.findall(r" (all-[a-z]+|reduce-scatter|collective-[a-z]+)(?:-start)?\(", program)
+    assert meetings == ["all-reduce"]
+
+
+def test_counts_are_exact_however_large_and_floats_keep_their_type():
+    counts = jnp.array([[2**30 + 1, -5], [2**30 - 3, 2**24 + 1], [-7, -(2**31)], [11, 2**31 - 1]])
+
+    def one(_, count):
+        return count, count.astype(jnp.uint32), count[0].astype(jnp.bfloat16)
+
+    signed, unsigned, half = jax.jit(mean_over_tasks(one, mapping_of(2)))(None, counts)
+    np.testing.assert_array_equal(signed, np.sum(counts, axis=0, dtype=np.int32))
+    np.testing.assert_array_equal(unsigned, np.sum(counts, axis=0, dtype=np.int32).view(np.uint32))
+    assert half.dtype == jnp.bfloat16
 
 
 def test_mapped_tasks_keep_their_order():
