@@ -8,6 +8,7 @@ import typing
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from envs import BernoulliBandit, Gridworld, Maze, PointCorners, PointNavigation, TabularMDP
 
@@ -15,6 +16,7 @@ from .catalogue import ALGORITHMS
 
 __all__ = [
     "ACTIVATIONS",
+    "PRECISIONS",
     "BanditConfig",
     "EpisodesConfig",
     "GridworldConfig",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
+PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}  # None: what the parameters have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,9 @@ class TrainConfig:
     """Widths of the network's hidden layers."""
     activation: str = "tanh"
     """tanh or relu."""
+    precision: str = "float32"
+    """float32 or bfloat16: operands of the network's products. All else is float32: parameters,
+    sums, gradients and losses."""
     algorithm: str = "maml"
     """The meta-learner; `metajax list` has them all."""
     seed: int = 0
@@ -258,9 +264,9 @@ def check(config: TrainConfig) -> None:
     if config.algorithm not in ALGORITHMS:
         near = nearest(config.algorithm, ALGORITHMS)
         raise ValueError(f"algorithm: unknown {config.algorithm!r}; nearest: {near}")
-    if config.activation not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise ValueError(f"activation: expected one of {known}, got {config.activation!r}")
+    for name, known in (("activation", ACTIVATIONS), ("precision", PRECISIONS)):
+        if (value := getattr(config, name)) not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
     at_least_one = ["updates", "tasks", "log_every", "checkpoint_every", "evaluation_tasks"]
     at_least_one += [name for name in ("shots", "grid") if hasattr(config, name)]
     for name in at_least_one:

@@ -14,7 +14,15 @@ from envs import Informed, SolvedEnvironment
 from envs.tasksets import sampler_of_side
 
 from .catalogue import OPTIONS, learners, network_of
-from .configs import ACTIVATIONS, PolicyConfig, QConfig, RegressionConfig, TrainConfig, check
+from .configs import (
+    ACTIVATIONS,
+    PRECISIONS,
+    PolicyConfig,
+    QConfig,
+    RegressionConfig,
+    TrainConfig,
+    check,
+)
 from .mapping import Mapping, task_mesh
 from .networks import MLP, mlp_policy
 from .presets import preset
@@ -42,11 +50,11 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     An update of joint training uses as many samples as one of the meta-learner: what K inner steps
     and the judging batch use, in one batch.
     """
-    activation = ACTIVATIONS[config.activation]
+    activation, dtype = ACTIVATIONS[config.activation], PRECISIONS[config.precision]
     if isinstance(config, RegressionConfig):
         if config.algorithm == "oracle":
             raise ValueError(f"algorithm: oracle is for episodes, got {config.preset}")
-        network = network_of(config, MLP((*config.hidden, 1), activation))
+        network = network_of(config, MLP((*config.hidden, 1), activation, dtype=dtype))
         return (
             regression(network, shots=config.shots),
             regression(network, shots=config.shots, query=2 * config.shots),
@@ -61,7 +69,9 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
         if isinstance(config, PolicyConfig)
         else {}
     )
-    policy = mlp_policy(env.action_space, config.hidden, activation, config.skip, **units)
+    policy = mlp_policy(
+        env.action_space, config.hidden, activation, config.skip, **units, dtype=dtype
+    )
     network = network_of(config, policy)
 
     training = judging = env.sample_task

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -30,50 +31,69 @@ class Network(Protocol):
     def apply(self, params: Any, /, *inputs: Any) -> Any: ...
 
 
-@jax.custom_vjp
-def _product(inputs: Array, kernel: Array) -> Array:
-    """`inputs @ kernel`, (S, in) by (in, out), whose weight gradient is fast on CPU.
+def _matmul(a: Array, b: Array, dtype: Any) -> Array:
+    """`a @ b` of operands rounded to `dtype`, if it is given; summed in their own type."""
+    if dtype is None:
+        return a @ b
+    return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=a.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(inputs: Array, kernel: Array, dtype: Any) -> Array:
+    """`inputs @ kernel`, (S, in) by (in, out), and a gradient whose products round as it does.
+
+    To differentiate the rounding would round the sums of the weight gradient too, and leave one
+    operand of each product unrounded.
 
     XLA on CPU takes (S, in)ᵀ (S, out) as it stands up to ten times slower than the same with one
     operand transposed in memory. It would undo a plain transposition, but not one behind a barrier.
     """
-    return inputs @ kernel
+    return _matmul(inputs, kernel, dtype)
 
 
-def _product_forward(inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return inputs @ kernel, (inputs, kernel)
+def _product_forward(inputs: Array, kernel: Array, dtype: Any) -> tuple[Array, Any]:
+    return _matmul(inputs, kernel, dtype), (inputs, kernel)
 
 
-def _product_backward(kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+def _product_backward(dtype: Any, kept: tuple[Array, Array], cotangent: Array) -> Any:
     inputs, kernel = kept
-    barrier = jax.lax.optimization_barrier
+    on_cpu = jax.default_backend() == "cpu"
+    barrier = jax.lax.optimization_barrier if on_cpu else lambda transposed: transposed
     if kernel.shape[0] <= kernel.shape[1]:
-        gradient = barrier(inputs.T) @ cotangent
+        gradient = _matmul(barrier(inputs.T), cotangent, dtype)
     else:
-        gradient = barrier(barrier(cotangent.T) @ inputs).T
-    return cotangent @ kernel.T, gradient
+        gradient = barrier(_matmul(barrier(cotangent.T), inputs, dtype)).T
+    return _matmul(cotangent, kernel.T, dtype), gradient
 
 
 _product.defvjp(_product_forward, _product_backward)
 
 
 class Dense(nn.Module):
-    """`flax.linen.Dense`, but for how a CPU takes the weight gradient of many inputs."""
+    """`flax.linen.Dense`, but for how a CPU takes the weight gradient of many inputs.
+
+    `dtype`, where it is given, is that of the operands of its products, forward and backward; the
+    parameters, the sums, the outputs and the gradients keep the type of the parameters.
+    """
 
     features: int
     kernel_init: Callable[..., Array]
+    use_bias: bool = True
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         width = inputs.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (width, self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
         # Of one input the gradient is no product of matrices, and `vmap` would not make it one.
-        if inputs.ndim > 1 and jax.default_backend() == "cpu":
-            flat = _product(inputs.reshape(-1, width), kernel)
+        if inputs.ndim > 1 and (self.dtype is not None or jax.default_backend() == "cpu"):
+            flat: Any = _product(inputs.reshape(-1, width), kernel, self.dtype)
             outputs = flat.reshape(*inputs.shape[:-1], self.features)
         else:
-            outputs = inputs @ kernel
+            outputs = _matmul(inputs, kernel, self.dtype)
+        if not self.use_bias:
+            return outputs
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return outputs + jnp.broadcast_to(bias, outputs.shape)
 
 
@@ -84,14 +104,15 @@ class MLP(nn.Module):
     activation: Callable[[Array], Array] = nn.relu
     kernel_init: Callable[..., Array] = nn.initializers.lecun_normal()
     last_kernel_init: Callable[..., Array] | None = None
+    dtype: Any = None  # of the products' operands
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         hidden = inputs
         *widths, last = self.features
         for width in widths:
-            hidden = self.activation(Dense(width, self.kernel_init)(hidden))
-        return Dense(last, self.last_kernel_init or self.kernel_init)(hidden)
+            hidden = self.activation(Dense(width, self.kernel_init, dtype=self.dtype)(hidden))
+        return Dense(last, self.last_kernel_init or self.kernel_init, dtype=self.dtype)(hidden)
 
 
 # Nearly uniform first policies explore; the gain, 0.01, is that of PPO's reference implementations.
@@ -105,10 +126,10 @@ def _policy_output(observation: Array, outputs: int, policy: Any) -> Array:
     the square of `skip`, and for a one-hot observation it is a table with a row of its own.
     """
     inputs = observation.astype(jnp.result_type(float))
-    mlp = MLP((*policy.hidden, outputs), policy.activation, last_kernel_init=_nearly_zero)
-    out = mlp(inputs)
+    widths, dtype = (*policy.hidden, outputs), policy.dtype
+    out = MLP(widths, policy.activation, last_kernel_init=_nearly_zero, dtype=dtype)(inputs)
     if policy.skip:
-        table = nn.Dense(outputs, use_bias=False, kernel_init=nn.initializers.zeros)
+        table = Dense(outputs, nn.initializers.zeros, use_bias=False, dtype=dtype)
         out += policy.skip * table(inputs)
     return out
 
@@ -120,6 +141,7 @@ class CategoricalPolicy(nn.Module):
     hidden: Sequence[int] = (64, 64)
     activation: Callable[[Array], Array] = nn.tanh
     skip: float = 0.0
+    dtype: Any = None  # of the products' operands
 
     @nn.compact
     def __call__(self, observation: Array, carry: Any = ()) -> tuple[Array, Array, Any]:
@@ -140,6 +162,7 @@ class GaussianPolicy(nn.Module):
     skip: float = 0.0
     initial_std: float = 1.0
     action_scale: float = 1.0
+    dtype: Any = None  # of the products' operands
 
     @nn.compact
     def __call__(
@@ -191,14 +214,17 @@ def mlp_policy(
     skip: float = 0.0,
     initial_std: float = 1.0,
     action_scale: float = 1.0,
+    dtype: Any = None,
 ) -> CategoricalPolicy | GaussianPolicy:
     """The multilayer policy that fits an action space: categorical or Gaussian.
 
     `skip` scales a linear path from the observation to the logits or means, 0 leaves it out.
     `action_scale` is the Gaussian's unit of the action, and `initial_std` its standard deviation
-    before training in that unit.
+    before training in that unit. `dtype`, bfloat16 say, is that of the operands of the network's
+    products; all else has the type of the parameters.
     """
+    widths = tuple(hidden)
     if hasattr(action_space, "n"):
-        return CategoricalPolicy(action_space.n, tuple(hidden), activation, skip)
+        return CategoricalPolicy(action_space.n, widths, activation, skip, dtype)
     (actions,) = action_space.shape
-    return GaussianPolicy(actions, tuple(hidden), activation, skip, initial_std, action_scale)
+    return GaussianPolicy(actions, widths, activation, skip, initial_std, action_scale, dtype)

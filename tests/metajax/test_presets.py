@@ -82,6 +82,7 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
     [
         ("maze", dict(algorithm="mamml"), "algorithm: unknown 'mamml'; nearest: .*maml"),
         ("maze", dict(activation="gelu"), "activation: expected one of tanh, relu, got 'gelu'"),
+        ("maze", dict(precision="half"), "precision: expected one of float32, bfloat16, got"),
         ("maze", dict(updates=0), "updates: expected at least 1, got 0"),
         ("maze", dict(tasks=-4), "tasks: expected at least 1, got -4"),
         ("maze", dict(inner_steps=-1), "inner_steps: expected at least 0, got -1"),
