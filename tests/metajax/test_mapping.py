@@ -60,7 +60,8 @@ def test_floats_are_averaged_and_counts_added_over_all_tasks():
         return {"mean": shared * task, "count": jnp.int32(1)}
 
     for layout in LAYOUTS.values():
-        out = mean_over_tasks(one, mapping_of(**layout))(jnp.float32(2.0), jnp.arange(8.0))
+        mean = jax.jit(mean_over_tasks(one, mapping_of(**layout)))
+        out = mean(jnp.float32(2.0), jnp.arange(8.0))
         assert float(out["mean"]) == 7.0
         assert int(out["count"]) == 8
 
