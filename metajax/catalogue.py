@@ -87,6 +87,11 @@ def network_of(config: TrainConfig, network: Network) -> Network:
 
 def _adapting(config: TrainConfig, problem: Problem, inner: Inner) -> tuple[Problem, Inner]:
     """What the algorithm adapts, and how, with the hyper-parameters that are learned."""
+    sampling = [of.name for of in problem.hyper if of.log_prob and of.name in config.learn]
+    if sampling and config.algorithm != "emaml":
+        raise ValueError(
+            f"learn: {sampling[0]} acts in sampling, which emaml credits, not {config.algorithm}"
+        )
     head = f"Dense_{len(config.hidden)}"
     choices: dict[str, Callable[[], tuple[Problem, Inner]]] = {
         "maml++": lambda: learned_rates(problem, inner, per_step=True),

@@ -73,7 +73,7 @@ class TrainConfig:
     """Updates with the first-order gradient before the second order begins (MAML++)."""
     learn: tuple[str, ...] = ()
     """Hyper-parameters of the inner steps that the meta-gradient improves too: learning_rate (a
-    factor), and of episodes discount, gae_lambda and entropy."""
+    factor), of episodes discount, gae_lambda and entropy, and by emaml Q-learning's epsilon."""
     context: int = 4
     """Size of the context vector of CAVIA."""
     proximal: float = 1.0

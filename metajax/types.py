@@ -36,6 +36,9 @@ class Hyperparameter(NamedTuple):
     name: str
     value: float
     high: float = math.inf  # it is meta-learned between 0 and this, neither included
+    # Of one that acts in sampling, so that `collect` takes it by name, not `inner_loss`: batch,
+    # value () -> () mean log-probability of the actions that it had a part in.
+    log_prob: Callable[[Any, Array], Array] | None = None
 
 
 class Problem(NamedTuple):
@@ -55,7 +58,7 @@ class Problem(NamedTuple):
         0
     )  # environment steps or examples
     log_prob: Callable[[Params, Batch], Array] | None = None  # -> () mean over the steps sampled
-    # What `inner_loss` also takes by name, each an array () in the place of the value given here.
+    # What `inner_loss` (or `collect`) also takes by name: arrays () in the place of these values.
     hyper: tuple[Hyperparameter, ...] = ()
     # Of a batch that other parameters collected: both losses at once, the probability ratio clipped
     # where a number is given, and the mean KL divergence of their policy from that of `params`.

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..inner import Inner, Record, replay_path, run, starts
-from ..mapping import Mapping, tiled
+from ..inner import Inner, Record, descend, replay_path, starts
+from ..mapping import Mapping, map_tasks, mean_over_tasks, tiled
 from ..types import MetaLearner, Params, Problem
-from .core import from_task_gradient, trace_metrics
+from .core import check_optimizer, from_records
 
 __all__ = ["emaml", "exploring_loss"]
 
@@ -19,22 +19,25 @@ Array = jax.Array
 
 
 def exploring_loss(
-    problem: Problem, inner: Inner, params: Params, record: Record, exploration: float
+    problem: Problem, inner: Inner, params: Params, record: Record, credit: Array
 ) -> tuple[Array, Any]:
-    """The outer loss and −w R Σ_k log π(batch k | θ_k), R the score after adaptation.
+    """The outer loss and −`credit` Σ_k log π(batch k | θ_k), over the batches that adapted.
 
     log π is a mean over the steps taken, as the losses are. For one episode a batch and the
-    surrogate "log_prob" inside, w = 1 makes the gradient an unbiased one of E[R], sampling
-    included, up to a factor of the episodes' length; B episodes take w = B.
+    surrogate "log_prob" inside, the score after adaptation as credit () makes the gradient an
+    unbiased one of its expectation, sampling included, up to a factor of the episodes' length; B
+    episodes take B times as much.
     """
     log_prob = problem.log_prob
     assert log_prob is not None
     path, _ = replay_path(problem, inner, params, record)
-    steps = (starts(params, path), record.batches)
-    log_probs = jax.lax.map(lambda step: log_prob(*step), steps)
+    if problem.on_policy:
+        steps = (starts(params, path), record.batches)
+        sampled = jnp.sum(jax.lax.map(lambda step: log_prob(*step), steps))
+    else:
+        sampled = log_prob(params, record.batches)
     loss, aux = problem.outer_loss(jax.tree.map(lambda leaf: leaf[-1], path), record.judged)
-    reached = jax.lax.stop_gradient(problem.score(record.judged))
-    return loss - exploration * reached * jnp.sum(log_probs), aux
+    return loss - credit * sampled, {"outer_loss": loss, **aux}
 
 
 def emaml(
@@ -46,36 +49,48 @@ def emaml(
     exploration: float = 1.0,
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
-    """MAML whose batches before adaptation are also judged by the return after it.
+    """MAML whose batches before adaptation are also judged by the score after it.
+
+    What a task's sampling is credited with is w (R − b), R its score after adaptation and b the
+    mean of the other tasks' of the update, which changes no expectation; a single task has b = 0.
 
     Args:
-        problem: an on-policy one that knows how likely its batches were, such as policy gradient.
+        problem: one that knows how likely its batches were, such as policy gradient, or Q-learning
+            with an ε that is learned (`meta_learned`).
         inner: the inner optimiser, of at least one step.
         outer: the outer optimiser.
         tasks: N, tasks of one update.
         exploration: w, weight of that term, see `exploring_loss`.
-        mapping: how tasks are laid on hardware.
+        mapping: how tasks are laid on hardware; the batches of all tasks are alive at once.
 
     Raises:
         ValueError: a size that cannot be, or a problem that draws nothing from its parameters.
     """
-    if problem.log_prob is None or not problem.on_policy:
+    if problem.log_prob is None:
         raise ValueError("problem: E-MAML needs one that samples, expected a `log_prob`, got None")
     if inner.steps < 1:
         raise ValueError(f"inner steps: E-MAML needs at least 1, got {inner.steps}")
+    check_optimizer(outer)
 
-    def meta_gradient(params: Params, record: Record) -> tuple[Any, Params]:
+    def gradient(params: Params, record: Record, credit: Array) -> tuple[Any, Params]:
         def objective(params: Params) -> tuple[Array, Any]:
-            return exploring_loss(problem, inner, params, record, exploration)
+            return exploring_loss(problem, inner, params, record, credit)
 
-        return jax.value_and_grad(objective, has_aux=True)(params)
+        (_, metrics), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        return grads, metrics
 
-    def task_gradient(
-        params: Params, task: Any, key: Array, step: Array
-    ) -> tuple[Params, dict[str, Array]]:
-        del step
-        _, record, trace = run(problem, inner, params, task, key, mapping.tile)
-        (loss, aux), grads = tiled(meta_gradient, mapping.tile)(params, record)
-        return grads, {**trace_metrics(trace), "outer_loss": loss, **aux}
+    gradient_of_task = tiled(gradient, mapping.tile)
+    mean_gradient = mean_over_tasks(lambda params, each: gradient_of_task(params, *each), mapping)
+    score = map_tasks(lambda _, record: problem.score(record.judged), mapping)
 
-    return from_task_gradient(problem, inner, outer, tasks, mapping, task_gradient)
+    def improve(
+        params: Params, opt_state: Any, records: Record
+    ) -> tuple[Params, Any, dict[str, Array]]:
+        reached = score(None, records)
+        if tasks > 1:
+            reached = (reached - jnp.mean(reached)) * (tasks / (tasks - 1))
+        grads, metrics = mean_gradient(params, (records, exploration * reached))
+        metrics["gradient_norm"] = optax.tree.norm(grads)
+        return *descend(outer, grads, opt_state, params), metrics
+
+    return from_records(problem, inner, tasks, mapping, outer.init, improve)

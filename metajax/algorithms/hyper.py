@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -43,11 +43,13 @@ def meta_learned(
     (Meta-gradient reinforcement learning, Xu et al. 2018, through all inner steps.)
 
     Any algorithm that differentiates the inner steps learns them, such as `maml`; with its
-    first-order gradient it learns the rate alone. The metrics say where they are, as
-    "learned_" and the name.
+    first-order gradient it learns the rate alone. What acts in sampling, as exploration's ε does,
+    has no derivative there: `emaml` alone learns it, by its credit to the sampling, in which the
+    log-probability of the actions stands that the hyper-parameter had a part in. The metrics say
+    where they are, as "learned_" and the name.
 
     Args:
-        problem: what is learned over; `problem.hyper` lists what of its inner loss can be learned.
+        problem: what is learned over; `problem.hyper` lists what can be learned of it.
         inner: what adapts.
         names: of these, and "learning_rate", a factor of the rates of `inner`, 1 at first.
         speed: how fast they are learned: what multiplies the numbers. Under Adam of rate β a
@@ -66,8 +68,11 @@ def meta_learned(
             span = f"above 0 and below {known[name].high}".removesuffix(" and below inf")
             raise ValueError(f"{name}: expected {span} to be learned, got {known[name].value}")
 
-    def values(hyper: dict[str, Array]) -> dict[str, Array]:
-        return {name: _value(known[name], hyper[name], speed) for name in names}
+    sampling = {name: of_actions for name in names if (of_actions := known[name].log_prob)}
+    in_loss = [name for name in names if name != _RATE.name and name not in sampling]
+
+    def values(hyper: dict[str, Array], chosen: Iterable[str] = names) -> dict[str, Array]:
+        return {name: _value(known[name], hyper[name], speed) for name in chosen}
 
     def scale(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         del params
@@ -83,15 +88,27 @@ def meta_learned(
         optax.chain(inner.optimizer, scaled),
     )
 
+    def collect(meta: Params, task: Any, key: Array, **learned: Array) -> Batch:
+        return learning.collect(meta, task, key, **values(meta["hyper"], sampling), **learned)
+
+    def log_prob(meta: Params, batch: Batch) -> Array:
+        own = learning.log_prob(meta, batch) if learning.log_prob else jnp.zeros(())
+        now = values(meta["hyper"], sampling)
+        return sum((of_actions(batch, now[name]) for name, of_actions in sampling.items()), own)
+
     def inner_loss(meta: Params, batch: Batch, **learned: Array) -> tuple[Array, Any]:
-        of_loss = {
-            name: value for name, value in values(meta["hyper"]).items() if name != _RATE.name
-        }
-        return learning.inner_loss(meta, batch, **of_loss, **learned)
+        return learning.inner_loss(meta, batch, **values(meta["hyper"], in_loss), **learned)
 
     def outer_loss(meta: Params, batch: Batch) -> tuple[Array, Any]:
         loss, aux = learning.outer_loss(meta, batch)
         return loss, aux | {f"learned_{name}": v for name, v in values(meta["hyper"]).items()}
 
     rest = tuple(of for of in problem.hyper if of.name not in names)
-    return learning._replace(inner_loss=inner_loss, outer_loss=outer_loss, hyper=rest), adapting
+    whole = learning._replace(
+        collect=collect,
+        inner_loss=inner_loss,
+        outer_loss=outer_loss,
+        log_prob=log_prob if sampling else learning.log_prob,
+        hyper=rest,
+    )
+    return whole, adapting

@@ -36,6 +36,7 @@ class Transitions:
     terminated: Array  # (B,) bool, whether the task itself ended the episode
     next_observation: Array  # (T, B, ...) after those m steps
     credit: Array  # (T, B) float32, advantage over the action's chance; 0 in greedy episodes
+    greedy: Array  # (T, B) float32, the chance of the action were ε 0
 
 
 def q_learning(
@@ -122,8 +123,10 @@ def q_learning(
     def init(key: Array) -> Params:
         return network.init(key, jnp.zeros(space.shape, space.dtype), ())
 
-    def collect(params: Params, task: Any, key: Array, chance: float = epsilon) -> Transitions:
-        chances = jnp.where(exploring, jnp.float32(chance), 0.0)
+    def collect(
+        params: Params, task: Any, key: Array, epsilon: float | Array = epsilon
+    ) -> Transitions:
+        chances = jnp.where(exploring, jnp.asarray(epsilon, jnp.float32), 0.0)
         behaviour = epsilon_greedy(chances)
         played = rollout(
             env, network.apply, behaviour, params, task, key, episodes=episodes, horizon=steps
@@ -137,9 +140,9 @@ def q_learning(
         returns = discounted_returns(played.reward, played.mask, discount)
         baseline = mean_return(played.observation, returns, played.mask)
         advantage = normalise(returns - baseline, played.mask)
-        values = action_values(params, played.observation)
-        log_prob = epsilon_greedy(chances[None]).log_prob(values, played.action)
-        credit = jnp.where(exploring[None], advantage * jnp.exp(-log_prob), 0.0)
+        of_greedy = epsilon_greedy(jnp.zeros_like(chances)[None])
+        greedy = jnp.exp(of_greedy.log_prob(played.parameters, played.action))
+        credit = jnp.where(exploring[None], advantage / chance(greedy, chances[None]), 0.0)
         return Transitions(
             played.observation,
             played.action,
@@ -150,7 +153,17 @@ def q_learning(
             terminated,
             after,
             credit,
+            greedy,
         )
+
+    def chance(greedy: Array, epsilon: Array) -> Array:
+        """Of an action, by what it is without exploration."""
+        return (1 - epsilon) * greedy + epsilon / env.action_space.n
+
+    def exploring_log_prob(batch: Transitions, epsilon: Array) -> Array:
+        """That depends on the parameters by steps, which have no derivative: on ε alone."""
+        each = jnp.log(chance(batch.greedy, epsilon))
+        return masked_mean(each, batch.mask * exploring[None].astype(each.dtype))
 
     def action_values(params: Params, observation: Array) -> Array:
         flat = observation.reshape(-1, *space.shape)
@@ -188,7 +201,10 @@ def q_learning(
         inner_loss=td_loss,
         outer_loss=td_loss if outer == "td" else policy_loss,
         score=lambda batch: jnp.sum(batch.reward[:, -greedy_episodes:]) / greedy_episodes,
-        query=None if judging_epsilon is None else partial(collect, chance=judging_epsilon),
+        query=None if judging_epsilon is None else partial(collect, epsilon=judging_epsilon),
         samples=lambda batch: jnp.sum(batch.mask).astype(jnp.int32),
-        hyper=(Hyperparameter("discount", discount, high=1.0),),
+        hyper=(
+            Hyperparameter("discount", discount, high=1.0),
+            Hyperparameter("epsilon", epsilon, high=1.0, log_prob=exploring_log_prob),
+        ),
     )

@@ -185,7 +185,8 @@ def expected_e_maml_gradient(theta, problem, steps, episodes):
             return jnp.sum(jax.vmap(extend)(singles, chances), axis=0)
         judged = problem.collect(params, (), None)
         record = Record({"weight": jnp.stack(weights)}, jnp.stack(gradients), judged)
-        gradient = jax.grad(lambda p: exploring_loss(problem, inner, p, record, 1.0)[0])
+        reached = problem.score(judged)
+        gradient = jax.grad(lambda p: exploring_loss(problem, inner, p, record, reached)[0])
         return probability * gradient(theta)
 
     return -of(theta, jnp.float64(1.0), [], [])

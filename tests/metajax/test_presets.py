@@ -102,6 +102,11 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
             "learn: unknown 'entropy'; nearest: learning_rate",
         ),
         ("maze", dict(algorithm="reptile", learn=("discount",)), "learn: is for maml"),
+        (
+            "gridworld-q",
+            dict(epsilon=0.5, learn=("epsilon",)),
+            "learn: epsilon acts in sampling, which emaml credits, not maml",
+        ),
         ("sinusoid-5", dict(algorithm="imaml", step_weights=(1.0,)), "step_weights: is for maml"),
         ("maze", dict(algorithm="cavia", context=0), "context: expected a size of at least 1"),
         ("maze", dict(algorithm="imaml", proximal=0.0), "proximal strength: expected above 0"),
