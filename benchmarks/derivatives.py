@@ -1,0 +1,166 @@
+"""What does the derivative through K inner steps take, in time and in memory?
+
+    python benchmarks/derivatives.py                          # point: 1 and 16 steps
+    python benchmarks/derivatives.py gridworld --steps 1 8 32
+
+The meta-gradient over recorded batches, in three ways that must agree: ours, which differentiates
+each recorded step forward over reverse; plain `jax.grad` through the steps, which keeps what every
+one of them computed; and the same with `jax.checkpoint` around a step, which computes it again.
+Memory is the compiler's own account. All are timed in turn, one task at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import records
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from metajax import experiments, inner, roofline
+from metajax.mapping import tiled
+from metajax.presets import PRESETS
+from metajax.types import Params, Problem
+
+MOST_DIFFERENCE = 1e-5  # of the meta-gradients, relative to their norm
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Times the derivative through inner steps, and what it keeps."""
+
+    preset: tyro.conf.Positional[str] = "point"
+    """What is learned, with episodes."""
+    steps: tuple[int, ...] = (1, 16)
+    """Inner steps."""
+    tasks: int = 4
+    """Tasks, one after another."""
+    rate: float = 0.01
+    """Of an inner step; small, for many steps."""
+    rounds: int = 7
+    """How often each is timed."""
+    json: Path | None = None
+    """Writes the figures there as well."""
+
+
+def ours(problem: Problem, optimiser: inner.Inner, params: Params, record: inner.Record) -> Params:
+    """What an update does: adaptation, and its derivative from the record."""
+
+    def objective(params: Params) -> Any:
+        adapted = inner.replay(problem, optimiser, params, record)
+        return problem.outer_loss(adapted, record.judged)[0]
+
+    return jax.grad(objective)(params)
+
+
+def plain(remat: bool) -> Callable[..., Params]:
+    """Reverse over reverse, as one writes it without the engine."""
+
+    def of(
+        problem: Problem, optimiser: inner.Inner, params: Params, record: inner.Record
+    ) -> Params:
+        def step(carry: Any, batch: Any) -> tuple[Any, None]:
+            params, opt_state = carry
+            grads = jax.grad(lambda params: problem.inner_loss(params, batch)[0])(params)
+            return inner.descend(optimiser.optimizer, grads, opt_state, params), None
+
+        body = jax.checkpoint(step) if remat else step
+
+        def objective(params: Params) -> Any:
+            begin = (params, optimiser.optimizer.init(params))
+            (adapted, _), _ = jax.lax.scan(body, begin, record.batches)
+            return problem.outer_loss(adapted, record.judged)[0]
+
+        return jax.grad(objective)(params)
+
+    return of
+
+
+WAYS = {"ours": ours, "tape": plain(remat=False), "checkpoint": plain(remat=True)}
+
+
+def programs(problem: Problem, steps: int, options: Options) -> tuple[Any, dict[str, Any]]:
+    """The arguments of every way, and its compiled program."""
+    optimiser = inner.sgd(options.rate, steps)
+
+    def collect(params: Params, key: Any) -> inner.Record:
+        key_task, key_steps = jax.random.split(key)
+        task = problem.sample_task(key_task)
+        _, record, _ = inner.run(problem, optimiser, params, task, key_steps)
+        return dataclasses.replace(record, gradients=None)  # taken anew, as every way must
+
+    params = problem.init(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), options.tasks)
+    args = (params, jax.jit(jax.vmap(collect, (None, 0)))(params, keys))
+    ways = {}
+    for name, way in WAYS.items():
+        of_one = tiled(functools.partial(way, problem, optimiser), 1)
+        ways[name] = jax.jit(jax.vmap(of_one, (None, 0))).lower(*args).compile()
+    return args, ways
+
+
+def measure(problem: Problem, options: Options) -> list[dict[str, Any]]:
+    """A row for each way and number of steps."""
+    compiled, args, results = {}, {}, {}
+    for steps in options.steps:
+        args[steps], ways = programs(problem, steps, options)
+        compiled |= {(steps, name): program for name, program in ways.items()}
+    times: dict[Any, list[float]] = {key: [] for key in compiled}
+    for _ in range(options.rounds + 1):
+        for key, program in compiled.items():
+            began = time.perf_counter()
+            results[key] = jax.block_until_ready(program(*args[key[0]]))
+            times[key].append(time.perf_counter() - began)
+    return [
+        {
+            "steps": steps,
+            "way": name,
+            "seconds": statistics.median(times[steps, name][1:]),
+            "worst": max(times[steps, name][1:]),
+            "bytes": roofline.peak_bytes(program),
+            "difference": difference(results[steps, name], results[steps, "ours"]),
+        }
+        for (steps, name), program in compiled.items()
+    ]
+
+
+def difference(one: Params, other: Params) -> float:
+    flat = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(g)]) for g in (one, other)]
+    return float(np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1]))
+
+
+def main() -> int:
+    """Prints the table, and the ratios to the fewest steps and to the tape."""
+    options = tyro.cli(Options)
+    config = dataclasses.replace(PRESETS[options.preset], devices=1)
+    rows = measure(experiments.build(config).problem, options)
+    of = {(row["steps"], row["way"]): row for row in rows}
+    fewest = min(options.steps)
+    table = Table("steps", "way", "ms", "worst", "MiB", "time, tape 1", f"MiB, {fewest} steps 1")
+    for (steps, way), row in of.items():
+        cells = [f"{1e3 * row[key]:.1f}" for key in ("seconds", "worst")]
+        slower = row["seconds"] / of[steps, "tape"]["seconds"]
+        larger = row["bytes"] / of[fewest, way]["bytes"]
+        table.add_row(
+            str(steps), way, *cells, f"{row['bytes'] / 2**20:.2f}", f"{slower:.2f}", f"{larger:.2f}"
+        )
+    Console().print(table)
+    worst = max(row["difference"] for row in rows)
+    print(f"the meta-gradients differ by {worst:.1e} of their norm at most")
+    if options.json:
+        records.write(options.json, {"preset": options.preset, "rows": rows}, "jaxlib")
+    return int(worst > MOST_DIFFERENCE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

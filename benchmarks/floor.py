@@ -1,0 +1,203 @@
+"""How far is an update from the matrix products that it needs, and from those alone?
+
+    python benchmarks/floor.py                    # point, with MAML
+    python benchmarks/floor.py maze gridworld --json figures.json
+
+The products of the update are counted in its jaxpr, shape by shape. A second program does as many
+of each shape on every device, and nothing else: that is the floor. Both run in turn, so that a busy
+moment is in either, and so does a product of large matrices, whose rate `metajax plan` goes by.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import records
+import tyro
+
+from metajax import experiments, roofline, training
+from metajax.presets import PRESETS
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Times updates, and their matrix products alone."""
+
+    presets: tyro.conf.Positional[tuple[str, ...]] = ("point",)
+    """Presets."""
+    algorithm: str = "maml"
+    """The algorithm."""
+    rounds: int = 9
+    """How often each is timed."""
+    json: Path | None = None
+    """Writes the figures there as well."""
+
+
+class Product(NamedTuple):
+    """A kind of matrix product."""
+
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    dtypes: tuple[Any, Any]
+    dimensions: Any  # contracted and batched, as `lax.dot_general` has them
+    result: Any  # dtype
+
+    @property
+    def flops(self) -> float:
+        (_, contracted), (_, batched) = self.dimensions
+        left, right = self.shapes
+        kept = [n for axis, n in enumerate(right) if axis not in (*contracted, *batched)]
+        return 2.0 * math.prod(left) * math.prod(kept)
+
+
+def products(jaxpr: Any) -> collections.Counter[Product]:
+    """How often a jaxpr takes each product, on one device, as `roofline.cost` counts."""
+    found: collections.Counter[Product] = collections.Counter()
+    needed = {variable for variable in jaxpr.outvars if not hasattr(variable, "val")}
+    for equation in reversed(jaxpr.eqns):
+        if not equation.effects and needed.isdisjoint(equation.outvars):
+            continue
+        needed |= {variable for variable in equation.invars if not hasattr(variable, "val")}
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            left, right = (variable.aval for variable in equation.invars)
+            (out,) = (variable.aval for variable in equation.outvars)
+            dimensions = params["dimension_numbers"]
+            shapes, dtypes = (left.shape, right.shape), (left.dtype, right.dtype)
+            found[Product(shapes, dtypes, dimensions, out.dtype)] += 1
+            continue
+        inside = [*roofline.bodies(equation)]
+        if name == "cond":
+            inside = [max(inside, key=roofline.cost)]
+        elif name != "while":
+            inside = inside[:1]
+        for body in inside:
+            for product, count in products(body).items():
+                found[product] += count * (params["length"] if name == "scan" else 1)
+    return found
+
+
+def alone(counts: collections.Counter[Product], mesh: Any) -> tuple[Callable[..., Any], Any]:
+    """A program that takes those products on every device, one after another; its operands."""
+
+    def program(operands: list[Any]) -> Any:
+        return [
+            jax.lax.fori_loop(0, count, lambda _, a, p=product, b=b: _again(p, a, b), a)
+            for (product, count), (a, b) in zip(counts.items(), operands, strict=True)
+        ]
+
+    operands = [
+        tuple(jnp.zeros(shape, dtype) for shape, dtype in zip(p.shapes, p.dtypes, strict=True))
+        for p in counts
+    ]
+    if mesh is not None:
+        operands = jax.device_put(operands, jax.NamedSharding(mesh, jax.P()))
+        program = jax.shard_map(
+            program, mesh=mesh, in_specs=jax.P(), out_specs=jax.P(), check_vma=False
+        )
+    return program, operands
+
+
+def _again(product: Product, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Takes the product, and gives back `a`, which waits for it: or the loop would take it once."""
+    out = jax.lax.dot_general(a, b, product.dimensions, preferred_element_type=product.result)
+    first = jax.lax.optimization_barrier(out).ravel()[0].astype(a.dtype)
+    return a.at[(0,) * a.ndim].add(first)
+
+
+def measure(preset: str, options: Options) -> dict[str, Any]:
+    config = dataclasses.replace(PRESETS[preset], algorithm=options.algorithm)
+    experiment = experiments.build(config)
+    mesh, devices = experiment.mapping.mesh, experiment.mapping.devices
+    traced = training.trace(experiment.learner)
+    counts = products(traced.jaxpr.jaxpr)
+    update = traced.lower().compile()
+    program, operands = alone(counts, mesh)
+    floor = functools.partial(jax.jit(program).lower(operands).compile(), operands)
+    placed = update.input_shardings[0][0]
+    state = jax.jit(experiment.learner.init, out_shardings=placed)(jax.random.key(0))
+
+    def step() -> Any:
+        nonlocal state
+        state, totals = update(state, np.int32(1))
+        return totals
+
+    times: dict[str, list[float]] = {"update": [], "floor": []}
+    rates = []
+    for _ in range(options.rounds + 1):
+        for name, run in (("update", step), ("floor", floor)):
+            began = time.perf_counter()
+            jax.block_until_ready(run())
+            times[name].append(time.perf_counter() - began)
+        rates.append(roofline.matrix_rate(mesh))
+    flops = devices * sum(product.flops * count for product, count in counts.items())
+    median = {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
+    pairs = zip(times["update"][1:], times["floor"][1:], strict=True)
+    large = flops / max(rates)  # `matrix_rate` is the best of a few runs, so both are
+    return {
+        "preset": preset,
+        "algorithm": options.algorithm,
+        "tasks": config.tasks,
+        "devices": devices,
+        "flops": flops,
+        "update": median["update"],
+        "update_worst": max(times["update"][1:]),
+        "floor": median["floor"],
+        "floor_of_large_matrices": large,
+        "ratio": statistics.median(one / other for one, other in pairs),
+        "ratio_to_large_matrices": min(times["update"]) / large,
+        "products": [
+            {
+                "count": count,
+                "shapes": product.shapes,
+                "share": devices * product.flops * count / flops,
+            }
+            for product, count in counts.most_common()
+        ],
+    }
+
+
+def show(row: dict[str, Any]) -> str:
+    flops, floor, update = row["flops"], row["floor"], row["update"]
+    most = sorted((product["share"] for product in row["products"]), reverse=True)
+    large = row["floor_of_large_matrices"]
+    return "\n".join(
+        [
+            f"{row['preset']}, {row['algorithm']}: {row['tasks']} tasks, devices: {row['devices']}",
+            f"  products   {flops / 1e9:.3g} GFLOP, {sum(most[:3]):.0%} in three shapes",
+            f"  alone      {1e3 * floor:.1f} ms, {flops / floor / 1e9:.3g} GFLOP/s; "
+            f"{1e3 * large:.1f} ms at the {flops / large / 1e9:.3g} GFLOP/s of large matrices",
+            f"  an update  {1e3 * update:.1f} ms, worst {1e3 * row['update_worst']:.1f}",
+            f"  ratio      {row['ratio']:.2f} to its products (wanted: at most 2), "
+            f"{row['ratio_to_large_matrices']:.2f} to large ones",
+        ]
+    )
+
+
+def main() -> None:
+    """Prints a few lines for each preset."""
+    options = tyro.cli(Options)
+    if unknown := [name for name in options.presets if name not in PRESETS]:
+        raise SystemExit(f"presets: unknown {', '.join(unknown)}; there are {', '.join(PRESETS)}")
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    rows = []
+    for preset in options.presets:
+        rows.append(measure(preset, options))
+        print(show(rows[-1]), flush=True)
+    if options.json:
+        records.write(options.json, {"rows": rows}, "jaxlib")
+
+
+if __name__ == "__main__":
+    main()
