@@ -13,6 +13,7 @@ from .algorithms import maml as maml
 from .algorithms import maml_trpo as maml_trpo
 from .algorithms import meta_sgd as meta_sgd
 from .algorithms import multitask as multitask
+from .algorithms import norml as norml
 from .algorithms import promp as promp
 from .algorithms import reptile as reptile
 from .algorithms.hyper import meta_learned as meta_learned

@@ -13,6 +13,7 @@ from .algorithms.hyper import meta_learned
 from .algorithms.imaml import proximal
 from .algorithms.learned_optimizer import learned_rule
 from .algorithms.meta_sgd import learned_rates
+from .algorithms.norml import learned_advantage
 from .groups import by_optimum
 from .inner import Inner, sgd
 from .mapping import Mapping
@@ -32,6 +33,7 @@ ALGORITHMS = {
     "maml++": "MAML with a learned rate for each layer and inner step (Antoniou et al. 2019)",
     "meta-sgd": "MAML with a learned rate for each parameter (Li et al. 2017)",
     "learned-optimizer": "MAML with a learned recurrent update rule (Andrychowicz et al. 2016)",
+    "norml": "MAML with a learned advantage beside that of rewards (Yang et al. 2019)",
     "anil": "MAML that adapts the last layer alone (Raghu et al. 2020)",
     "cavia": "MAML that adapts a context vector alone (Zintgraf et al. 2019)",
     "imaml": "MAML by the implicit gradient, inner steps unseen (Rajeswaran et al. 2019)",
@@ -50,7 +52,7 @@ _WEIGHTINGS = {"multitask-uncertainty": uncertainty, "multitask-gradnorm": gradi
 _BY_RATIO = ("maml-trpo", "promp")  # what has the probability ratio for a surrogate
 _BY_SURROGATE = tuple(name for name in ALGORITHMS if name not in _BY_RATIO)
 # What `algorithms.maml` differentiates.
-_BY_MAML = ("maml", "maml++", "meta-sgd", "learned-optimizer", "anil", "cavia")
+_BY_MAML = ("maml", "maml++", "meta-sgd", "learned-optimizer", "norml", "anil", "cavia")
 
 # The algorithms that an option of a configuration is for. The others would ignore it.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -97,6 +99,7 @@ def _adapting(config: TrainConfig, problem: Problem, inner: Inner) -> tuple[Prob
         "maml++": lambda: learned_rates(problem, inner, per_step=True),
         "meta-sgd": lambda: learned_rates(problem, inner),
         "learned-optimizer": lambda: learned_rule(problem, inner),
+        "norml": lambda: learned_advantage(problem, inner),
         "anil": lambda: (problem, inner._replace(fast=lambda path: head in path.split("/"))),
         "cavia": lambda: (problem, inner._replace(fast=Conditioned.is_context)),
         "imaml": lambda: (problem, proximal(inner, config.proximal)),

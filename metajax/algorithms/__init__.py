@@ -9,6 +9,7 @@ from .maml import maml as maml
 from .maml_trpo import maml_trpo as maml_trpo
 from .meta_sgd import meta_sgd as meta_sgd
 from .multitask import multitask as multitask
+from .norml import norml as norml
 from .promp import promp as promp
 from .reptile import reptile as reptile
 
@@ -22,6 +23,7 @@ __all__ = [
     "maml_trpo",
     "meta_sgd",
     "multitask",
+    "norml",
     "promp",
     "reptile",
 ]

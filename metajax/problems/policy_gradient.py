@@ -21,6 +21,7 @@ from ..estimators import (
 from ..networks import Network
 from ..returns import discounted_returns, generalised_advantages, normalise
 from ..rollout import Episodes, rollout
+from ..transitions import transition_features
 from ..types import Hyperparameter, Params, Problem, pytree_dataclass
 
 __all__ = ["Trajectories", "policy_gradient"]
@@ -159,9 +160,11 @@ def policy_gradient(
     def loss(
         params: Params, batch: Trajectories, **learned: Array
     ) -> tuple[Array, dict[str, Array]]:
-        """With meta-learned hyper-parameters in the place of those given."""
-        weight = learned.pop("entropy", entropy)
+        """With meta-learned hyper-parameters in the place of those given, and a learned bonus."""
+        weight, bonus = learned.pop("entropy", entropy), learned.pop("bonus", None)
         advantage = credit(batch, **learned) if learned else batch.advantage
+        if bonus is not None:
+            advantage += bonus * batch.mask
         parameters, log_prob = policy(params, batch)
         return loss_of(objective(log_prob, advantage, batch.mask), parameters, batch, weight)
 
@@ -172,6 +175,12 @@ def policy_gradient(
         behaviour = distribution.log_prob(batch.behaviour, batch.action)
         gain = ratio_surrogate(log_prob, behaviour, batch.advantage, batch.mask, clip)
         return loss_of(gain, parameters, batch)
+
+    def transitions(batch: Trajectories) -> tuple[Array, Array]:
+        action = batch.action
+        if hasattr(env.action_space, "n"):
+            action = jax.nn.one_hot(action, env.action_space.n, dtype=batch.mask.dtype)
+        return transition_features(batch.observation, action, batch.reward, batch.mask)
 
     def divergence(params: Params, batch: Trajectories) -> Array:
         each = distribution.divergence(batch.behaviour, policy(params, batch)[0])
@@ -193,4 +202,5 @@ def policy_gradient(
         ),
         ratio_loss=None if of_rewards else ratio_loss,
         divergence=divergence,
+        transitions=None if of_rewards else transitions,
     )

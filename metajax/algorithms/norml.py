@@ -1,0 +1,100 @@
+"""NoRML (Yang et al. 2019, arXiv 1903.01063): what a step was worth is meta-learned too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..inner import Inner
+from ..mapping import Mapping
+from ..networks import MLP
+from ..slow import beside
+from ..types import Batch, MetaLearner, Params, Problem
+from .maml import maml
+
+__all__ = ["learned_advantage", "norml"]
+
+Array = jax.Array
+
+_BOUND = 2.0  # of a learned advantage: large inner rates would follow a larger one anywhere
+
+
+def learned_advantage(
+    problem: Problem, inner: Inner, *, hidden: Sequence[int] = (64,)
+) -> tuple[Problem, Inner]:
+    """`problem` with an advantage among what is meta-learned, and `inner` that begins elsewhere.
+
+    The meta-parameters are {"params": those of `problem`, "norml": {"critic": a network,
+    "offset": as "params", 0 at first}}. The inner loss takes advantages A + A_ψ, the second the
+    critic's of `problem.transitions`, 0 at first and never beyond ±2; and the first inner step adds
+    the offset, so that the policy which explores is not the one that adaptation starts from (the
+    paper's equation 5; there A_ψ is all there is). It teaches where no episode was rewarded: what
+    a wall is, and what was not seen yet.
+
+    Args:
+        problem: a policy-gradient problem, best of normalised advantages: the bound is in their
+            units.
+        inner: what adapts.
+        hidden: widths of the critic's hidden layers.
+
+    Raises:
+        ValueError: a problem without advantages.
+    """
+    if problem.transitions is None:
+        raise ValueError("problem: a learned advantage is for policy gradients of advantages")
+    transitions = problem.transitions
+    critic = MLP((*hidden, 1), last_kernel_init=nn.initializers.zeros)
+
+    def init(key: Array, params: Params) -> Params:
+        def features(key: Array) -> Array:
+            return transitions(problem.collect(params, problem.sample_task(key), key))[0]
+
+        width = jax.eval_shape(features, key).shape[-1]
+        offset = jax.tree.map(jnp.zeros_like, params)
+        return {"critic": critic.init(key, jnp.zeros((1, width))), "offset": offset}
+
+    def begin(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        del params
+
+        def moved(update: Array | None, offset: Array) -> Array | None:
+            return None if update is None else update + jnp.where(state == 0, offset, 0.0)
+
+        offset = extra["slow"]["offset"]
+        changes = jax.tree.map(moved, updates, offset, is_leaf=lambda leaf: leaf is None)
+        return changes, state + 1
+
+    elsewhere = optax.GradientTransformationExtraArgs(lambda params: jnp.int32(0), begin)
+    optimizer = optax.chain(inner.optimizer, elsewhere)
+    learning, adapting = beside(problem, inner, "norml", init, optimizer)
+
+    def inner_loss(meta: Params, batch: Batch, **learned: Array) -> tuple[Array, Any]:
+        features, known = transitions(batch)
+        flat = features.reshape(-1, features.shape[-1])
+        worth = critic.apply(meta["norml"]["critic"], flat).reshape(known.shape)
+        bonus = _BOUND * jnp.tanh(worth) * known
+        return learning.inner_loss(meta, batch, bonus=bonus, **learned)
+
+    return learning._replace(inner_loss=inner_loss), adapting
+
+
+def norml(
+    problem: Problem,
+    inner: Inner,
+    outer: optax.GradientTransformation,
+    tasks: int,
+    *,
+    hidden: Sequence[int] = (64,),
+    mapping: Mapping = Mapping(),
+) -> MetaLearner:
+    """MAML whose inner loss has a learned advantage, see `learned_advantage`.
+
+    Raises:
+        ValueError: a size that cannot be, or a problem without advantages.
+    """
+    learned = learned_advantage(problem, inner, hidden=hidden)
+    return maml(*learned, outer, tasks, mapping=mapping)
