@@ -162,8 +162,9 @@ TABLES: dict[str, Setting] = {
         "return of an episode",
         (0, 1, 2, 3),
         (
-            Entry("MAML", "maze"),
-            Entry("random initialisation", "maze", row="random initialisation"),
+            Entry("NoRML", "maze"),
+            _algorithm("MAML", "maze", "maml"),
+            _algorithm("random initialisation", "maze", "maml", row="random initialisation"),
             _algorithm("MAML++ rates", "maze", "maml++"),
             _algorithm("Meta-SGD", "maze", "meta-sgd"),
             _algorithm("FOMAML", "maze", "fomaml"),

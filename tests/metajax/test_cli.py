@@ -162,7 +162,7 @@ def test_the_default_folder_is_named_for_the_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     config = presets.PRESETS["maze"]
     folder = runs.default_folder(config)
-    assert folder.match("runs/maze-maml-*")
+    assert folder.match("runs/maze-norml-*")
     folder.mkdir(parents=True)
     assert runs.default_folder(config) != folder
 

@@ -32,6 +32,7 @@ def test_preset_survives_json_and_builds(name):
 _EPISODES_ONLY = {name for name in ALGORITHMS if name.startswith("multitask-")} | {
     "emaml",
     "maml-trpo",
+    "norml",
     "oracle",
     "promp",
 }
@@ -95,7 +96,7 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ("sinusoid-5", dict(shots=0), "shots: expected at least 1, got 0"),
         ("maze", dict(tasks=3, devices=2), "tasks: 3 is not a multiple of the 2 devices"),
         ("maze", dict(annealing=-1), "annealing: expected at least 0, got -1"),
-        ("maze", dict(context=8), "context: is for cavia, not maml"),
+        ("maze", dict(context=8), "context: is for cavia, not norml"),
         (
             "sinusoid-5",
             dict(learn=("entropy",)),
