@@ -75,8 +75,8 @@ def learned_advantage(
     def inner_loss(meta: Params, batch: Batch, **learned: Array) -> tuple[Array, Any]:
         features, known = transitions(batch)
         flat = features.reshape(-1, features.shape[-1])
-        worth = critic.apply(meta["norml"]["critic"], flat).reshape(known.shape)
-        bonus = _BOUND * jnp.tanh(worth) * known
+        worth: Any = critic.apply(meta["norml"]["critic"], flat)
+        bonus = _BOUND * jnp.tanh(worth).reshape(known.shape) * known
         return learning.inner_loss(meta, batch, bonus=bonus, **learned)
 
     return learning._replace(inner_loss=inner_loss), adapting
