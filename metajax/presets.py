@@ -185,7 +185,12 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("sinusoid-5", "reptile"): _REPTILE,
     ("sinusoid-10", "reptile"): _REPTILE,
     # Later steps explore and learn as much as the first, which MAML's there do not.
-    ("maze", "norml"): dict(inner_steps=3, inner_learning_rate=(20.0, 5.0)),
+    ("maze", "norml"): dict(
+        updates=300,
+        inner_steps=3,
+        inner_learning_rate=(20.0, 5.0),
+        outer_learning_rate=4e-3,
+    ),
 }
 
 # The algorithm that serves a preset best, where that is not the one of its settings.
