@@ -14,12 +14,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import records
 import tyro
+from arrival import arrival
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -54,6 +55,7 @@ class Entry:
     flags: tuple[str, ...] = ()
     published: Mapping[int, float] = dataclasses.field(default_factory=dict)  # by inner steps
     row: str | None = None  # a row that the run is compared with, in its place
+    steps: tuple[int, ...] | None = None  # where they are fewer than the table's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Setting:
     source: str = ""
     sign: int = 1  # -1 reports an error, which is the score without its sign
     exact: Mapping[str, float] = dataclasses.field(default_factory=dict)  # known lines to draw
+    measure: Callable[[Path, str | None], dict[str, Any]] | None = None  # of a run's folder and row
 
 
 def _algorithm(label: str, preset: str, name: str, **published: Any) -> Entry:
@@ -97,6 +100,25 @@ def _sinusoid(shots: int, maml: Mapping[int, float], meta_sgd: Mapping[int, floa
     )
 
 
+def _oracle(preset: str, **published: Any) -> Entry:
+    """It is given the task, and has nothing to adapt to."""
+    return Entry(
+        "oracle, given the goal", preset, ("--algorithm", "oracle"), steps=(0,), **published
+    )
+
+
+_CORNERS = (
+    _algorithm("ProMP", "point-corners", "promp"),
+    _algorithm("MAML", "point-corners", "maml"),
+    _algorithm("MAML-TRPO", "point-corners", "maml-trpo"),
+    Entry(
+        "random initialisation",
+        "point-corners",
+        ("--algorithm", "maml"),
+        row="random initialisation",
+    ),
+)
+
 TABLES: dict[str, Setting] = {
     "sinusoid-5": _sinusoid(5, {1: 0.661, 5: 0.302, 10: 0.271}, {}),
     "sinusoid-10": _sinusoid(10, {1: 0.451, 5: 0.202, 10: 0.190}, {1: 0.3145}),
@@ -120,7 +142,7 @@ TABLES: dict[str, Setting] = {
                 {0: -82.66, 1: -57.96, 2: -53.84, 3: -46.81},
                 row="random initialisation",
             ),
-            _algorithm("oracle, given the goal", "point-published", "oracle", published={0: -2.29}),
+            _oracle("point-published", published={0: -2.29}),
         ),
         "cbfinn/maml_rl, 40 goals: ± 4.1, 2.2, .6 and .6",
         exact={"standing still": -40.1, "optimum": -0.54},
@@ -129,18 +151,18 @@ TABLES: dict[str, Setting] = {
         "navigation to one of four corners, sparse rewards",
         "undiscounted return",
         (0, 1, 2, 3),
-        (
-            _algorithm("ProMP", "point-corners", "promp"),
-            _algorithm("MAML", "point-corners", "maml"),
-            _algorithm("MAML-TRPO", "point-corners", "maml-trpo"),
-            Entry(
-                "random initialisation",
-                "point-corners",
-                ("--algorithm", "maml"),
-                row="random initialisation",
-            ),
-        ),
-        "published as curves alone (Rothfuss et al. 2019)",
+        _CORNERS,
+        "published as curves alone (Rothfuss et al. 2019); going in and out of a corner's quarter "
+        "pays again and again",
+    ),
+    "point-corners-arrival": Setting(
+        "where the episodes of the same runs end",
+        "distance to the goal after the last step",
+        (0, 1, 2, 3),
+        _CORNERS,
+        sign=-1,
+        exact={"standing still": 2.83},
+        measure=arrival,
     ),
     "gridworld": Setting(
         "VariBAD's gridworld, goal unseen",
@@ -152,7 +174,7 @@ TABLES: dict[str, Setting] = {
             _algorithm("MAML++ rates", "gridworld", "maml++"),
             _algorithm("E-MAML", "gridworld", "emaml"),
             _algorithm("ProMP", "gridworld", "promp"),
-            _algorithm("oracle, given the goal", "gridworld", "oracle"),
+            _oracle("gridworld"),
             Entry("Q-learning, MAML", "gridworld-q"),
         ),
         exact={"Bayes-optimal, first episode": 4.0, "Bayes-optimal, later episodes": 11.071},
@@ -203,14 +225,17 @@ def reproduce(name: str, runs: Path, quick: bool) -> list[Row]:
     rows = []
     for entry in setting.entries:
         flags = (*entry.flags, "--no-comparisons", *(_shortened(entry.preset) if quick else ()))
-        wanted = ("--evaluation-steps", str(max(setting.steps)))
-        run = train(entry.preset, runs / _slug(entry.preset, *entry.flags), (*flags, *wanted))
-        rows += [_row(name, entry, step, run) for step in setting.steps]
+        steps = entry.steps or setting.steps
+        wanted = ("--evaluation-steps", str(max(steps)))
+        folder = runs / _slug(entry.preset, *entry.flags)
+        run = train(entry.preset, folder, (*flags, *wanted))
+        measured = setting.measure(folder, entry.row) if setting.measure else run.stats(entry.row)
+        rows += [_row(name, entry, step, run, measured) for step in steps]
     return rows
 
 
-def _row(table: str, entry: Entry, step: int, run: Run) -> Row:
-    stats, sign = run.stats(entry.row), TABLES[table].sign
+def _row(table: str, entry: Entry, step: int, run: Run, stats: dict[str, Any]) -> Row:
+    sign = TABLES[table].sign
     low, high = sorted(sign * end for end in stats["ci95"][step])
     return Row(
         table,
@@ -231,8 +256,9 @@ def show(name: str, rows: Sequence[Row]) -> Table:
         "algorithm", "steps", "published", "ours", "95% interval", "updates", "seconds",
         title=f"{name}: {setting.title}; {setting.score}", caption=setting.source or None,
     )  # fmt: skip
-    for row in rows:
-        first = row.steps == setting.steps[0]
+    entries = [row.entry for row in rows]
+    for i, row in enumerate(rows):
+        first = row.entry not in entries[:i]
         table.add_row(
             row.entry if first else "",
             str(row.steps),
@@ -241,7 +267,7 @@ def show(name: str, rows: Sequence[Row]) -> Table:
             f"{row.interval[0]:.3f} to {row.interval[1]:.3f}",
             f"{row.updates}" if first else "",
             f"{row.seconds:.0f}" if first else "",
-            end_section=row.steps == setting.steps[-1],
+            end_section=row.entry not in entries[i + 1 :],
         )
     for label, value in setting.exact.items():
         table.add_row(label, "", f"{value:.3f}", "", "exact", "", "")

@@ -181,7 +181,11 @@ _REPTILE: dict[str, Any] = dict(
 )
 
 # What an algorithm takes in the place of a preset's values, which are chosen for MAML.
+_ANYWHERE: dict[str, dict[str, Any]] = {
+    "oracle": dict(evaluation_steps=0),  # it is given the task: there is nothing to adapt to
+}
 _OWN: dict[tuple[str, str], dict[str, Any]] = {
+    ("point", "oracle"): dict(outer_learning_rate=1e-2),  # one that knows the goal needs no noise
     ("sinusoid-5", "reptile"): _REPTILE,
     ("sinusoid-10", "reptile"): _REPTILE,
     # Later steps explore and learn as much as the first, which MAML's there do not.
@@ -214,7 +218,7 @@ def preset(name: str, algorithm: str | None = None) -> TrainConfig:
     """A preset: with the algorithm that serves it best, or as it is for another one."""
     config = _SETTINGS[name]
     algorithm = algorithm or _BEST.get(name, config.algorithm)
-    own = _OWN.get((name, algorithm), {})
+    own = _ANYWHERE.get(algorithm, {}) | _OWN.get((name, algorithm), {})
     return dataclasses.replace(config, algorithm=algorithm, **own)
 
 

@@ -67,7 +67,7 @@ def draw_agent(
     task, episodes = _typical_success(experiment, config.seed, steps, jax.device_get(params))
     titles = ("before adaptation", f"after {steps} inner step{'' if steps == 1 else 's'}")
     films = {}
-    for title, played in zip(titles, episodes, strict=True):
+    for title, played in zip(titles, episodes[: 1 + (steps > 0)], strict=False):
         episode = int(np.argsort(played.score)[len(played.score) // 2])
         length = int(played.length[episode]) + 1
         positions = np.asarray(played.positions[:length, episode])

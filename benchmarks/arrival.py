@@ -1,0 +1,57 @@
+"""Where the episodes of `point-corners` end: what its rewards, paid again and again, do not say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import metajax as mj
+from envs.point_corners import STRIDE
+from metajax import evaluation, experiments, runs, training
+
+__all__ = ["arrival"]
+
+
+def _by_distance(problem: mj.Problem) -> mj.Problem:
+    """The same, adaptation and all, but scored by minus the distance to the goal at the end."""
+
+    def collect(params: Any, task: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        batch = problem.collect(params, task, key)
+        last = batch.observation[-1] + jnp.clip(batch.action[-1], -STRIDE, STRIDE)
+        return batch, jnp.mean(jnp.linalg.norm(last - task.goal[None], axis=-1))
+
+    return problem._replace(
+        collect=collect,
+        inner_loss=lambda params, both: problem.inner_loss(params, both[0]),
+        outer_loss=lambda params, both: problem.outer_loss(params, both[0]),
+        score=lambda both: -both[1],
+        samples=lambda both: problem.samples(both[0]),
+    )
+
+
+def arrival(run: Path, row: str | None = None) -> dict[str, Any]:
+    """Statistics of minus that distance over a run's held-out tasks, as `adaptation.json` has them.
+
+    Of its learner, or of the row "random initialisation".
+    """
+    config, _ = runs.read(run)
+    experiment = experiments.build(config)
+    problem = _by_distance(experiment.problem)
+    if row is None:
+        params = training.restore(experiment.learner, run, runs.described(config))[0].params
+    else:
+        params = problem.init(training.key_stream(config.seed, "baseline"))
+    # Every algorithm of that table adapts by plain steps.
+    inner = mj.sgd(config.inner_learning_rate, config.evaluation_steps)
+    return evaluation.evaluate(
+        mj.maml(problem, inner, optax.identity(), config.tasks),
+        params,
+        problem,
+        tasks=config.evaluation_tasks,
+        seed=config.seed,
+        mapping=experiment.mapping,
+    ).to_json()
