@@ -69,12 +69,20 @@ def _error(step: int) -> Callable[[Run], float]:
     return lambda run: -run.score(step)
 
 
-FROM_SCRATCH = ("maze", "gridworld-q")  # presets with a row for it
+FROM_SCRATCH = ("maze", "gridworld-q", "maze-q")  # presets with a row for it
+PLAIN = ("maze",)  # presets of another algorithm that are held against MAML as well
 _SCRATCH = "from scratch, at its best rate"
+_MAML = "plain MAML"
 _TABLE = "published, clvrai/MAML-TensorFlow"
 _PACE = Figure(
     "seconds of the updates, steady", Run.steady_seconds, 60.0, at_least=False, beyond="25"
 )
+
+_Q_LEARNING = [
+    Figure("after over before: gap between 95% intervals", lambda r: _apart(r.last)(r), 0.0),
+    Figure("over Q-learning from scratch, its rate tuned: gap between intervals",
+           lambda r: _apart(r.last, _SCRATCH, r.last)(r), 0.0),
+]  # fmt: skip
 
 ROWS: dict[str, list[Figure]] = {
     "maze": [
@@ -87,17 +95,16 @@ ROWS: dict[str, list[Figure]] = {
                lambda r: _apart(r.last, _SCRATCH, r.last)(r), 0.0),
         Figure("over the multi-task policy at its best step: gap between intervals",
                _best_multitask, 0.0),
+        Figure("over plain MAML: share of optimum",
+               lambda r: r.score(r.last) - r.score(r.last, _MAML), 0.1),
         Figure("seconds of the whole command", lambda r: r.wall_seconds, 240.0, at_least=False,
                beyond="180"),
     ],
     "gridworld": [
         Figure("after one step over before: gap between 95% intervals", _apart(1), 0.0),
     ],
-    "gridworld-q": [
-        Figure("after over before: gap between 95% intervals", lambda r: _apart(r.last)(r), 0.0),
-        Figure("over Q-learning from scratch, its rate tuned: gap between intervals",
-               lambda r: _apart(r.last, _SCRATCH, r.last)(r), 0.0),
-    ],
+    "gridworld-q": _Q_LEARNING,
+    "maze-q": _Q_LEARNING,
     "tabular-mdp": [
         Figure("after one step over before: gap between 95% intervals", _apart(1), 0.0),
         Figure("over the multi-task policy at its best step: gap between intervals",
@@ -138,6 +145,10 @@ def main() -> int:
             if preset in FROM_SCRATCH:
                 config = presets.from_json(run.config["config"])
                 run.adaptation["comparisons"][_SCRATCH] = from_scratch(config).to_json()
+            if preset in PLAIN:
+                flags = ("--algorithm", "maml", "--no-comparisons")
+                plain = train(preset, folder.with_name(f"{preset}-maml"), flags)
+                run.adaptation["comparisons"][_MAML] = plain.adaptation
             for figure in ROWS[preset]:
                 value, met = figure.value(run), figure.met(run)
                 bar = f"{'>' if figure.at_least else '≤'} {figure.bar:g}"

@@ -135,6 +135,7 @@ TABLES: dict[str, Setting] = {
             ),
             _algorithm("MAML, Adam", "point-published", "maml"),
             _algorithm("ProMP", "point-published", "promp"),
+            _algorithm("NoRML", "point-published", "norml"),
             Entry(
                 "random initialisation",
                 "point-published",
@@ -174,8 +175,9 @@ TABLES: dict[str, Setting] = {
             _algorithm("MAML++ rates", "gridworld", "maml++"),
             _algorithm("E-MAML", "gridworld", "emaml"),
             _algorithm("ProMP", "gridworld", "promp"),
+            _algorithm("NoRML", "gridworld", "norml"),
             _oracle("gridworld"),
-            Entry("Q-learning, MAML", "gridworld-q"),
+            Entry("Q-learning, MAML++", "gridworld-q"),
         ),
         exact={"Bayes-optimal, first episode": 4.0, "Bayes-optimal, later episodes": 11.071},
     ),
@@ -190,6 +192,7 @@ TABLES: dict[str, Setting] = {
             _algorithm("MAML++ rates", "maze", "maml++"),
             _algorithm("Meta-SGD", "maze", "meta-sgd"),
             _algorithm("FOMAML", "maze", "fomaml"),
+            Entry("Q-learning, MAML++", "maze-q"),
         ),
     ),
 }

@@ -27,7 +27,8 @@ def from_scratch(config: configs.TrainConfig) -> evaluation.Adaptation:
     The rates are the preset's times the factor that is best after the last step on tasks that do
     not judge; the scores of a task are means over initialisations.
     """
-    experiment = experiments.build(config)
+    # Nothing is learned beside the policy, whatever the run's own algorithm learns.
+    experiment = experiments.build(dataclasses.replace(config, algorithm="maml"))
     steps = mj.sgd(config.inner_learning_rate, config.evaluation_steps)
     # The factor is a parameter here, so that one program serves all of them.
     problem, inner = meta_learned(experiment.problem, steps, ("learning_rate",), speed=1.0)
