@@ -206,8 +206,8 @@ class Row:
     entry: str
     steps: int
     published: float | None
-    ours: float
-    interval: tuple[float, float]  # 95%
+    ours: float | None  # None: the parameters went out of all bounds
+    interval: tuple[float, float] | None  # 95%
     updates: int
     seconds: float  # of the whole command that trained and evaluated it
 
@@ -239,14 +239,18 @@ def reproduce(name: str, runs: Path, quick: bool) -> list[Row]:
 
 def _row(table: str, entry: Entry, step: int, run: Run, stats: dict[str, Any]) -> Row:
     sign = TABLES[table].sign
-    low, high = sorted(sign * end for end in stats["ci95"][step])
+    mean, ends = stats["mean"][step], stats["ci95"][step]
+    ours = interval = None
+    if mean is not None and None not in ends:
+        low, high = sorted(sign * end for end in ends)
+        ours, interval = sign * mean, (low, high)
     return Row(
         table,
         entry.label,
         step,
         entry.published.get(step),
-        sign * stats["mean"][step],
-        (low, high),
+        ours,
+        interval,
         run.metrics[-1]["update"],
         run.wall_seconds,
     )
@@ -266,8 +270,8 @@ def show(name: str, rows: Sequence[Row]) -> Table:
             row.entry if first else "",
             str(row.steps),
             "" if row.published is None else f"{row.published:.3f}",
-            f"{row.ours:.3f}",
-            f"{row.interval[0]:.3f} to {row.interval[1]:.3f}",
+            "diverged" if row.ours is None else f"{row.ours:.3f}",
+            f"{row.interval[0]:.3f} to {row.interval[1]:.3f}" if row.interval else "",
             f"{row.updates}" if first else "",
             f"{row.seconds:.0f}" if first else "",
             end_section=row.entry not in entries[i + 1 :],
@@ -287,12 +291,14 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
     for index, label in enumerate(labels):
         mine = [row for row in rows if row.entry == label]
         spread = 0.12 * (index / max(len(labels) - 1, 1) - 0.5)  # intervals side by side
-        steps = [row.steps + spread for row in mine]
-        errors = [[r.ours - r.interval[0] for r in mine], [r.interval[1] - r.ours for r in mine]]
+        points = [
+            (row.steps + spread, row.ours, row.ours - row.interval[0], row.interval[1] - row.ours)
+            for row in mine
+            if row.ours is not None and row.interval is not None
+        ]
+        steps, ours, below, above = zip(*points, strict=True) if points else [()] * 4
         colour, marker = f"C{index}", "os^DvP*X"[index % 8]
-        axes.errorbar(
-            steps, [r.ours for r in mine], errors, color=colour, marker=marker, label=label
-        )
+        axes.errorbar(steps, ours, (below, above), color=colour, marker=marker, label=label)
         theirs = [(row.steps, row.published) for row in mine if row.published is not None]
         if theirs:
             axes.plot(*zip(*theirs, strict=True), "o", color=colour, ms=11, fillstyle="none")
@@ -305,6 +311,9 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
         axes.plot([], [], "o", color="0.3", ms=11, fillstyle="none", label="published")
     axes.set(title=setting.title, xlabel="inner steps", ylabel=setting.score)
     axes.set_xticks(setting.steps)
+    if setting.sign < 0:  # one that diverges would hide the others
+        first = [row.ours for row in rows if row.steps == setting.steps[0] and row.ours is not None]
+        axes.set_ylim(0, 1.2 * max(first))
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
