@@ -130,9 +130,9 @@ def make_update(policy: Policy, setting: Setting) -> Callable[[], Tensor]:
         for _ in range(setting.tasks):
             goal = torch.rand(2) - 0.5
             weights: Weights = dict(policy.named_parameters())
-            for _ in range(setting.inner_steps):
+            for k in range(setting.inner_steps):
                 support, _ = episodes(weights, goal)
-                weights = fast_adapt(policy, weights, support, setting.inner_rate)
+                weights = fast_adapt(policy, weights, support, setting.inner_rate(k))
             query, score = episodes(weights, goal)
             (surrogate_loss(policy, weights, query) / setting.tasks).backward()
             total += score / setting.tasks

@@ -1,60 +1,89 @@
-"""MAML on point navigation in PyTorch, as well as we can: what metajax is compared with.
+"""MAML for policies in PyTorch, as well as we can: what metajax is compared with.
 
-The algorithm is that of the `point` preset: N tasks, B episodes of T steps, K inner gradient steps
-on the LVC surrogate, a linear-feature baseline refitted per task and step, a second-order
-meta-gradient and Adam. It is here twice. `loop` takes one task after the other, as learn2learn's
-users do. `batched` gives every task its own weights along a leading axis, so that all of it, the
+The algorithm is that of a preset: N tasks, B episodes of T steps, K inner gradient steps on the LVC
+surrogate, a linear-feature baseline refitted per task and step, a second-order meta-gradient and
+Adam. It is here twice. `meta_gradient_loop` takes one task after the other, as learn2learn's users
+do. `meta_gradient` gives every task its own weights along a leading axis, so that all of it, the
 rollouts and the backward passes included, is batched matrix products over all tasks; `chunk` takes
 the gradients of that many tasks at once (their intermediate values then stay in a CPU's cache, and
-the rollouts remain batched over all), and `compiled_kernels` passes all through Inductor.
+the rollouts remain batched over all), and `compiled` passes all through Inductor. What is played is
+a `Game`: `torch_point` and `torch_grids`.
 
-Shapes: N tasks, T steps, B episodes, O observation features, A actions, S = T·B samples of a task.
-Samples are the LAST axis everywhere: with two observations and two actions MKL's products are then
-up to eight times faster than with features last. A policy is the tuple (W₁, b₁, W₂, b₂, W₃, b₃,
-log σ), `Wᵀ x + b`, tanh between. One that all tasks share has the plain shapes (O, H), (H,), ...;
-one for each task puts N in front of each.
+Shapes: N tasks, T steps, B episodes, S = T·B samples of a task. Samples are the LAST axis
+everywhere: with two observations and two actions MKL's products are then up to eight times faster
+than with features last. A policy is a tuple that begins with (W₁, b₁, W₂, b₂, W₃, b₃), `Wᵀ x + b`,
+tanh between. One that all tasks share has the plain shapes (O, H), (H,), ...; one for each task
+puts N in front of each.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 __all__ = [
-    "EAGER",
-    "Batch",
+    "PARTS",
+    "Game",
+    "Gradient",
     "Kernels",
+    "Params",
     "Setting",
-    "advantages",
-    "collect",
-    "compiled_kernels",
+    "Source",
+    "adapt",
+    "affine",
+    "compiled",
+    "eager",
+    "make_optimizer",
     "make_update",
     "meta_gradient",
     "meta_gradient_loop",
 ]
 
 Params = tuple[Tensor, ...]
-Source = Callable[[int, Params], "Batch"]
+Batch = Any
+"""A NamedTuple of what a loss sees of N tasks, (N, ..., S) each; of one task, without the N."""
+Source = Callable[[int, Params], Batch]
 """Inner step k (K for the judging batch) and the policies to play -> a batch of all tasks."""
+Gradient = Callable[[Params, Source], None]
+"""Adds a meta-gradient to the `.grad` of the meta-parameters, leaves that require one."""
+PARTS = (
+    "sample_task",
+    "rollout",
+    "advantage",
+    "inner_gradient",
+    "outer_gradient",
+    "outer_update",
+)
+"""What `record_function` marks, by the names of metajax's own scopes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """The sizes and rates of one update; the defaults are the `point` preset's."""
+    """The sizes and rates of one update."""
 
-    tasks: int = 40
-    episodes: int = 20
-    horizon: int = 100
-    inner_steps: int = 1
-    inner_rate: float = 0.1
-    outer_rate: float = 1e-3
-    discount: float = 0.99
-    gae_lambda: float = 1.0
+    tasks: int
+    episodes: int
+    horizon: int
+    inner_steps: int
+    inner_rates: tuple[float, ...]  # of each inner step; the last one holds for all later steps
+    outer_rate: float
+    final_rate: float  # share of the outer rate that a cosine leaves after `updates`
+    updates: int
+    gradient_clip: float  # greatest norm of the meta-gradient; 0 does not clip
+    discount: float
+    gae_lambda: float
+    entropy: float  # weight of the policy's entropy in both losses
+    skip: float  # scale of a linear path beside the network; 0 leaves it out
+
+    def inner_rate(self, step: int) -> float:
+        return self.inner_rates[min(step, len(self.inner_rates) - 1)]
 
     @property
     def env_steps(self) -> int:
@@ -62,12 +91,14 @@ class Setting:
         return self.tasks * self.episodes * self.horizon * (self.inner_steps + 1)
 
 
-class Batch(NamedTuple):
-    """What a loss sees of N tasks, samples in time-major order; of one task, without the N."""
+class Game(NamedTuple):
+    """What is played, and the policy's loss."""
 
-    observation: Tensor  # (N, O, S)
-    action: Tensor  # (N, A, S)
-    weight: Tensor  # (N, S), advantage · mask / steps taken: the surrogate is Σ ratio · weight
+    play: Callable[..., tuple[Tensor, Tensor]]  # some steps of all episodes at once
+    loss: Callable[[Params, Batch], Tensor]  # the sum over tasks of their losses
+    # policies, tasks, random numbers, kernels -> batch, each task's mean return (N,)
+    collect: Callable[[Params, Any, Tensor, Kernels], tuple[Batch, Tensor]]
+    draw: Callable[[int], tuple[Any, Tensor]]  # tasks, and random numbers for K + 1 collections
 
 
 def affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
@@ -76,186 +107,61 @@ def affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
     return product(bias.unsqueeze(-1), weight.mT, inputs)
 
 
-def policy_mean(params: Params, observation: Tensor) -> Tensor:
-    """(N, O, S) -> the mean action (N, A, S); without the N for a policy that is shared."""
-    hidden = torch.tanh(affine(params[0], params[1], observation))
-    hidden = torch.tanh(affine(params[2], params[3], hidden))
-    return affine(params[4], params[5], hidden)
-
-
-def surrogate_loss(params: Params, batch: Batch) -> Tensor:
-    """−Σ_tasks mean(π_θ / sg(π_θ) · A) over the steps taken (LVC; Rothfuss et al. 2019, eq. 7)."""
-    log_std = params[6].unsqueeze(-1)
-    standard = (batch.action - policy_mean(params, batch.observation)) * torch.exp(-log_std)
-    log_prob = (-0.5 * standard.square() - log_std).sum(-2)  # to a constant, which cancels
-    return -(torch.exp(log_prob - log_prob.detach()) * batch.weight).sum()
-
-
-def adapt(params: Params, batch: Batch, rate: float) -> Params:
-    """One inner step of every task, differentiable once more."""
-    grads = torch.autograd.grad(surrogate_loss(params, batch), params, create_graph=True)
-    return tuple(p - rate * g for p, g in zip(params, grads, strict=True))
-
-
-def adapt_traceable(params: Params, batch: Batch, rate: float) -> Params:
-    """`adapt` for `torch.compile`, which lacks double backward but traces `torch.func.grad`."""
-    grads = torch.func.grad(surrogate_loss)(params, batch)
-    return tuple(p - rate * g for p, g in zip(params, grads, strict=True))
-
-
-def play(params: Params, place: Tensor, disturbances: Tensor) -> tuple[Tensor, Tensor]:
-    """Steps of all episodes at once, the dynamics of `envs.point`.
-
-    Args:
-        params: one policy, or N.
-        place: where the episodes are, (O, S), or (N, O, S) for N policies.
-        disturbances: what is added to the mean action, (steps, ...).
-
-    Returns:
-        the actions and where each led, (steps, ...) both.
-    """
-    actions, places = [], []
-    for disturbance in disturbances.unbind():
-        actions.append(policy_mean(params, place) + disturbance)
-        place = place + actions[-1].clamp(-0.1, 0.1)
-        places.append(place)
-    return torch.stack(actions), torch.stack(places)
-
-
 class Kernels(NamedTuple):
     """The three functions in which nearly all time goes, eager or compiled."""
 
-    play: Callable[[Params, Tensor, Tensor], tuple[Tensor, Tensor]] = play
-    block: int | None = None  # steps of one call of `play`; the whole horizon where None
-    inner: Callable[[Params, Batch, float], Params] = adapt  # one inner step
-    outer: Callable[[Params, Batch], Tensor] = surrogate_loss  # autograd takes its gradient
+    play: Callable[..., tuple[Tensor, Tensor]]
+    block: int | None  # steps of one call of `play`; the whole horizon where None
+    inner: Callable[[Params, Batch, float], Params]  # one inner step
+    outer: Callable[[Params, Batch], Tensor]  # autograd takes its gradient
 
 
-EAGER = Kernels()
+def adapt(
+    params: Params, batch: Batch, rate: float, loss: Callable[[Params, Batch], Tensor]
+) -> Params:
+    """One inner step of every task, differentiable once more."""
+    grads = torch.autograd.grad(loss(params, batch), params, create_graph=True)
+    return tuple(p - rate * g for p, g in zip(params, grads, strict=True))
 
 
-def compiled_kernels(block: int = 10) -> Kernels:
+def adapt_traceable(
+    params: Params, batch: Batch, rate: float, loss: Callable[[Params, Batch], Tensor]
+) -> Params:
+    """`adapt` for `torch.compile`, which lacks double backward but traces `torch.func.grad`."""
+    grads = torch.func.grad(loss)(params, batch)
+    return tuple(p - rate * g for p, g in zip(params, grads, strict=True))
+
+
+def eager(game: Game) -> Kernels:
+    return Kernels(game.play, None, functools.partial(adapt, loss=game.loss), game.loss)
+
+
+def compiled(game: Game, block: int = 10) -> Kernels:
     """All through Inductor, backward passes included; `block` steps of a rollout are unrolled.
 
     On a CPU tanh is then made of exponentials, which is twice as fast as the library's.
     """
     options: dict[str, Any] = {"cpp.use_decompose_tanh": True}
-    compiled = functools.partial(torch.compile, fullgraph=True, dynamic=False, options=options)
-    return Kernels(compiled(play), block, compiled(adapt_traceable), compiled(surrogate_loss))
-
-
-@functools.cache
-def discounting(horizon: int, rate: float, device: torch.device) -> Tensor:
-    """(T, T), its product with values (T, ...) is Σ_{j≥t} rate^{j−t} values_j."""
-    steps = torch.arange(horizon, dtype=torch.float64, device=device)
-    powers = rate ** (steps[None, :] - steps[:, None]).clamp(min=0)
-    return powers.triu().float()
-
-
-def by_task(values: Tensor) -> Tensor:
-    """(T, ..., N, B) -> (N, ..., S)."""
-    return values.movedim(-2, 0).movedim(1, -2).flatten(-2)
-
-
-def linear_baseline(observation: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """Least squares on [o, o², t, t², t³, 1] of each task (Duan et al. 2016) -> values (T, N, B).
-
-    Cholesky on the normal equations, their rows scaled to unit norm, ridge 1e-5.
-
-    Args:
-        observation: (T, O, N, B).
-        returns: returns to go, (T, N, B).
-        mask: 1 where a step was taken, (T, N, B).
-    """
-    horizon, _, episodes = mask.shape
-    clipped = by_task(observation).clamp(-10.0, 10.0)
-    time = torch.arange(horizon, device=mask.device, dtype=mask.dtype) / 100.0
-    time = torch.stack([time**0, time, time**2, time**3]).repeat_interleave(episodes, -1)
-    rows = [clipped, clipped.square(), time.expand(len(clipped), *time.shape)]
-    features = torch.cat(rows, dim=1) * by_task(mask).unsqueeze(1)  # (N, F, S)
-    gram = features @ features.mT
-    scale = gram.diagonal(dim1=-2, dim2=-1).clamp(min=1e-12).rsqrt().unsqueeze(-1)
-    ridge = 1e-5 * torch.eye(gram.shape[-1], device=gram.device)
-    factor, _ = torch.linalg.cholesky_ex(gram * scale * scale.mT + ridge)
-    moments = features @ by_task(returns * mask).unsqueeze(-1) * scale
-    weights = torch.cholesky_solve(moments, factor) * scale  # (N, F, 1)
-    return (weights.mT @ features).view(-1, horizon, episodes).transpose(0, 1)
-
-
-def advantages(observation: Tensor, reward: Tensor, mask: Tensor, setting: Setting) -> Tensor:
-    """GAE(γ, λ) on the linear baseline, normalised over each task's steps, (T, N, B).
-
-    Nothing is bootstrapped past the horizon. Arguments as in `linear_baseline`, reward (T, N, B).
-    """
-    horizon, device = len(mask), mask.device
-    reward = reward * mask
-    returns = discounting(horizon, setting.discount, device) @ reward.flatten(1)
-    value = linear_baseline(observation, returns.view_as(reward), mask) * mask
-    error = reward - value
-    error[:-1] += setting.discount * value[1:]
-    decay = setting.discount * setting.gae_lambda
-    advantage = discounting(horizon, decay, device) @ error.flatten(1)
-    advantage = advantage.view_as(reward) * mask
-    count = mask.sum((0, 2), keepdim=True).clamp(min=1.0)
-    centred = (advantage - advantage.sum((0, 2), keepdim=True) / count) * mask
-    deviation = (centred.square().sum((0, 2), keepdim=True) / count).sqrt()
-    return centred / (deviation + 1e-8)
-
-
-def to_batch(observation: Tensor, action: Tensor, mask: Tensor, advantage: Tensor) -> Batch:
-    """Trajectories (T, O, N, B), (T, A, N, B) and (T, N, B) of N tasks, as a loss wants them."""
-    weight = advantage * mask / mask.sum((0, 2), keepdim=True).clamp(min=1.0)
-    return Batch(by_task(observation), by_task(action), by_task(weight))
-
-
-@torch.no_grad()
-def collect(
-    params: Params, goal: Tensor, noise: Tensor, setting: Setting, kernels: Kernels = EAGER
-) -> tuple[Batch, Tensor]:
-    """Plays B episodes of each task. Returns what the losses see, and each task's mean return (N,).
-
-    An episode is played to the horizon; what follows its end is masked, all at once, afterwards.
-
-    Args:
-        params: one policy for all tasks, or one for each.
-        goal: (N, 2).
-        noise: standard normal, (T, A, N, B).
-        setting: sizes and rates.
-        kernels: eager or compiled.
-    """
-    shared = params[0].dim() == 2
-    # A shared policy plays the episodes of all tasks as one (O, N·B); else each task its (O, B).
-    arranged = noise.flatten(2) if shared else noise.transpose(1, 2).contiguous()
-    disturbance = arranged * torch.exp(params[6]).unsqueeze(-1)
-    places, actions = [torch.zeros_like(disturbance[:1])], []
-    for part in disturbance.split(kernels.block or len(noise)):
-        taken, reached = kernels.play(params, places[-1][-1], part)
-        actions.append(taken)
-        places.append(reached)
-    action, position = (
-        x.unflatten(-1, noise.shape[2:]) if shared else x.transpose(1, 2)
-        for x in (torch.cat(actions), torch.cat(places))
-    )
-    offset = position[1:] - goal.T.unsqueeze(-1)
-    reward = -offset.square().sum(1).sqrt()
-    ended = (offset.abs() < 0.01).all(1).cumsum(0) > 0
-    mask = torch.ones_like(reward)
-    mask[1:] = (~ended[:-1]).float()
-    advantage = advantages(position[:-1], reward, mask, setting)
-    score = (reward * mask).sum((0, 2)) / setting.episodes
-    return to_batch(position[:-1], action, mask, advantage), score
+    through = functools.partial(torch.compile, fullgraph=True, dynamic=False, options=options)
+    inner = functools.partial(adapt_traceable, loss=game.loss)
+    return Kernels(through(game.play), block, through(inner), through(game.loss))
 
 
 def _join(parts: Sequence[Params]) -> Params:
     return tuple(torch.cat([p.detach() for p in leaf]) for leaf in zip(*parts, strict=True))
 
 
+def _chunks(batch: Batch, size: int) -> list[Batch]:
+    parts = zip(*(leaf.split(size) for leaf in batch), strict=True)
+    return [type(batch)(*part) for part in parts]
+
+
 def meta_gradient(
     params: Params,
     source: Source,
     setting: Setting,
+    kernels: Kernels,
     chunk: int | None = None,
-    kernels: Kernels = EAGER,
 ) -> None:
     """Adds the mean meta-gradient over all tasks to `params`' `.grad`, tasks batched.
 
@@ -263,85 +169,105 @@ def meta_gradient(
         params: the meta-parameters, leaves that require a gradient.
         source: gives the batches, once per inner step and once more for the judging one.
         setting: sizes and rates.
-        chunk: tasks whose gradient is taken at once; all where None.
         kernels: eager or compiled.
+        chunk: tasks whose gradient is taken at once; all where None.
     """
     size = chunk or setting.tasks
     chunks = [min(size, setting.tasks - start) for start in range(0, setting.tasks, size)]
     fast = [tuple(p.expand(count, *p.shape) for p in params) for count in chunks]
     played = params  # before the first step one policy plays all tasks, in one product
     for k in range(setting.inner_steps):
-        parts = zip(*(leaf.split(size) for leaf in source(k, played)), strict=True)
-        fast = [
-            kernels.inner(own, Batch(*part), setting.inner_rate)
-            for own, part in zip(fast, parts, strict=True)
-        ]
-        played = _join(fast)
-    judged = zip(*(leaf.split(size) for leaf in source(setting.inner_steps, played)), strict=True)
-    for part in judged:
-        (kernels.outer(fast.pop(0), Batch(*part)) / setting.tasks).backward()
+        parts = _chunks(source(k, played), size)
+        with record_function("inner_gradient"):
+            rate = setting.inner_rate(k)
+            fast = [kernels.inner(own, part, rate) for own, part in zip(fast, parts, strict=True)]
+            played = _join(fast)
+    judged = _chunks(source(setting.inner_steps, played), size)
+    with record_function("outer_gradient"):
+        for part in judged:
+            (kernels.outer(fast.pop(0), part) / setting.tasks).backward()
 
 
-def meta_gradient_loop(params: Params, source: Source, setting: Setting) -> None:
+def meta_gradient_loop(params: Params, source: Source, setting: Setting, game: Game) -> None:
     """Adds one task's share of `meta_gradient`: its source has a single task, weights have no N."""
 
     def alone(k: int, fast: Params) -> Batch:
-        return Batch(*(leaf[0] for leaf in source(k, tuple(p.detach() for p in fast))))
+        batch = source(k, tuple(p.detach() for p in fast))
+        return type(batch)(*(leaf[0] for leaf in batch))
 
     fast = params
     for k in range(setting.inner_steps):
-        fast = adapt(fast, alone(k, fast), setting.inner_rate)
-    (surrogate_loss(fast, alone(setting.inner_steps, fast)) / setting.tasks).backward()
+        batch = alone(k, fast)
+        with record_function("inner_gradient"):
+            fast = adapt(fast, batch, setting.inner_rate(k), game.loss)
+    judged = alone(setting.inner_steps, fast)
+    with record_function("outer_gradient"):
+        (game.loss(fast, judged) / setting.tasks).backward()
+
+
+def make_optimizer(params: Params, setting: Setting) -> Callable[[], None]:
+    """The outer step: clips the gradient, Adam along a cosine, and drops the `.grad`."""
+    optimizer = torch.optim.Adam(params, lr=setting.outer_rate, fused=True)
+
+    def rate(step: int) -> float:
+        cosine = 0.5 * (1 + math.cos(math.pi * min(step / setting.updates, 1.0)))
+        return (1 - setting.final_rate) * cosine + setting.final_rate
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+
+    def step() -> None:
+        if setting.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(params, setting.gradient_clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
 
 
 def make_update(
     params: Params,
     setting: Setting,
+    game: Game,
+    gradient: Gradient,
+    kernels: Kernels,
     *,
     loop: bool = False,
-    chunk: int | None = None,
-    kernels: Kernels = EAGER,
 ) -> Callable[[], Tensor]:
-    """One whole update, from fresh goals to the Adam step, which changes `params` in place.
+    """One whole update, from fresh tasks to the Adam step, which changes `params` in place.
 
     Args:
         params: the meta-parameters, leaves that require a gradient.
         setting: sizes and rates.
+        game: what is played.
+        gradient: of all tasks, or of one.
+        kernels: play the episodes.
         loop: takes one task after the other; else all are batched.
-        chunk: of the batched, tasks whose gradient is taken at once; all where None.
-        kernels: of the batched, eager or compiled.
 
     Returns:
         a function without arguments; it returns the mean return after adaptation, ().
     """
-    device = params[0].device
-    optimizer = torch.optim.Adam(params, lr=setting.outer_rate, fused=True)
+    outer_step = make_optimizer(params, setting)
 
-    def fresh_tasks(count: int) -> tuple[Source, list[Tensor]]:
-        goal = torch.rand(count, 2, device=device) - 0.5
-        shape = (setting.inner_steps + 1, setting.horizon, 2, count, setting.episodes)
-        noise, scores = torch.randn(shape, device=device), []
+    def add_gradient(count: int) -> Tensor:
+        """Of fresh tasks; returns what they scored after adaptation, added up."""
+        with record_function("sample_task"):
+            tasks, random = game.draw(count)
+        scores: list[Tensor] = []
 
         def source(k: int, policies: Params) -> Batch:
-            batch, score = collect(policies, goal, noise[k], setting, kernels)
+            batch, score = game.collect(policies, tasks, random[k], kernels)
             scores.append(score)
             return batch
 
-        return source, scores
+        gradient(params, source)
+        return scores[-1].sum()
 
     def update() -> Tensor:
-        optimizer.zero_grad(set_to_none=True)
-        if loop:
-            total = torch.zeros((), device=device)
-            for _ in range(setting.tasks):
-                source, scores = fresh_tasks(1)
-                meta_gradient_loop(params, source, setting)
-                total += scores[-1][0] / setting.tasks
-        else:
-            source, scores = fresh_tasks(setting.tasks)
-            meta_gradient(params, source, setting, chunk, kernels)
-            total = scores[-1].mean()
-        optimizer.step()
+        sizes = [1] * setting.tasks if loop else [setting.tasks]
+        total = torch.stack([add_gradient(count) for count in sizes]).sum() / setting.tasks
+        with record_function("outer_update"):
+            outer_step()
         return total
 
     return update

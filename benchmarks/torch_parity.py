@@ -1,124 +1,55 @@
 """Does the PyTorch baseline do what metajax does? Errors between them, from the same numbers.
 
 metajax adapts N tasks and everything it collected is kept; PyTorch then takes the meta-gradient of
-the same batches, replays the episodes from the noise that metajax's actions had, and fits its own
-baseline to them.
+the same batches, steps with it, and plays the same episodes, from random numbers under which its
+own policy takes the actions that metajax's took, with a baseline and advantages of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import torch
-import torch_learn2learn
 import torch_maml
+from torch_bridge import BRIDGES, Contest, leaves, to_torch, torch_params
+from torch_contenders import Contender
 
-import envs
-import metajax as mj
+from metajax.baselines import linear_features
 from metajax.inner import Record, replay, run
+from metajax.returns import discounted_returns, generalised_advantages, normalise
 
 __all__ = [
-    "Contest",
     "Frozen",
     "collection_errors",
-    "contest",
     "freeze",
-    "meta_gradient_errors",
+    "meta_gradient_error",
+    "outer_step_error",
     "relative_error",
-    "torch_params",
     "update_keys",
 ]
-
-
-class Contest(NamedTuple):
-    """The metajax side of one setting, and what both sides share."""
-
-    problem: mj.Problem
-    inner: mj.Inner
-    learner: mj.MetaLearner
-    setting: torch_maml.Setting
-
-
-def contest(setting: torch_maml.Setting, mesh: jax.sharding.Mesh | None = None) -> Contest:
-    """The `point` preset at the sizes of `setting`, on the devices of `mesh`."""
-    env = envs.make("point", horizon=setting.horizon)
-    problem = mj.policy_gradient(
-        env,
-        mj.networks.mlp_policy(env.action_space),
-        episodes=setting.episodes,
-        discount=setting.discount,
-        gae_lambda=setting.gae_lambda,
-    )
-    inner = mj.sgd(setting.inner_rate, steps=setting.inner_steps)
-    outer = optax.adam(setting.outer_rate)
-    mapping = mj.Mapping(mesh=mesh)
-    learner = mj.maml(problem, inner, outer, setting.tasks, mapping=mapping)
-    return Contest(problem, inner, learner, setting)
-
-
-def leaves(params: Any) -> list[Any]:
-    """A flax policy's arrays in the order of `torch_maml`: (W, b) of each layer, log σ."""
-    tree = params["params"]
-    (mlp,) = (branch for name, branch in tree.items() if name != "log_std")
-    layers = [mlp[f"Dense_{index}"] for index in range(len(mlp))]
-    return [layer[kind] for layer in layers for kind in ("kernel", "bias")] + [tree["log_std"]]
-
-
-def to_torch(array: Any, device: str = "cpu") -> torch.Tensor:
-    return torch.from_numpy(np.array(array)).to(device)
-
-
-def torch_params(params: Any, device: str = "cpu") -> torch_maml.Params:
-    """A flax policy as the leaves that PyTorch learns."""
-    return tuple(to_torch(leaf, device).requires_grad_() for leaf in leaves(params))
-
-
-def policy_module(params: Any) -> torch_learn2learn.Policy:
-    """A flax policy as the module that `torch_learn2learn` learns."""
-    *layers, log_std = (to_torch(leaf) for leaf in leaves(params))
-    policy = torch_learn2learn.Policy(len(layers[0]), len(log_std))
-    state = {"sigma": log_std}
-    for index, (kernel, bias) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
-        state |= {f"mean.{2 * index}.weight": kernel.T, f"mean.{2 * index}.bias": bias}
-    policy.load_state_dict(state)
-    return policy
-
-
-def module_gradients(policy: torch_learn2learn.Policy) -> list[torch.Tensor]:
-    """Its gradients in the order and shape of `leaves`."""
-    linear = [layer for layer in policy.mean if isinstance(layer, torch.nn.Linear)]
-    found = [p.grad for layer in linear for p in (layer.weight, layer.bias)]
-    return [g.T if g.dim() == 2 else g for g in (*found, policy.sigma.grad) if g is not None]
-
-
-def module_episodes(batch: Any, task: int) -> torch_learn2learn.Episodes:
-    """One task's `Trajectories` as `torch_learn2learn` has them."""
-    fields = (batch.observation, batch.action, batch.advantage, batch.mask)
-    return torch_learn2learn.Episodes(*(to_torch(field[task]) for field in fields))
 
 
 class Frozen(NamedTuple):
     """What metajax collected in one adaptation of N tasks, and the meta-gradient it takes of it."""
 
-    goal: jax.Array  # (N, 2)
+    tasks: Any  # (N, ...)
     batches: list[Any]  # K + 1 `Trajectories`, (N, T, B, ...), the judging one last
     params: list[Any]  # K + 1 policies that played them, N of each
     gradient: Any  # of the meta-parameters
 
 
-def update_keys(state: mj.MetaState, tasks: int) -> jax.Array:
+def update_keys(state: Any, tasks: int) -> jax.Array:
     """The key of each task of the update from `state`, as the learner draws them."""
     return jax.random.split(jax.random.fold_in(state.key, state.step), tasks)
 
 
 def freeze(side: Contest, params: Any, keys: jax.Array) -> Frozen:
     """Adapts a task per key from `params`; keeps what the other side must reproduce."""
-    problem, inner, _, setting = side
+    problem, inner, setting = side.problem, side.inner, side.setting
 
     def adapt(key: jax.Array) -> tuple[Any, Record]:
         key_task, key_adapt = jax.random.split(key)
@@ -143,8 +74,9 @@ def freeze(side: Contest, params: Any, keys: jax.Array) -> Frozen:
     played = [jax.tree.map(lambda p: jnp.broadcast_to(p, (setting.tasks, *p.shape)), params)]
     for k in range(inner.steps):
         grads = jax.tree.map(lambda g, k=k: g[:, k], record.gradients)
-        played.append(jax.tree.map(lambda p, g: p - setting.inner_rate * g, played[-1], grads))
-    return Frozen(tasks.goal, [*batches, record.judged], played, gradient)
+        rate = setting.inner_rate(k)
+        played.append(jax.tree.map(lambda p, g, r=rate: p - r * g, played[-1], grads))
+    return Frozen(tasks, [*batches, record.judged], played, gradient)
 
 
 def relative_error(ours: Any, theirs: Any) -> float:
@@ -158,100 +90,97 @@ def relative_error(ours: Any, theirs: Any) -> float:
     )
 
 
-def samples_last(array: Any, device: str) -> torch.Tensor:
-    """(N, T, B, ...) of metajax -> (T, ..., N, B) of PyTorch."""
-    return to_torch(array, device).movedim((0, 2), (-2, -1)).contiguous()
-
-
 def frozen_source(
-    frozen: Frozen, device: str = "cpu", tasks: slice = slice(None)
+    side: Contest, frozen: Frozen, device: str, tasks: slice = slice(None)
 ) -> torch_maml.Source:
     """Gives PyTorch the batches that metajax collected, advantages included."""
 
-    def source(k: int, policies: torch_maml.Params) -> torch_maml.Batch:
+    def source(k: int, policies: torch_maml.Params) -> Any:
         del policies
-        batch = frozen.batches[k]
-        fields = (batch.observation, batch.action, batch.mask, batch.advantage)
-        return torch_maml.to_batch(*(samples_last(field[tasks], device) for field in fields))
+        batch = jax.tree.map(lambda leaf: leaf[tasks], frozen.batches[k])
+        return BRIDGES[side.preset].batch(batch, device)
 
     return source
 
 
-def meta_gradient_errors(
-    side: Contest,
-    params: Any,
-    frozen: Frozen,
-    device: str = "cpu",
-    chunk: int | None = None,
-    compiled: torch_maml.Kernels | None = None,
-) -> dict[str, float]:
-    """How far each PyTorch meta-gradient of the frozen batches is from metajax's."""
-    setting = side.setting
-    everyone = frozen_source(frozen, device)
-
-    def error(fill: Callable[[torch_maml.Params], None]) -> float:
-        theirs = torch_params(params, device)
-        fill(theirs)
-        grads = [p.grad.cpu() for p in theirs if p.grad is not None]
-        return relative_error(grads, leaves(frozen.gradient))
-
-    def loop(theirs: torch_maml.Params) -> None:
-        for index in range(setting.tasks):
-            source = frozen_source(frozen, device, slice(index, index + 1))
-            torch_maml.meta_gradient_loop(theirs, source, setting)
-
-    def as_learn2learn(theirs: torch_maml.Params) -> None:
-        policy = policy_module(params)
-        for index in range(setting.tasks):
-            *supports, query = (module_episodes(batch, index) for batch in frozen.batches)
-            weights: Mapping[str, torch.Tensor] = dict(policy.named_parameters())
-            for support in supports:
-                weights = torch_learn2learn.fast_adapt(policy, weights, support, setting.inner_rate)
-            loss = torch_learn2learn.surrogate_loss(policy, weights, query)
-            (loss / setting.tasks).backward()
-        for leaf, grad in zip(theirs, module_gradients(policy), strict=True):
-            leaf.grad = grad.to(device)
-
-    errors = {
-        "loop": error(loop),
-        "loop, learn2learn's way": error(as_learn2learn),
-        "batched": error(lambda p: torch_maml.meta_gradient(p, everyone, setting)),
-        "chunked": error(lambda p: torch_maml.meta_gradient(p, everyone, setting, chunk)),
-    }
-    if compiled is not None:
-        errors["compiled"] = error(
-            lambda p: torch_maml.meta_gradient(p, everyone, setting, chunk, compiled)
-        )
-    return errors
+def meta_gradient_error(
+    side: Contest, params: Any, frozen: Frozen, contender: Contender, device: str = "cpu"
+) -> float:
+    """How far a PyTorch meta-gradient of the frozen batches is from metajax's."""
+    theirs = torch_params(params, device)
+    tasks = range(side.setting.tasks)
+    slices = [slice(n, n + 1) for n in tasks] if contender.loop else [slice(None)]
+    for chosen in slices:
+        contender.gradient(theirs, frozen_source(side, frozen, device, chosen))
+    grads = [p.grad.cpu() for p in theirs if p.grad is not None]
+    return relative_error(grads, leaves(frozen.gradient))
 
 
-def collection_errors(side: Contest, frozen: Frozen, device: str = "cpu") -> dict[str, float]:
-    """How far PyTorch's rollouts and advantages are from metajax's.
+def outer_step_error(side: Contest, params: Any, gradient: Any, after: Any) -> float:
+    """How far PyTorch's parameters are from those `after` metajax's outer step with `gradient`.
 
-    Its rollouts are given the noise that metajax's actions had, and must then reproduce the
-    episodes; its baseline and advantages are computed from metajax's episodes.
+    Of how far the step went, not of the parameters, which it hardly changes.
     """
-    errors: dict[str, float] = {"observation": 0.0, "action": 0.0, "advantage": 0.0, "score": 0.0}
-    for batch, params in zip(frozen.batches, frozen.params, strict=True):
-        policies = tuple(to_torch(leaf, device) for leaf in leaves(params))
-        observation, action = (samples_last(x, device) for x in (batch.observation, batch.action))
-        places = observation.transpose(1, 2).unbind()  # (N, O, B) each
-        mean = torch.stack([torch_maml.policy_mean(policies, place) for place in places], dim=0)
-        noise = (action - mean.transpose(1, 2)) * torch.exp(-policies[6].T.unsqueeze(-1))
-        played, score = torch_maml.collect(
-            policies, to_torch(frozen.goal, device), noise, side.setting
+    theirs = torch_params(params)
+    before = [p.detach().clone() for p in theirs]
+    for leaf, grad in zip(theirs, leaves(gradient), strict=True):
+        leaf.grad = to_torch(grad)
+    torch_maml.make_optimizer(theirs, side.setting)()
+    moved = [p.detach() - start for p, start in zip(theirs, before, strict=True)]
+    expected = [to_torch(p) - start for p, start in zip(leaves(after), before, strict=True)]
+    flat = [torch.cat([x.flatten() for x in steps]) for steps in (moved, expected)]
+    return relative_error(flat[:1], flat[1:])
+
+
+def exact_advantage(side: Contest, batch: Any) -> np.ndarray:
+    """metajax's advantages of episodes (N, T, B, ...), by its own functions in double precision.
+
+    A baseline's columns may add up to one another; float32 then leaves few digits on either side.
+    """
+    setting = side.setting
+
+    def one(observation: jax.Array, reward: jax.Array, mask: jax.Array) -> jax.Array:
+        returns = discounted_returns(reward, mask, setting.discount)
+        value = linear_features(observation, returns, mask)
+        advantage = generalised_advantages(
+            reward, value, mask, setting.discount, setting.gae_lambda
         )
-        reward, mask = (samples_last(x, device) for x in (batch.reward, batch.mask))
-        advantage = torch_maml.advantages(observation, reward, mask, side.setting)
-        given = torch_maml.to_batch(observation, action, mask, advantage)
-        pairs = {
-            "observation": (played.observation, given.observation),
-            "action": (played.action, given.action),
-            "advantage": (advantage, samples_last(batch.advantage, device)),
-            "score": (score, reward.sum((0, 2)) / side.setting.episodes),
-        }
+        return normalise(advantage, mask)
+
+    seen, reward, mask = map(np.asarray, (batch.observation, batch.reward, batch.mask))
+    seen = seen.astype(bool if seen.dtype == np.uint8 else np.float64)
+    with jax.enable_x64(True):
+        doubles = (seen, reward.astype(np.float64), mask.astype(np.float64))
+        return np.asarray(jax.jit(jax.vmap(one))(*doubles))
+
+
+def collection_errors(
+    side: Contest,
+    frozen: Frozen,
+    contender: Contender,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float64,
+) -> dict[str, float]:
+    """How far PyTorch's policies, rollouts, advantages and scores are from metajax's.
+
+    In float32, for what was compiled for it, advantages are left out.
+    """
+    assert contender.collects is not None
+    (game, kernels), bridge = contender.collects, BRIDGES[side.preset]
+    tasks, errors = bridge.tasks(frozen.tasks, device), {}
+    for batch, params in zip(frozen.batches, frozen.params, strict=True):
+        policies = tuple(to_torch(leaf, device).to(dtype) for leaf in leaves(params))
+        random, *outputs = bridge.random(policies, batch, side.setting, device)
+        played, score = game.collect(policies, tasks, random, kernels)
+        exact = dtype == torch.float64
+        advantage = exact_advantage(side, batch) if exact else batch.advantage
+        given = bridge.batch(dataclasses.replace(batch, advantage=advantage), device)
+        pairs = {"policy": outputs}
+        for name, ours, theirs in zip(given._fields, played, given, strict=True):
+            if exact or name != "weight":
+                pairs[name] = [[ours.cpu()], [theirs.cpu()]]
+        expected = np.asarray(batch.reward).sum((1, 2)) / side.setting.episodes
+        pairs["score"] = [[score.cpu()], [expected]]
         for name, (ours, theirs) in pairs.items():
-            errors[name] = max(errors[name], relative_error([ours.cpu()], [theirs.cpu()]))
-        weight_error = relative_error([played.weight.cpu()], [given.weight.cpu()])
-        errors["advantage"] = max(errors["advantage"], weight_error)
+            errors[name] = max(errors.get(name, 0.0), relative_error(ours, theirs))
     return errors

@@ -1,0 +1,34 @@
+"""Does it matter for what is learned how tasks are laid on hardware?"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+import metajax as mj
+
+__all__ = ["apart"]
+
+
+def _after(learner: mj.MetaLearner, state: mj.MetaState, updates: int) -> jax.Array:
+    """All parameters after some updates, as one vector."""
+    program = jax.jit(learner.update)
+    for _ in range(updates):
+        state, _ = program(state)
+    return _vector(state)
+
+
+def _vector(state: mj.MetaState) -> jax.Array:
+    return ravel_pytree(jax.device_get(state.params))[0]
+
+
+def apart(
+    learner: mj.MetaLearner, plain: mj.MetaLearner, state: mj.MetaState, updates: int
+) -> float:
+    """How far two learners that differ in layout alone have come apart after some updates.
+
+    The distance of their parameters, as a share of how far those of `plain` have gone.
+    """
+    ours, theirs = (_after(each, state, updates) for each in (learner, plain))
+    return float(jnp.linalg.norm(ours - theirs) / jnp.linalg.norm(theirs - _vector(state)))

@@ -1,0 +1,76 @@
+"""Sides of a benchmark timed in turn, in pairs that see the same machine."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+__all__ = ["clock", "cores_between", "figures", "other_load", "race"]
+
+
+def other_load() -> tuple[float, float] | None:
+    """CPU seconds of every process but this one, and the clock; None where Linux cannot tell."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return None
+    idle = int(fields[3]) + int(fields[4])
+    busy = sum(map(int, fields[:8])) - idle
+    return busy / os.sysconf("SC_CLK_TCK") - time.process_time(), time.perf_counter()
+
+
+def cores_between(
+    before: tuple[float, float] | None, after: tuple[float, float] | None
+) -> float | None:
+    """Cores that other processes used between two calls of `other_load`."""
+    if before is None or after is None:
+        return None
+    return (after[0] - before[0]) / (after[1] - before[1])
+
+
+def clock(step: Callable[[], Any]) -> float:
+    """Seconds of one update, which waits for its own result."""
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def race(
+    sides: Mapping[str, Callable[[], Any]], pairs: int, updates: int, console: Console
+) -> dict[str, list[list[float]]]:
+    """Seconds of every update: `pairs` runs of `updates` per side, the order turned each time."""
+    seconds: dict[str, list[list[float]]] = {name: [] for name in sides}
+    names = list(sides)
+    for pair in range(pairs):
+        with console.status(f"pair {pair + 1} of {pairs}"):
+            for name in names if pair % 2 == 0 else reversed(names):
+                seconds[name].append([clock(sides[name]) for _ in range(updates)])
+    return seconds
+
+
+def figures(
+    seconds: Mapping[str, list[list[float]]], first: Mapping[str, float], env_steps: int
+) -> dict[str, dict[str, Any]]:
+    """What is printed of each side. A run's time is the median of its updates."""
+    runs = {name: [statistics.median(run) for run in of_side] for name, of_side in seconds.items()}
+    out: dict[str, dict[str, Any]] = {}
+    for name, of_side in runs.items():
+        median = statistics.median(of_side)
+        ratios = [time / ours for time, ours in zip(of_side, runs["metajax"], strict=True)]
+        out[name] = {
+            "first_update_s": first[name],
+            "median_ms": 1e3 * median,
+            "best_ms": 1e3 * min(map(min, seconds[name])),
+            "worst_ms": 1e3 * max(map(max, seconds[name])),
+            "updates_per_s": 1 / median,
+            "env_steps_per_s": env_steps / median,
+            "ratio": statistics.median(ratios),
+            "pairs": ratios,
+        }
+    return out

@@ -1,0 +1,115 @@
+"""The ways to write one preset's MAML update in PyTorch that metajax is timed against."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch_func
+import torch_learn2learn
+import torch_maml
+from torch import Tensor
+from torch_bridge import BRIDGES, Contest, policy_module
+from torch_maml import Game, Gradient, Kernels, Params, Source
+
+__all__ = ["Contender", "contenders"]
+
+
+class Contender(NamedTuple):
+    """One way to write the update. What is compared with metajax is what is timed."""
+
+    gradient: Gradient  # of all tasks, or of one
+    loop: bool  # takes one task after the other
+    update: Callable[[Params], Callable[[], Tensor]]  # the whole update of these parameters
+    collects: tuple[Game, Kernels] | None = None  # how; None: the game of another
+
+
+def _module_gradient(side: Contest) -> Gradient:
+    """One task's share of the meta-gradient, as `torch_learn2learn` takes it."""
+
+    def gradient(params: Params, source: Source) -> None:
+        policy, setting = policy_module(params), side.setting
+
+        def episodes(k: int) -> torch_learn2learn.Episodes:
+            batch = source(k, params)
+            shape = (setting.horizon, setting.episodes)
+            action, state = (x[0].T.unflatten(0, shape) for x in (batch.action, batch.observation))
+            # `weight` is advantage · mask / steps taken: with a mask of 1 the mean is its sum.
+            weight = batch.weight[0].view(shape) * batch.weight[0].numel()
+            return torch_learn2learn.Episodes(state, action, weight, torch.ones(shape))
+
+        weights: torch_learn2learn.Weights = dict(policy.named_parameters())
+        for k in range(setting.inner_steps):
+            rate = setting.inner_rate(k)
+            weights = torch_learn2learn.fast_adapt(policy, weights, episodes(k), rate)
+        loss = torch_learn2learn.surrogate_loss(policy, weights, episodes(setting.inner_steps))
+        (loss / setting.tasks).backward()
+        linear = [layer for layer in policy.mean if isinstance(layer, torch.nn.Linear)]
+        found = [p.grad for layer in linear for p in (layer.weight, layer.bias)]
+        for leaf, grad in zip(params, (*found, policy.sigma.grad), strict=True):
+            assert grad is not None
+            grad = grad.T if grad.dim() == 2 else grad
+            leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+
+    return gradient
+
+
+def contenders(
+    side: Contest, params: Params, device: str, chunk: int, only: tuple[str, ...] = ()
+) -> dict[str, Contender]:
+    """All there are for a preset, or `only` those named.
+
+    Args:
+        side: the preset.
+        params: give shapes.
+        device: PyTorch's.
+        chunk: tasks of one gradient, where it is taken in chunks.
+        only: names; all where empty.
+    """
+    setting, bridge = side.setting, BRIDGES[side.preset]
+    game, *by_square = bridge.games(side, device)
+    eager = torch_maml.eager(game)
+
+    def batched(game: Game, kernels: Kernels, chunk: int | None = None) -> Contender:
+        gradient = functools.partial(
+            torch_maml.meta_gradient, setting=setting, kernels=kernels, chunk=chunk
+        )
+        return of(gradient, game, kernels)
+
+    def of(gradient: Gradient, game: Game, kernels: Kernels, loop: bool = False) -> Contender:
+        def update(params: Params) -> Callable[[], Tensor]:
+            return torch_maml.make_update(params, setting, game, gradient, kernels, loop=loop)
+
+        return Contender(gradient, loop, update, (game, kernels))
+
+    def as_torch_func() -> Contender:
+        loss = bridge.task_loss(params, setting)
+        gradient = functools.partial(torch_func.meta_gradient, setting=setting, loss=loss)
+        return of(gradient, game, eager)
+
+    def as_learn2learn() -> Contender:
+        return Contender(
+            _module_gradient(side),
+            True,
+            lambda params: torch_learn2learn.make_update(policy_module(params), setting),
+        )
+
+    def loop() -> Contender:
+        gradient = functools.partial(torch_maml.meta_gradient_loop, setting=setting, game=game)
+        return of(gradient, game, eager, loop=True)
+
+    ways: dict[str, Callable[[], Contender]] = {
+        "torch compiled": lambda: batched(game, torch_maml.compiled(game), chunk),
+        "torch batched": lambda: batched(game, eager),
+        "torch batched in chunks": lambda: batched(game, eager, chunk),
+        "torch.func vmap": as_torch_func,
+        "torch loop": loop,
+    }
+    for other in by_square:
+        kernels = torch_maml.eager(other)
+        ways["torch batched, by square"] = functools.partial(batched, other, kernels)
+    if side.preset == "point" and device == "cpu":  # it is written for the processor
+        ways["torch loop, learn2learn's way"] = as_learn2learn
+    return {name: make() for name, make in ways.items() if not only or name in only}

@@ -1,0 +1,241 @@
+"""Mazes and gridworlds in PyTorch, all episodes of all tasks at once; see `torch_maml`.
+
+An agent that observes its own square alone observes a one-hot vector. Here it is the index of that
+square: the first layer and the linear path are rows of their weights, and a step of the world is
+one lookup in a table of where each action leads. Walls need not be asked again.
+
+Shapes: N tasks, T steps, B episodes, O squares inside the outer wall, A actions, S = T·B samples of
+a task. The policy is (W₁, b₁, W₂, b₂, W₃, b₃) and, where `Setting.skip` is not 0, the linear path's
+(O, A).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+from torch_credit import (
+    by_task,
+    generalised_advantages,
+    least_squares,
+    powers_of_time,
+    returns_to_go,
+)
+from torch_maml import Game, Kernels, Params, Setting, affine
+
+__all__ = ["Batch", "Grids", "by_sample", "by_square", "game", "logits", "make_grids", "to_batch"]
+
+Policy = Callable[[Tensor], Tensor]
+"""Squares (N, S) -> logits (N, A, S); without the N for a policy that all tasks share."""
+Reading = Callable[[Params, float], Policy]
+"""Parameters and the scale of the linear path -> the policy."""
+
+_MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
+
+
+class Grids(NamedTuple):
+    """N tasks."""
+
+    following: Tensor  # (N, A, O) int64, the square that action a leads to from square o
+    start: Tensor  # (N,) int64
+    goal: Tensor  # (N,) int64
+
+
+class Batch(NamedTuple):
+    """What a loss sees of N tasks; of one task, without the N."""
+
+    square: Tensor  # (N, S) int64
+    action: Tensor  # (N, S) int64
+    weight: Tensor  # (N, S), advantage · mask / steps taken: the surrogate is Σ ratio · weight
+    share: Tensor  # (N, S), mask / steps taken
+
+
+def make_grids(walls: Tensor, start: Tensor, goal: Tensor, stay: bool) -> Grids:
+    """Tasks from walls (N, side, side) bool, a wall around them, and squares (N, 2) in them.
+
+    With `stay` the first action moves nowhere.
+    """
+    side = walls.shape[-1] - 2
+    here = torch.arange(side * side, device=walls.device).view(side, side)
+    blocked = [
+        walls[:, 1 + down : 1 + down + side, 1 + right : 1 + right + side] for down, right in _MOVES
+    ]
+    steps = [down * side + right for down, right in _MOVES]
+    reached = [
+        torch.where(wall, here, here + step) for wall, step in zip(blocked, steps, strict=True)
+    ]
+    if stay:
+        reached.insert(0, here.expand_as(reached[0]))
+    index = [(square[:, 0] - 1) * side + square[:, 1] - 1 for square in (start, goal)]
+    return Grids(torch.stack(reached, dim=1).flatten(2), *index)
+
+
+def _rows(table: Tensor, square: Tensor) -> Tensor:
+    """The rows of a table (O, F) that squares (S,) name, (S, F); or of N tables, (N, S, F)."""
+    if table.dim() == 2:
+        return table.index_select(0, square)
+    first = table.shape[1] * torch.arange(len(table), device=table.device).unsqueeze(-1)
+    return table.flatten(0, 1).index_select(0, (first + square).flatten()).view(*square.shape, -1)
+
+
+def logits(params: Params, square: Tensor, skip: float) -> Tensor:
+    """(N, S) -> (N, A, S); without the N for a policy that all tasks share."""
+    hidden = torch.tanh(_rows(params[0], square) + params[1].unsqueeze(-2)).mT
+    hidden = torch.tanh(affine(params[2], params[3], hidden))
+    out = affine(params[4], params[5], hidden)
+    return out + skip * _rows(params[6], square).mT if skip else out
+
+
+def by_sample(params: Params, skip: float) -> Policy:
+    """The network sees every sample, as metajax's does."""
+    return lambda square: logits(params, square, skip)
+
+
+def by_square(params: Params, skip: float) -> Policy:
+    """The network sees each of the O squares once, whose logits the samples look up."""
+    first = params[0]
+    everywhere = torch.arange(first.shape[-2], device=first.device).expand(first.shape[:-1])
+    table = logits(params, everywhere, skip)
+
+    def policy(square: Tensor) -> Tensor:
+        if table.dim() == 2:
+            return table.index_select(-1, square)
+        return table.gather(-1, square.unsqueeze(-2).expand(-1, table.shape[1], -1))
+
+    return policy
+
+
+def _loss(params: Params, batch: Batch, setting: Setting, reading: Reading) -> Tensor:
+    """−Σ_tasks mean(π_θ / sg(π_θ) · A + c · entropy) over the steps taken."""
+    log_probs = reading(params, setting.skip)(batch.square).log_softmax(-2)
+    log_prob = log_probs.gather(-2, batch.action.unsqueeze(-2)).squeeze(-2)
+    gain = (torch.exp(log_prob - log_prob.detach()) * batch.weight).sum()
+    entropy = -(log_probs.exp() * log_probs).sum(-2)
+    return -gain - setting.entropy * (entropy * batch.share).sum()
+
+
+def _play(
+    params: Params,
+    place: Tensor,
+    uniforms: Tensor,
+    following: Tensor,
+    setting: Setting,
+    reading: Reading,
+) -> tuple[Tensor, Tensor]:
+    """Steps of all episodes at once, the dynamics of `envs.maze` and `envs.gridworld`.
+
+    Args:
+        params: one policy, or N.
+        place: the squares that the episodes are on, (N, B) int64.
+        uniforms: the numbers that choose the actions, (steps, N, B).
+        following: of `Grids`.
+        setting: sizes and rates.
+        reading: how the policy is computed.
+
+    Returns:
+        the actions and where each led, (steps, N, B) int64 both.
+    """
+    policy, led, squares = reading(params, setting.skip), following.flatten(1), following.shape[-1]
+    shared = params[0].dim() == 2  # one policy plays the episodes of all tasks as one (N·B,)
+    actions, places = [], []
+    for uniform in uniforms.unbind():
+        seen, drawn = (x.flatten() if shared else x for x in (place, uniform))
+        # Inverse transform; the last action takes what rounding leaves of the unit interval.
+        cumulative = policy(seen).softmax(-2).cumsum(-2)[..., :-1, :]
+        actions.append((drawn.unsqueeze(-2) >= cumulative).sum(-2).view_as(place))
+        place = led.gather(-1, actions[-1] * squares + place)
+        places.append(place)
+    return torch.stack(actions), torch.stack(places)
+
+
+def baseline(square: Tensor, returns: Tensor, mask: Tensor, squares: int) -> Tensor:
+    """Least squares on [o, 1, t, t², t³] of each task (Duan et al. 2016) -> values (T, N, B).
+
+    A product with a one-hot o is a sum over the samples of each square, so that o is never built.
+
+    Args:
+        square: (T, N, B) int64.
+        returns: returns to go, (T, N, B).
+        mask: 1 where a step was taken, (T, N, B).
+        squares: O.
+    """
+    horizon, _, episodes = mask.shape
+    index, taken = by_task(square), by_task(mask)
+    time = powers_of_time(mask)
+    columns = torch.cat([time.unsqueeze(0), time.new_zeros(1, 1, time.shape[-1])], dim=1)
+    columns = columns.repeat(len(index), 1, 1)
+    columns[:, -1] = by_task(returns)
+    columns *= taken.unsqueeze(1)  # (N, 5, S): 1, t, t², t³ and the return
+    sums = columns.new_zeros(len(index), squares, columns.shape[1])
+    sums.scatter_add_(1, index.unsqueeze(-1).expand(-1, -1, columns.shape[1]), columns.mT)
+    corner = columns[:, :-1] @ columns.mT
+    across, moments = torch.cat([sums, corner], dim=1).split([len(time), 1], dim=-1)
+    along = torch.cat([torch.diag_embed(sums[..., 0]), sums[..., :-1].mT], dim=1)
+    weights = least_squares(torch.cat([along, across], dim=-1), moments)
+    of_square, of_time = weights.squeeze(-1).split([squares, len(time)], dim=-1)
+    value = of_square.gather(-1, index) + of_time @ time
+    return value.view(-1, horizon, episodes).transpose(0, 1)
+
+
+def to_batch(square: Tensor, action: Tensor, mask: Tensor, advantage: Tensor) -> Batch:
+    """Trajectories of N tasks, (T, N, B) each, as a loss wants them."""
+    share = mask / mask.sum((0, 2), keepdim=True).clamp(min=1.0)
+    return Batch(by_task(square), by_task(action), by_task(advantage * share), by_task(share))
+
+
+def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sample) -> Game:
+    """Tasks out of a pool that was drawn before: to draw mazes costs PyTorch nothing.
+
+    With `ends` the goal ends an episode and pays less the later it is reached, as in a maze; else
+    it pays at each step on it, as in a gridworld.
+    """
+    squares, device = pool.following.shape[-1], pool.start.device
+    step = torch.arange(1, setting.horizon + 1, device=device).view(-1, 1, 1)
+
+    @torch.no_grad()
+    def collect(
+        params: Params, tasks: Grids, uniforms: Tensor, kernels: Kernels
+    ) -> tuple[Batch, Tensor]:
+        """Plays B episodes of each task, to the horizon; what follows an end is masked afterwards.
+
+        Args:
+            params: one policy for all tasks, or one for each.
+            tasks: N of them.
+            uniforms: in [0, 1), (T, N, B).
+            kernels: eager or compiled.
+        """
+        with record_function("rollout"):
+            start = tasks.start.unsqueeze(-1).expand(uniforms.shape[1:])
+            places, actions = [start.unsqueeze(0)], []
+            for part in uniforms.split(kernels.block or len(uniforms)):
+                taken, reached = kernels.play(params, places[-1][-1], part, tasks.following)
+                actions.append(taken)
+                places.append(reached)
+            square, action = torch.cat(places), torch.cat(actions)
+            there = square[1:] == tasks.goal.unsqueeze(-1)
+            mask = torch.ones_like(uniforms)
+            if ends:
+                reward = there * (1.0 - 0.9 * step.to(mask.dtype) / setting.horizon)
+                mask[1:] = (there.cumsum(0)[:-1] == 0).to(mask.dtype)
+            else:
+                reward = torch.where(there, 1.0, -0.1).to(mask.dtype)
+        with record_function("advantage"):
+            returns = returns_to_go(reward, mask, setting.discount)
+            value = baseline(square[:-1], returns, mask, squares)
+            credit = generalised_advantages(
+                reward, value, mask, setting.discount, setting.gae_lambda
+            )
+        score = (reward * mask).sum((0, 2)) / setting.episodes
+        return to_batch(square[:-1], action, mask, credit), score
+
+    def draw(count: int) -> tuple[Grids, Tensor]:
+        chosen = torch.randint(len(pool.start), (count,), device=device)
+        shape = (setting.inner_steps + 1, setting.horizon, count, setting.episodes)
+        return Grids(*(leaf[chosen] for leaf in pool)), torch.rand(shape, device=device)
+
+    play = functools.partial(_play, setting=setting, reading=reading)
+    return Game(play, functools.partial(_loss, setting=setting, reading=reading), collect, draw)

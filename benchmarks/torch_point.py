@@ -1,0 +1,140 @@
+"""Point navigation in PyTorch, all episodes of all tasks at once; see `torch_maml`.
+
+Shapes: N tasks, T steps, B episodes, O = 2 coordinates, A = 2 actions, S = T·B samples of a task.
+The policy is (W₁, b₁, W₂, b₂, W₃, b₃, log σ).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+from torch_credit import (
+    by_task,
+    generalised_advantages,
+    least_squares,
+    powers_of_time,
+    returns_to_go,
+)
+from torch_maml import Game, Kernels, Params, Setting, affine
+
+__all__ = ["Batch", "game", "policy_mean", "to_batch"]
+
+
+class Batch(NamedTuple):
+    """What a loss sees of N tasks; of one task, without the N."""
+
+    observation: Tensor  # (N, O, S)
+    action: Tensor  # (N, A, S)
+    weight: Tensor  # (N, S), advantage · mask / steps taken: the surrogate is Σ ratio · weight
+
+
+def policy_mean(params: Params, observation: Tensor) -> Tensor:
+    """(N, O, S) -> the mean action (N, A, S); without the N for a policy that is shared."""
+    hidden = torch.tanh(affine(params[0], params[1], observation))
+    hidden = torch.tanh(affine(params[2], params[3], hidden))
+    return affine(params[4], params[5], hidden)
+
+
+def surrogate_loss(params: Params, batch: Batch) -> Tensor:
+    """−Σ_tasks mean(π_θ / sg(π_θ) · A) over the steps taken (LVC; Rothfuss et al. 2019, eq. 7)."""
+    log_std = params[6].unsqueeze(-1)
+    standard = (batch.action - policy_mean(params, batch.observation)) * torch.exp(-log_std)
+    log_prob = (-0.5 * standard.square() - log_std).sum(-2)  # to a constant, which cancels
+    return -(torch.exp(log_prob - log_prob.detach()) * batch.weight).sum()
+
+
+def play(params: Params, place: Tensor, disturbances: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps of all episodes at once, the dynamics of `envs.point`.
+
+    Args:
+        params: one policy, or N.
+        place: where the episodes are, (O, S), or (N, O, S) for N policies.
+        disturbances: what is added to the mean action, (steps, ...).
+
+    Returns:
+        the actions and where each led, (steps, ...) both.
+    """
+    actions, places = [], []
+    for disturbance in disturbances.unbind():
+        actions.append(policy_mean(params, place) + disturbance)
+        place = place + actions[-1].clamp(-0.1, 0.1)
+        places.append(place)
+    return torch.stack(actions), torch.stack(places)
+
+
+def baseline(observation: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """Least squares on [o, o², 1, t, t², t³] of each task (Duan et al. 2016) -> values (T, N, B).
+
+    Args:
+        observation: (T, O, N, B).
+        returns: returns to go, (T, N, B).
+        mask: 1 where a step was taken, (T, N, B).
+    """
+    horizon, _, episodes = mask.shape
+    clipped = by_task(observation).clamp(-10.0, 10.0)
+    time = powers_of_time(mask)
+    rows = [clipped, clipped.square(), time.expand(len(clipped), *time.shape)]
+    features = torch.cat(rows, dim=1) * by_task(mask).unsqueeze(1)  # (N, F, S)
+    moments = features @ by_task(returns * mask).unsqueeze(-1)
+    weights = least_squares(features @ features.mT, moments)
+    return (weights.mT @ features).view(-1, horizon, episodes).transpose(0, 1)
+
+
+def to_batch(observation: Tensor, action: Tensor, mask: Tensor, advantage: Tensor) -> Batch:
+    """Trajectories (T, O, N, B), (T, A, N, B) and (T, N, B) of N tasks, as a loss wants them."""
+    weight = advantage * mask / mask.sum((0, 2), keepdim=True).clamp(min=1.0)
+    return Batch(by_task(observation), by_task(action), by_task(weight))
+
+
+def game(setting: Setting, device: str = "cpu") -> Game:
+    """Point navigation at the sizes of `setting`; goals are drawn by PyTorch."""
+
+    @torch.no_grad()
+    def collect(
+        params: Params, goal: Tensor, noise: Tensor, kernels: Kernels
+    ) -> tuple[Batch, Tensor]:
+        """Plays B episodes of each task, to the horizon; what follows an end is masked afterwards.
+
+        Args:
+            params: one policy for all tasks, or one for each.
+            goal: (N, 2).
+            noise: standard normal, (T, A, N, B).
+            kernels: eager or compiled.
+        """
+        with record_function("rollout"):
+            shared = params[0].dim() == 2
+            # A shared policy plays all tasks' episodes as one (O, N·B); else each task its (O, B).
+            arranged = noise.flatten(2) if shared else noise.transpose(1, 2).contiguous()
+            disturbance = arranged * torch.exp(params[6]).unsqueeze(-1)
+            places, actions = [torch.zeros_like(disturbance[:1])], []
+            for part in disturbance.split(kernels.block or len(noise)):
+                taken, reached = kernels.play(params, places[-1][-1], part)
+                actions.append(taken)
+                places.append(reached)
+            action, position = (
+                x.unflatten(-1, noise.shape[2:]) if shared else x.transpose(1, 2)
+                for x in (torch.cat(actions), torch.cat(places))
+            )
+            offset = position[1:] - goal.T.unsqueeze(-1)
+            reward = -offset.square().sum(1).sqrt()
+            ended = (offset.abs() < 0.01).all(1).cumsum(0) > 0
+            mask = torch.ones_like(reward)
+            mask[1:] = (~ended[:-1]).to(mask.dtype)
+        with record_function("advantage"):
+            returns = returns_to_go(reward, mask, setting.discount)
+            value = baseline(position[:-1], returns, mask)
+            credit = generalised_advantages(
+                reward, value, mask, setting.discount, setting.gae_lambda
+            )
+        score = (reward * mask).sum((0, 2)) / setting.episodes
+        return to_batch(position[:-1], action, mask, credit), score
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        goal = torch.rand(count, 2, device=device) - 0.5
+        shape = (setting.inner_steps + 1, setting.horizon, 2, count, setting.episodes)
+        return goal, torch.randn(shape, device=device)
+
+    return Game(play, surrogate_loss, collect, draw)
