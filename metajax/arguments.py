@@ -33,6 +33,8 @@ class UsageError(ValueError):
 class PlanOptions:
     memory: float | None = None
     """GiB of a device; what this one has free by default."""
+    tune: bool = False
+    """Also run a few updates with smaller and larger tiles, and print their times."""
 
 
 @dataclasses.dataclass
@@ -146,7 +148,7 @@ def _preset(arguments: list[str]) -> tuple[list[str], Any]:
 def parse_plan(arguments: list[str]) -> tuple[PlanOptions, Any]:
     """The options, and the configuration as `parse_train` reads it."""
     _, default = _preset(arguments)
-    description = "Says what training takes, before it runs; compiles, and runs nothing of it."
+    description = "Says what training takes, before it runs; compiles, and writes nothing."
     options, config = _parse_config("plan", PlanOptions, default, arguments, description)
     if options.memory is not None and options.memory <= 0:
         raise UsageError(f"--memory: expected above 0, got {options.memory}")

@@ -172,7 +172,10 @@ def _plan(arguments: list[str]) -> int:
     with checking():
         _use_devices(config.devices)
         _keep_programs()
-        print(plan.plan(config, options.memory))
+        planned = plan.plan(config, options.memory)
+        print(planned, flush=True)
+        if options.tune:
+            print(plan.tune(planned))
     return 0
 
 

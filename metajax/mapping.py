@@ -19,7 +19,15 @@ from jax.flatten_util import ravel_pytree
 
 from .roofline import bodies
 
-__all__ = ["Mapping", "chunk_size", "map_tasks", "mean_over_tasks", "task_mesh", "tiled"]
+__all__ = [
+    "Mapping",
+    "chunk_size",
+    "largest_divisor",
+    "map_tasks",
+    "mean_over_tasks",
+    "task_mesh",
+    "tiled",
+]
 
 Array = jax.Array
 
@@ -82,7 +90,8 @@ def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh |
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=axis_types, devices=devices)
 
 
-def _largest_divisor(number: int, bound: int) -> int:
+def largest_divisor(number: int, bound: int) -> int:
+    """Of `number`, the largest that is at most `bound`; 1 where that is less."""
     return max(d for d in range(1, min(number, max(bound, 1)) + 1) if number % d == 0)
 
 
@@ -134,7 +143,7 @@ def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[...
             return jax.vmap(lambda *one: function(*merge(one)))(*moving)
 
         one_task = merge([jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in moving])
-        size = _largest_divisor(axis_size, tile or _automatic_tile(function, axis_size, one_task))
+        size = largest_divisor(axis_size, tile or _automatic_tile(function, axis_size, one_task))
         # The name tells profiles, and `plan`, what was chosen.
         with jax.named_scope(f"{TILE}{size}"):
             if size == axis_size:
@@ -168,7 +177,7 @@ def chunk_size(tasks: int, mapping: Mapping) -> int:
     the number of tasks is a prime.
     """
     bound = min(mapping.chunk or _CHUNK, tasks)
-    divisor = _largest_divisor(tasks, bound)
+    divisor = largest_divisor(tasks, bound)
     return divisor if 2 * divisor > bound else bound
 
 

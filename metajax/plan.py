@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from . import experiments, roofline, training
 from .configs import TrainConfig
-from .mapping import TILE, chunk_size
+from .mapping import TILE, chunk_size, largest_divisor
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "Tuned", "plan", "tune"]
+
+_ROUNDS = 5  # of timed updates
 
 
 class Plan(NamedTuple):
@@ -115,6 +119,41 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
         matrix_rate=roofline.matrix_rate(mapping.mesh),
         copy_rate=roofline.copy_rate(mapping.mesh),
     )
+
+
+class Tuned(NamedTuple):
+    """Seconds of an update, as planned and by the size of its tile."""
+
+    planned: float
+    others: dict[int, float]
+
+    def __str__(self) -> str:
+        each = [f"{_time(seconds)} with --tile {tile}" for tile, seconds in self.others.items()]
+        return f"  {'tuned':<13}{', '.join([f'{_time(self.planned)} an update as planned', *each])}"
+
+
+def tune(planned: Plan) -> Tuned:
+    """Times updates with a plan's tile and with smaller and larger ones, in turn; keeps nothing.
+
+    What is fastest is for the user to ask for, as the flag `tile`: it moves the last digits of a
+    run, which must follow from the run's configuration alone.
+    """
+    wanted = (round(planned.tile * by) for by in (0.25, 0.5, 2, 4))
+    tiles = {largest_divisor(planned.chunk, tile) for tile in wanted} - {planned.tile}
+    runs = []
+    for tile in (planned.config.tile, *sorted(tiles)):
+        learner = experiments.build(dataclasses.replace(planned.config, tile=tile)).learner
+        program = training.trace(learner).lower().compile()
+        init = jax.jit(learner.init, out_shardings=program.input_shardings[0][0])
+        runs.append((program, init(jax.random.key(planned.config.seed)), []))
+    for _ in range(_ROUNDS):
+        for index, (program, state, seconds) in enumerate(runs):
+            began = time.perf_counter()
+            state, _ = jax.block_until_ready(program(state, np.int32(1)))
+            seconds.append(time.perf_counter() - began)
+            runs[index] = (program, state, seconds)
+    best, *others = (min(seconds) for *_, seconds in runs)
+    return Tuned(best, dict(zip(sorted(tiles), others, strict=True)))
 
 
 def _fitting_chunk(config: TrainConfig, chunk: int, taken: int, free: int) -> int | None:
