@@ -311,9 +311,11 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
         axes.plot([], [], "o", color="0.3", ms=11, fillstyle="none", label="published")
     axes.set(title=setting.title, xlabel="inner steps", ylabel=setting.score)
     axes.set_xticks(setting.steps)
-    if setting.sign < 0:  # one that diverges would hide the others
+    if setting.sign < 0:
+        axes.set_yscale("log")
+        # One that diverges would hide the others.
         first = [row.ours for row in rows if row.steps == setting.steps[0] and row.ours is not None]
-        axes.set_ylim(0, 1.2 * max(first))
+        axes.set_ylim(top=1.5 * max(first))
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
