@@ -10,7 +10,7 @@ import difflib
 from typing import Any
 
 from .bandit import BernoulliBandit
-from .core import Box, Discrete, Environment, SolvedEnvironment, Space, TimeStep
+from .core import Box, Discrete, Environment, OneHot, SolvedEnvironment, Space, TimeStep
 from .gridworld import Gridworld
 from .informed import Informed
 from .maze import Maze
@@ -32,6 +32,7 @@ __all__ = [
     "Maze",
     "MazeSeries",
     "MiniGrid",
+    "OneHot",
     "PointCorners",
     "PointNavigation",
     "SolvedEnvironment",

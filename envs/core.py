@@ -18,6 +18,7 @@ __all__ = [
     "Box",
     "Discrete",
     "Environment",
+    "OneHot",
     "SolvedEnvironment",
     "Space",
     "TimeStep",
@@ -90,6 +91,25 @@ class Box:
             return jnp.asarray(False)
         as_float = value.astype(jnp.float32)
         return jnp.all((as_float >= self.low) & (as_float <= self.high))
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class OneHot(Box):
+    """Vectors of n elements, uint8, of which one is 1 and the others are 0."""
+
+    one_hot = True  # so that a learner may know without importing this
+
+    def __init__(self, n: int) -> None:
+        super().__init__(0, 1, (n,), np.dtype(np.uint8))
+
+    def sample(self, key: Array) -> Array:
+        (n,) = self.shape
+        return jax.nn.one_hot(jax.random.randint(key, (), 0, n), n, dtype=self.dtype)
+
+    def contains(self, value: Array) -> Array:
+        """Whether `value` is in the space, () bool; false where shape or dtype differ."""
+        inside = super().contains(value)
+        return inside & (jnp.sum(value.astype(jnp.int32)) == 1)
 
 
 Space = Discrete | Box

@@ -6,12 +6,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from . import levels, mazes, solve
 from .core import (
-    Box,
     Discrete,
+    OneHot,
     TimeStep,
     first_timestep,
     pytree_dataclass,
@@ -97,8 +96,8 @@ class Gridworld:
         require_variation(self)
 
     @property
-    def observation_space(self) -> Box:
-        return Box(0, 1, (self.size**2,), np.dtype(np.uint8))
+    def observation_space(self) -> OneHot:
+        return OneHot(self.size**2)
 
     @property
     def action_space(self) -> Discrete:

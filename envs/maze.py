@@ -12,6 +12,7 @@ from . import levels, mazes, solve
 from .core import (
     Box,
     Discrete,
+    OneHot,
     TimeStep,
     first_timestep,
     pytree_dataclass,
@@ -141,6 +142,8 @@ class Maze:
         length += (self.size - 2) ** 2 if self.position else 0
         length += 3 * self.size**2 if self.full else 0
         length += 4 if self.heading and (self.position or self.full) else 0
+        if self.position and not (self.view or self.full or self.heading):
+            return OneHot(length)
         return Box(0, 1, (length,), np.dtype(np.uint8))
 
     @property

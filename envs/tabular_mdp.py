@@ -6,11 +6,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .core import (
-    Box,
     Discrete,
+    OneHot,
     TimeStep,
     first_timestep,
     pytree_dataclass,
@@ -72,8 +71,8 @@ class TabularMDP:
         require_integer("horizon", self.horizon, 1)
 
     @property
-    def observation_space(self) -> Box:
-        return Box(0, 1, (self.states,), np.dtype(np.uint8))
+    def observation_space(self) -> OneHot:
+        return OneHot(self.states)
 
     @property
     def action_space(self) -> Discrete:

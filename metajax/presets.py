@@ -102,22 +102,23 @@ _SETTINGS: dict[str, TrainConfig] = {
         algorithm="maml++",
         updates=200,
         tasks=32,
-        inner_learning_rate=(1.0,),
-        outer_learning_rate=2e-3,
+        inner_learning_rate=(0.3,),
+        outer_learning_rate=3e-4,
         final_rate=0.1,
         gradient_clip=1.0,
         hidden=(64, 64),
         skip=5.0,
-        inner_steps=3,
+        inner_steps=5,
         episodes=96,
         discount=0.95,
         held_out=0.2,
-        n_step=20,
+        n_step=60,
         epsilon=1.0,
         judging_epsilon=0.3,
         outer="policy",
-        temperature=0.3,
+        temperature=0.05,
         evaluation_tasks=1024,
+        evaluation_steps=5,
         env=Maze(horizon=60, view=0, far_exit=False),
     ),
     "point": PointConfig(
@@ -204,6 +205,17 @@ _REPTILE: dict[str, Any] = dict(
     activation="tanh",
 )
 
+# The implicit gradient is of where the steps end: so they are ten, and a curvature below -λ, where
+# there is no minimum, has to be rare. At a higher rate or with relu units training diverged.
+_IMAML: dict[str, Any] = dict(
+    updates=20_000,
+    inner_steps=10,
+    step_weights=(),
+    gradient_clip=1.0,
+    hidden=(64, 64),
+    activation="tanh",
+)
+
 # What an algorithm takes in the place of a preset's values, which are chosen for MAML.
 _ANYWHERE: dict[str, dict[str, Any]] = {
     "oracle": dict(evaluation_steps=0),  # it is given the task: there is nothing to adapt to
@@ -212,6 +224,10 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("point", "oracle"): dict(outer_learning_rate=1e-2),  # one that knows the goal needs no noise
     ("sinusoid-5", "reptile"): _REPTILE,
     ("sinusoid-10", "reptile"): _REPTILE,
+    ("sinusoid-5", "imaml"): _IMAML,
+    ("sinusoid-10", "imaml"): _IMAML,
+    # As published: trained for one step alone.
+    ("point-published", "maml-trpo"): dict(updates=100, inner_steps=1, step_weights=()),
     # Later steps explore and learn as much as the first, which MAML's there do not.
     ("maze", "norml"): dict(
         updates=300,

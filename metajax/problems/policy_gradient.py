@@ -18,6 +18,7 @@ from ..estimators import (
     masked_mean,
     ratio_surrogate,
 )
+from ..lookups import lookup
 from ..networks import Network
 from ..returns import discounted_returns, generalised_advantages, normalise
 from ..rollout import Episodes, rollout
@@ -105,6 +106,7 @@ def policy_gradient(
         objective = partial(loaded_dice_surrogate, dice_lambda=dice_lambda)
     distribution = for_action_space(env.action_space)
     space = env.observation_space
+    observed = lookup(network, space)
     is_binary = space.dtype.kind in "bu" and (space.low, space.high) == (0, 1)
 
     def init(key: Array) -> Params:
@@ -112,7 +114,14 @@ def policy_gradient(
 
     def collect(params: Params, task: Any, key: Array) -> Trajectories:
         played = rollout(
-            env, network.apply, distribution, params, task, key, episodes=episodes, horizon=steps
+            env,
+            observed.one,
+            distribution,
+            observed.prepare(params),
+            task,
+            key,
+            episodes=episodes,
+            horizon=steps,
         )
         return Trajectories(
             played.observation,
@@ -140,11 +149,7 @@ def policy_gradient(
 
     def policy(params: Params, batch: Trajectories) -> tuple[Any, Array]:
         """The distribution parameters and log π of every step, (T, B, ...) and (T, B)."""
-        flat = batch.observation.reshape(-1, *batch.observation.shape[2:])
-        parameters = jax.tree.map(
-            lambda leaf: leaf.reshape(*batch.mask.shape, *leaf.shape[1:]),
-            network.apply(params, flat, ())[0],
-        )
+        parameters = observed.all(params, batch.observation)
         return parameters, distribution.log_prob(parameters, batch.action)
 
     def loss_of(

@@ -13,6 +13,7 @@ import optax
 from ..baselines import mean_return
 from ..distributions import epsilon_greedy
 from ..estimators import masked_mean
+from ..lookups import lookup
 from ..networks import Network
 from ..returns import discounted_returns, n_step_returns, normalise
 from ..rollout import rollout
@@ -119,6 +120,7 @@ def q_learning(
         raise ValueError(f"outer: expected one of td, policy, got {outer!r}")
     exploring = jnp.arange(episodes) < episodes - greedy_episodes
     space = env.observation_space
+    observed = lookup(network, space)
 
     def init(key: Array) -> Params:
         return network.init(key, jnp.zeros(space.shape, space.dtype), ())
@@ -129,7 +131,14 @@ def q_learning(
         chances = jnp.where(exploring, jnp.asarray(epsilon, jnp.float32), 0.0)
         behaviour = epsilon_greedy(chances)
         played = rollout(
-            env, network.apply, behaviour, params, task, key, episodes=episodes, horizon=steps
+            env,
+            observed.one,
+            behaviour,
+            observed.prepare(params),
+            task,
+            key,
+            episodes=episodes,
+            horizon=steps,
         )
         terminated = jnp.any(played.terminated, axis=0)
         paid, following, end = n_step_returns(
@@ -165,10 +174,6 @@ def q_learning(
         each = jnp.log(chance(batch.greedy, epsilon))
         return masked_mean(each, batch.mask * exploring[None].astype(each.dtype))
 
-    def action_values(params: Params, observation: Array) -> Array:
-        flat = observation.reshape(-1, *space.shape)
-        return network.apply(params, flat, ())[0].reshape(*observation.shape[:2], -1)
-
     # Of the actions taken: masked sums rather than gathers, whose transposes would be scatters.
     def of_taken(values: Array, action: Array) -> Array:
         taken = jax.nn.one_hot(action, values.shape[-1], dtype=bool)
@@ -183,15 +188,15 @@ def q_learning(
             paid, power, _ = n_step_returns(
                 batch.reward, batch.terminated, batch.mask, discount, n_step
             )
-        following = action_values(jax.lax.stop_gradient(params), batch.next_observation)
+        following = observed.all(jax.lax.stop_gradient(params), batch.next_observation)
         target = paid + power * jnp.max(following, axis=-1)
-        error = of_taken(action_values(params, batch.observation), batch.action) - target
+        error = of_taken(observed.all(params, batch.observation), batch.action) - target
         each = 0.5 * error**2 if huber is None else optax.losses.huber_loss(error, delta=huber)
         td_error = masked_mean(jnp.abs(error), batch.mask)
         return masked_mean(each, batch.mask), {"td_error": td_error}
 
     def policy_loss(params: Params, batch: Transitions) -> tuple[Array, dict[str, Array]]:
-        policy = jax.nn.softmax(action_values(params, batch.observation) / temperature)
+        policy = jax.nn.softmax(observed.all(params, batch.observation) / temperature)
         return -masked_mean(of_taken(policy, batch.action) * batch.credit, batch.mask), {}
 
     return Problem(

@@ -1,0 +1,64 @@
+"""A network where there are few observations: evaluated on each of them once, then looked up.
+
+An episode of a maze has more steps than the maze has squares, and a batch has hundreds of episodes'
+steps on each. Of one-hot observations the network's outputs are a table, o @ table, with a product
+for the looking up; its derivative adds up what each observation is due before the network is gone
+through, so that a loss of a thousand steps costs as much network as there are squares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .networks import Network, product
+from .types import Params
+
+__all__ = ["Lookup", "lookup"]
+
+Array = jax.Array
+
+
+class Lookup(NamedTuple):
+    """A network without memory, for what is observed in one space."""
+
+    prepare: Callable[[Params], Any]  # once for all that is observed under the same parameters
+    one: Callable[[Any, Array, Any], tuple[Any, Array, Any]]  # prepared in the place of parameters
+    all: Callable[[Params, Array], Any]  # params, (T, B, ...) -> outputs (T, B, ...)
+
+
+def lookup(network: Network, space: Any) -> Lookup:
+    """By table where `space` is one-hot, and step by step where it is not.
+
+    Args:
+        network: `apply(params, observation, carry)`; it takes observations with any leading axes.
+        space: of the observations; `one_hot` says that one element of each is 1, the others 0.
+    """
+
+    def all_by_step(params: Params, observation: Array) -> Any:
+        leading = observation.shape[: observation.ndim - len(space.shape)]
+        outputs = network.apply(params, observation.reshape(-1, *space.shape), ())[0]
+        return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), outputs)
+
+    if not getattr(space, "one_hot", False):
+        return Lookup(lambda params: params, network.apply, all_by_step)
+
+    def table(params: Params) -> Any:
+        return network.apply(params, jnp.eye(*space.shape, dtype=space.dtype), ())[0]
+
+    def one(table: Any, observation: Array, carry: Any) -> tuple[Any, Array, Any]:
+        outputs = jax.tree.map(lambda leaf: observation.astype(leaf.dtype) @ leaf, table)
+        return outputs, jnp.zeros(()), carry
+
+    def all_by_table(params: Params, observation: Array) -> Any:
+        def of(leaf: Array) -> Array:
+            flat = observation.reshape(-1, *space.shape).astype(leaf.dtype)
+            outputs: Any = product(flat, leaf.reshape(len(leaf), -1), None)
+            return outputs.reshape(*observation.shape[:-1], *leaf.shape[1:])
+
+        return jax.tree.map(of, table(params))
+
+    return Lookup(table, one, all_by_table)

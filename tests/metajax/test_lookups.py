@@ -1,0 +1,81 @@
+"""Looking a network's outputs up is the same as asking it at every step."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+import metajax as mj
+from metajax.inner import hessian_product
+from metajax.lookups import lookup
+
+
+class AsBox:
+    """An environment that does not say that its observations are one-hot."""
+
+    def __init__(self, env):
+        self.env = env
+        space = env.observation_space
+        self.observation_space = envs.Box(space.low, space.high, space.shape, space.dtype)
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+
+@pytest.fixture(scope="module")
+def problems():
+    env = envs.make("gridworld", horizon=6)
+    network = mj.networks.mlp_policy(env.action_space, (8,), skip=2.0)
+    return [mj.policy_gradient(e, network, episodes=4, entropy=0.1) for e in (env, AsBox(env))]
+
+
+@pytest.fixture(scope="module")
+def batch(problems):
+    table, _ = problems
+    params = jax.jit(table.init)(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    task = table.sample_task(jax.random.key(1))
+    return params, task, jax.jit(table.collect)(params, task, jax.random.key(2))
+
+
+def test_episodes_are_the_same(problems, batch):
+    params, task, looked_up = batch
+    asked = jax.jit(problems[1].collect)(params, task, jax.random.key(2))
+    np.testing.assert_array_equal(looked_up.action, asked.action)
+    np.testing.assert_allclose(looked_up.behaviour, asked.behaviour, rtol=1e-5, atol=1e-6)
+
+
+def test_losses_and_their_derivatives_are_the_same(problems, batch):
+    params, _, episodes = batch
+    advantage = jax.random.normal(jax.random.key(3), episodes.mask.shape)
+    episodes = dataclasses.replace(episodes, advantage=advantage)
+
+    def every(problem, params):
+        (loss, aux), gradient = jax.value_and_grad(problem.inner_loss, has_aux=True)(
+            params, episodes
+        )
+        fast, slow = mj.sgd(0.1).split(params)
+        product, _ = hessian_product(problem.inner_loss, fast, slow, episodes, gradient)
+        return loss, aux, gradient, product
+
+    one, other = (jax.jit(partial(every, problem))(params) for problem in problems)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), one, other)
+
+
+def test_a_network_is_asked_once_for_each_observation_there_is():
+    asked = []
+
+    class Network:
+        def apply(self, params, observation, carry):
+            asked.append(observation.shape)
+            return params * jnp.sum(observation, axis=-1, dtype=jnp.float32), None, carry
+
+    space = envs.make("gridworld").observation_space
+    many = jax.nn.one_hot(jnp.arange(4000).reshape(100, 40) % 25, 25, dtype=space.dtype)
+    outputs = lookup(Network(), space).all(jnp.float32(3.0), many)
+    assert asked == [(25, 25)]
+    np.testing.assert_array_equal(outputs, np.full((100, 40), 3.0))
