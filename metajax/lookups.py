@@ -1,9 +1,9 @@
 """A network where there are few observations: evaluated on each of them once, then looked up.
 
-An episode of a maze has more steps than the maze has squares, and a batch has hundreds of episodes'
-steps on each. Of one-hot observations the network's outputs are a table, o @ table, with a product
-for the looking up; its derivative adds up what each observation is due before the network is gone
-through, so that a loss of a thousand steps costs as much network as there are squares.
+An episode of a maze has more steps than the maze has squares, and a batch has dozens of steps on
+each. Of one-hot observations the network's outputs are a table. Its derivative adds up what each
+observation is due before the network is gone through, so that a loss of thousands of steps costs as
+much network as there are squares.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .networks import Network, product
+from .networks import Network
 from .types import Params
 
 __all__ = ["Lookup", "lookup"]
@@ -49,16 +49,17 @@ def lookup(network: Network, space: Any) -> Lookup:
     def table(params: Params) -> Any:
         return network.apply(params, jnp.eye(*space.shape, dtype=space.dtype), ())[0]
 
+    def row(observation: Array) -> Array:
+        # A sum is a third of the time of `argmax`.
+        places = jnp.arange(space.shape[0], dtype=jnp.int32)
+        return observation.astype(jnp.int32) @ places
+
     def one(table: Any, observation: Array, carry: Any) -> tuple[Any, Array, Any]:
-        outputs = jax.tree.map(lambda leaf: observation.astype(leaf.dtype) @ leaf, table)
-        return outputs, jnp.zeros(()), carry
+        at = row(observation)
+        return jax.tree.map(lambda leaf: leaf[at], table), jnp.zeros(()), carry
 
     def all_by_table(params: Params, observation: Array) -> Any:
-        def of(leaf: Array) -> Array:
-            flat = observation.reshape(-1, *space.shape).astype(leaf.dtype)
-            outputs: Any = product(flat, leaf.reshape(len(leaf), -1), None)
-            return outputs.reshape(*observation.shape[:-1], *leaf.shape[1:])
-
-        return jax.tree.map(of, table(params))
+        at = row(observation)
+        return jax.tree.map(lambda leaf: leaf[at], table(params))
 
     return Lookup(table, one, all_by_table)

@@ -39,7 +39,7 @@ def _matmul(a: Array, b: Array, dtype: Any) -> Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(inputs: Array, kernel: Array, dtype: Any) -> Array:
+def _product(inputs: Array, kernel: Array, dtype: Any) -> Array:
     """`inputs @ kernel`, (S, in) by (in, out), and a gradient whose products round as it does.
 
     To differentiate the rounding would round the sums of the weight gradient too, and leave one
@@ -66,7 +66,7 @@ def _product_backward(dtype: Any, kept: tuple[Array, Array], cotangent: Array) -
     return _matmul(cotangent, kernel.T, dtype), gradient
 
 
-product.defvjp(_product_forward, _product_backward)
+_product.defvjp(_product_forward, _product_backward)
 
 
 class Dense(nn.Module):
@@ -87,7 +87,7 @@ class Dense(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (width, self.features))
         # Of one input the gradient is no product of matrices, and `vmap` would not make it one.
         if inputs.ndim > 1 and (self.dtype is not None or jax.default_backend() == "cpu"):
-            flat: Any = product(inputs.reshape(-1, width), kernel, self.dtype)
+            flat: Any = _product(inputs.reshape(-1, width), kernel, self.dtype)
             outputs = flat.reshape(*inputs.shape[:-1], self.features)
         else:
             outputs = _matmul(inputs, kernel, self.dtype)
