@@ -163,7 +163,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
         console.print(f"{name}: n/a: {reason}", markup=False, highlight=False)
     sizes = report["sizes"]
     of_grids = (
-        "by square: the network sees each square once, not each step: less work than metajax does.",
+        "by square: the network sees each square once, not each step, as in metajax.",
         "PyTorch's grids were drawn before it was timed; metajax draws its own in the update.",
     )
     for line in (
