@@ -192,7 +192,6 @@ TABLES: dict[str, Setting] = {
             _algorithm("MAML++ rates", "maze", "maml++"),
             _algorithm("Meta-SGD", "maze", "meta-sgd"),
             _algorithm("FOMAML", "maze", "fomaml"),
-            Entry("Q-learning, MAML++", "maze-q"),
         ),
     ),
 }

@@ -203,14 +203,6 @@ class GridworldQConfig(QConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class MazeQConfig(QConfig):
-    """Mazes by Q-learning."""
-
-    env: Maze = Maze()
-    """The environment."""
-
-
-@dataclasses.dataclass(frozen=True)
 class PointConfig(PolicyConfig):
     """Point navigation."""
 
