@@ -207,10 +207,7 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("point-corners", "maml-trpo"): dict(updates=60),
     # Later steps explore and learn as much as the first, which MAML's there do not.
     ("maze", "norml"): dict(
-        updates=300,
-        inner_steps=3,
-        inner_learning_rate=(20.0, 5.0),
-        outer_learning_rate=4e-3,
+        inner_steps=3, inner_learning_rate=(20.0, 5.0), outer_learning_rate=4e-3
     ),
 }
 
