@@ -7,7 +7,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-__all__ = ["BASELINES", "Baseline", "linear_features", "mean_return", "zero"]
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "linear_features",
+    "linear_features_of_rows",
+    "mean_return",
+    "zero",
+]
 
 Array = jax.Array
 Baseline = Callable[[Array, Array, Array], Array]
@@ -45,26 +52,56 @@ def _solve_positive_definite(matrix: Array, target: Array) -> Array:
     return jax.lax.fori_loop(0, size, eliminate, rows)[:, -1]
 
 
+def _time_features(mask: Array) -> Array:
+    """[t, t², t³, 1], t in hundreds, of every step taken, (T, B, 4)."""
+    time = jnp.arange(len(mask), dtype=mask.dtype)[:, None] / 100.0
+    columns = (time, time**2, time**3, jnp.ones_like(time))
+    return jnp.stack([column * mask for column in columns], axis=-1)
+
+
+def _least_squares(gram: Array, moments: Array, ridge: float) -> Array:
+    """Solved for columns of unit norm, which keeps a float32 solve accurate; `ridge` is of them."""
+    scale = jax.lax.rsqrt(jnp.maximum(jnp.diagonal(gram), 1e-12))
+    scaled = gram * jnp.outer(scale, scale) + ridge * jnp.eye(len(scale), dtype=gram.dtype)
+    return _solve_positive_definite(scaled, moments * scale) * scale
+
+
 def linear_features(observation: Array, returns: Array, mask: Array, ridge: float = 1e-5) -> Array:
     """Least squares on [o, o², t, t², t³, 1] (Duan et al. 2016), o clipped to ±10, t in hundreds.
 
-    Solved on the normal equations of columns scaled to unit norm, which is what keeps a float32
-    solve accurate; `ridge` is relative to that scale. A boolean o is its own square.
+    `ridge` is relative to columns of unit norm. A boolean o is its own square.
     """
     horizon, episodes = mask.shape
     values = observation.astype(mask.dtype).reshape(horizon, episodes, -1)
     clipped = jnp.clip(values, -10.0, 10.0)
     squares = [] if observation.dtype == bool else [clipped**2]
-    time = jnp.arange(horizon, dtype=mask.dtype)[:, None, None] / 100.0
-    time = jnp.broadcast_to(time, (horizon, episodes, 1))
-    columns = [clipped, *squares, time, time**2, time**3, jnp.ones_like(time)]
-    features = (jnp.concatenate(columns, axis=-1) * mask[..., None]).reshape(mask.size, -1)
-    gram = features.T @ features
-    scale = jax.lax.rsqrt(jnp.maximum(jnp.diagonal(gram), 1e-12))
-    scaled = gram * jnp.outer(scale, scale) + ridge * jnp.eye(len(scale), dtype=mask.dtype)
-    target = (features.T @ (returns * mask).reshape(-1)) * scale
-    weights = _solve_positive_definite(scaled, target) * scale
+    of_observation = jnp.concatenate([clipped, *squares], axis=-1) * mask[..., None]
+    features = jnp.concatenate([of_observation, _time_features(mask)], axis=-1)
+    features = features.reshape(mask.size, -1)
+    moments = features.T @ (returns * mask).reshape(-1)
+    weights = _least_squares(features.T @ features, moments, ridge)
     return (features @ weights).reshape(mask.shape)
+
+
+def linear_features_of_rows(
+    row: Array, rows: int, returns: Array, mask: Array, ridge: float = 1e-5
+) -> Array:
+    """`linear_features` of boolean one-hot observations, which are never built.
+
+    A product with a one-hot o is a sum over the steps of each row.
+
+    Args:
+        row: which element of o is 1, (T, B) int32 in 0..`rows`-1.
+    """
+    time = _time_features(mask)
+    data = jnp.concatenate([time, (returns * mask)[..., None]], axis=-1).reshape(mask.size, -1)
+    sums = jnp.zeros((rows, data.shape[-1]), data.dtype).at[row.reshape(-1)].add(data)
+    across, count = sums[:, :-1], sums[:, -2]
+    along = data[:, :-1]
+    gram = jnp.block([[jnp.diag(count), across], [across.T, along.T @ along]])
+    moments = jnp.concatenate([sums[:, -1], along.T @ data[:, -1]])
+    weights = _least_squares(gram, moments, ridge)
+    return (weights[row] + time @ weights[rows:]) * mask
 
 
 BASELINES: dict[str, Baseline] = {"linear": linear_features, "mean": mean_return, "none": zero}

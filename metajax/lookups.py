@@ -28,6 +28,7 @@ class Lookup(NamedTuple):
     prepare: Callable[[Params], Any]  # once for all that is observed under the same parameters
     one: Callable[[Any, Array, Any], tuple[Any, Array, Any]]  # prepared in the place of parameters
     all: Callable[[Params, Array], Any]  # params, (T, B, ...) -> outputs (T, B, ...)
+    row: Callable[[Array], Array] | None  # which of all observations one is, where they are rows
 
 
 def lookup(network: Network, space: Any) -> Lookup:
@@ -44,7 +45,7 @@ def lookup(network: Network, space: Any) -> Lookup:
         return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), outputs)
 
     if not getattr(space, "one_hot", False):
-        return Lookup(lambda params: params, network.apply, all_by_step)
+        return Lookup(lambda params: params, network.apply, all_by_step, None)
 
     def table(params: Params) -> Any:
         return network.apply(params, jnp.eye(*space.shape, dtype=space.dtype), ())[0]
@@ -62,4 +63,4 @@ def lookup(network: Network, space: Any) -> Lookup:
         at = row(observation)
         return jax.tree.map(lambda leaf: leaf[at], table(params))
 
-    return Lookup(table, one, all_by_table)
+    return Lookup(table, one, all_by_table, row)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..baselines import BASELINES
+from ..baselines import BASELINES, linear_features, linear_features_of_rows
 from ..distributions import for_action_space
 from ..estimators import (
     SURROGATES,
@@ -142,8 +142,12 @@ def policy_gradient(
             discounts = discount ** jnp.arange(steps, dtype=played.reward.dtype)
             return discounts[:, None] * played.reward * played.mask
         returns = discounted_returns(played.reward, played.mask, discount)
-        seen = played.observation.astype(bool) if is_binary else played.observation
-        value = fit(seen, returns, played.mask)
+        if fit is linear_features and observed.row is not None:
+            row = observed.row(played.observation)
+            value = linear_features_of_rows(row, space.shape[0], returns, played.mask)
+        else:
+            seen = played.observation.astype(bool) if is_binary else played.observation
+            value = fit(seen, returns, played.mask)
         advantage = generalised_advantages(played.reward, value, played.mask, discount, gae_lambda)
         return normalise(advantage, played.mask) if normalise_advantage else advantage
 

@@ -6,7 +6,12 @@ import problems
 import pytest
 
 import metajax as mj
-from metajax.baselines import BASELINES, linear_features, mean_return
+from metajax.baselines import (
+    BASELINES,
+    linear_features,
+    linear_features_of_rows,
+    mean_return,
+)
 
 
 def test_linear_baseline_is_the_least_squares_fit():
@@ -47,6 +52,18 @@ def test_bits_enter_once_since_they_are_their_own_squares():
     once = linear_features(bits, returns, jnp.ones((30, 4)))
     twice = linear_features(bits.astype(jnp.uint8), returns, jnp.ones((30, 4)))
     np.testing.assert_allclose(once, twice, atol=1e-3)
+
+
+def test_sums_over_the_steps_of_each_row_are_the_products_with_one_hot_observations():
+    rng = np.random.default_rng(0)
+    row = rng.integers(0, 9, (30, 4)).astype(np.int32)
+    returns = rng.normal(size=(30, 4))
+    mask = (np.arange(30)[:, None] < rng.integers(5, 30, 4)).astype(np.float64)
+    with jax.enable_x64(True):
+        row, returns, mask = map(jnp.asarray, (row, returns, mask))
+        expected = linear_features(jax.nn.one_hot(row, 9, dtype=bool), returns, mask)
+        actual = linear_features_of_rows(row, 9, returns, mask)
+    np.testing.assert_allclose(actual, expected, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.smoke
