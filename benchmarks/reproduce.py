@@ -91,7 +91,7 @@ def _sinusoid(shots: int, maml: Mapping[int, float], meta_sgd: Mapping[int, floa
         _algorithm("learned optimiser", preset, "learned-optimizer"),
     ]
     return Setting(
-        f"{shots}-shot sine waves, 70k updates",
+        f"{shots}-shot sine waves",
         "squared error",
         (1, 5, 10),
         tuple(entries),
@@ -283,7 +283,7 @@ def show(name: str, rows: Sequence[Row]) -> Table:
 def draw(name: str, rows: Sequence[Row], path: Path) -> None:
     """Ours with their intervals against inner steps; what was published as open circles."""
     setting = TABLES[name]
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     labels = [entry.label for entry in setting.entries]
@@ -316,7 +316,7 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
         first = [row.ours for row in rows if row.steps == setting.steps[0] and row.ours is not None]
         axes.set_ylim(top=1.5 * max(first))
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=150)
 
 
