@@ -203,7 +203,9 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("sinusoid-10", "imaml"): _IMAML,
     # As published: trained for one step alone.
     ("point-published", "maml-trpo"): dict(updates=100, inner_steps=1, step_weights=()),
-    ("point-published", "promp"): dict(updates=100, outer_learning_rate=1e-3),
+    ("point-published", "promp"): dict(
+        updates=100, inner_steps=1, step_weights=(), outer_learning_rate=1e-3
+    ),
     # An update takes as long as ten of the others.
     ("point-corners", "maml-trpo"): dict(updates=60),
     # Later steps explore and learn as much as the first, which MAML's there do not.
