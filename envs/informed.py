@@ -56,7 +56,7 @@ class Informed:
         length = math.prod(space.shape) + math.prod(self._told.shape)
         if np.issubdtype(space.dtype, np.floating):
             return Box(-np.inf, np.inf, (length,), space.dtype)
-        return dataclasses.replace(space, shape=(length,))
+        return Box(space.low, space.high, (length,), space.dtype)
 
     @property
     def action_space(self) -> Space:
