@@ -291,7 +291,7 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
         mine = [row for row in rows if row.entry == label]
         spread = 0.12 * (index / max(len(labels) - 1, 1) - 0.5)  # intervals side by side
         points = [
-            (row.steps + spread, row.ours, row.ours - row.interval[0], row.interval[1] - row.ours)
+            (row.steps + spread, row.ours, *(abs(end - row.ours) for end in row.interval))
             for row in mine
             if row.ours is not None and row.interval is not None
         ]

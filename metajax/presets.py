@@ -185,7 +185,6 @@ _REPTILE: dict[str, Any] = dict(
 _IMAML: dict[str, Any] = dict(
     updates=20_000,
     inner_steps=10,
-    step_weights=(),
     gradient_clip=1.0,
     hidden=(64, 64),
     activation="tanh",
@@ -202,10 +201,8 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("sinusoid-5", "imaml"): _IMAML,
     ("sinusoid-10", "imaml"): _IMAML,
     # As published: trained for one step alone.
-    ("point-published", "maml-trpo"): dict(updates=100, inner_steps=1, step_weights=()),
-    ("point-published", "promp"): dict(
-        updates=100, inner_steps=1, step_weights=(), outer_learning_rate=1e-3
-    ),
+    ("point-published", "maml-trpo"): dict(updates=100, inner_steps=1),
+    ("point-published", "promp"): dict(updates=100, inner_steps=1, outer_learning_rate=1e-3),
     # An update takes as long as ten of the others.
     ("point-corners", "maml-trpo"): dict(updates=60),
     # Later steps explore and learn as much as the first, which MAML's there do not.

@@ -10,6 +10,7 @@ import optax
 
 from ..inner import Inner, hessian_product, merge, run
 from ..mapping import Mapping, tiled
+from ..trust_region import conjugate_gradients
 from ..types import Batch, MetaLearner, Params, Problem
 from .core import from_task_gradient, trace_metrics
 
@@ -80,8 +81,7 @@ def imaml(
         def system(vector: Params) -> Params:
             return jax.tree.map(jnp.add, vector, scaled_product(vector)[0])
 
-        solve = jax.scipy.sparse.linalg.cg
-        solved, _ = solve(system, grads_fast, tol=0.0, maxiter=solver_steps)
+        solved, _ = conjugate_gradients(system, grads_fast, solver_steps)
         grads_slow = jax.tree.map(jnp.subtract, grads_slow, scaled_product(solved)[1])
         return value, merge(solved, grads_slow)
 

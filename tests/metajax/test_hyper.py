@@ -59,8 +59,8 @@ def played():
 
     advantage, paid, power = derived(reward, mask, ended)
     trajectories = Trajectories(seen, seen[..., ::-1], reward, mask, advantage, None)
-    cells = envs.make("gridworld").observation_space.shape
-    before, after = random.integers(0, 2, (2, *shape, *cells)).astype(np.uint8)
+    (cells,) = envs.make("gridworld").observation_space.shape
+    before, after = np.eye(cells, dtype=np.uint8)[random.integers(0, cells, (2, *shape))]
     action = random.integers(0, 5, shape).astype(np.int32)
     rest = (paid, power, ended, after, reward, mask)
     transitions = Transitions(before, action, reward, mask, *rest)
