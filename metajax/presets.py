@@ -206,9 +206,7 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     # An update takes as long as ten of the others.
     ("point-corners", "maml-trpo"): dict(updates=60),
     # Later steps explore and learn as much as the first, which MAML's there do not.
-    ("maze", "norml"): dict(
-        inner_steps=3, inner_learning_rate=(20.0, 5.0), outer_learning_rate=4e-3
-    ),
+    ("maze", "norml"): dict(inner_steps=3, inner_learning_rate=(20.0, 5.0)),
 }
 
 # The algorithm that serves a preset best, where that is not the one of its settings.
