@@ -297,7 +297,7 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
         able = {name: way for name, way in ways.items() if name in sides}
         keys = update_keys(start, side.setting.tasks)
         errors, gradient = agreement(side, start.params, keys, able, device)
-        errors["outer step"] = outer_step_error(side, start.params, gradient, after.params)
+        errors["outer step"] = outer_step_error(side, start.params, gradient, after)
         timed = relative_error([norm], [optax.global_norm(gradient)])
         errors["timed program, gradient norm"] = timed
     refuse_disagreement(errors, machine)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import torch
 import torch_maml
 from torch_bridge import BRIDGES, Contest, leaves, to_torch, torch_params
@@ -117,22 +118,32 @@ def meta_gradient_error(
 
 
 def outer_step_error(side: Contest, params: Any, gradient: Any, after: Any) -> float:
-    """How far PyTorch's parameters are from those `after` metajax's outer step with `gradient`.
+    """How far PyTorch's outer step is from the one that led metajax to the state `after`.
 
-    Of how far the step went, not of the parameters, which it hardly changes; and of those elements
-    whose gradient is more than its rounding, for Adam's first step is the gradient's sign.
+    The greater of two errors: of the clipped gradient, against `gradient` clipped; and of how far
+    the parameters went, PyTorch's with that same clipped gradient. From its own it might step the
+    other way where the gradient is rounding, for Adam's first step is the gradient's sign.
     """
+    clip = optax.clip_by_global_norm(side.setting.gradient_clip or float("inf"))
+    clipped = leaves(clip.update(gradient, clip.init(gradient))[0])
+    moments = leaves(optax.tree_utils.tree_get(after.opt_state, "mu"))
+    taken = [to_torch(moment) / 0.1 for moment in moments]  # 1 - β₁ of the first gradient
     theirs = torch_params(params)
     before = [p.detach().clone() for p in theirs]
-    for leaf, grad in zip(theirs, leaves(gradient), strict=True):
-        leaf.grad = to_torch(grad)
+    for leaf, grad in zip(theirs, taken, strict=True):
+        leaf.grad = grad.clone()
     torch_maml.make_optimizer(theirs, side.setting)()
     moved = [p.detach() - start for p, start in zip(theirs, before, strict=True)]
-    expected = [to_torch(p) - start for p, start in zip(leaves(after), before, strict=True)]
-    flat = [torch.cat([x.flatten() for x in steps]) for steps in (moved, expected)]
-    size = torch.cat([to_torch(grad).flatten() for grad in leaves(gradient)]).abs()
-    told = size > 1e-5 * size.max()
-    return relative_error([flat[0][told]], [flat[1][told]])
+    goal = leaves(after.params)
+    expected = [to_torch(p) - start for p, start in zip(goal, before, strict=True)]
+
+    def flat(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [torch.cat([x.flatten() for x in tensors])]
+
+    return max(
+        relative_error(flat(taken), flat([to_torch(x) for x in clipped])),
+        relative_error(flat(moved), flat(expected)),
+    )
 
 
 def exact_advantage(side: Contest, batch: Any) -> np.ndarray:
