@@ -107,9 +107,15 @@ def _oracle(preset: str, **published: Any) -> Entry:
     )
 
 
+def _corners(label: str, name: str, *flags: str) -> Entry:
+    return Entry(label, "point-corners", ("--algorithm", name, *flags))
+
+
 _CORNERS = (
-    _algorithm("ProMP", "point-corners", "promp"),
-    _algorithm("MAML", "point-corners", "maml"),
+    _corners("ProMP", "promp"),
+    _corners("MAML, as many updates", "maml", "--updates", "100"),
+    _corners("the same, rate 3e-3", "maml", "--updates", "100", "--outer-learning-rate", "3e-3"),
+    _corners("MAML", "maml"),
     _algorithm("MAML-TRPO", "point-corners", "maml-trpo"),
     Entry(
         "random initialisation",
@@ -192,6 +198,18 @@ TABLES: dict[str, Setting] = {
             _algorithm("MAML++ rates", "maze", "maml++"),
             _algorithm("Meta-SGD", "maze", "meta-sgd"),
             _algorithm("FOMAML", "maze", "fomaml"),
+        ),
+    ),
+    "maze-q": Setting(
+        "the same mazes with time for 200 steps, by Q-learning",
+        "return of the greedy episode",
+        (0, 1, 3, 5, 10),
+        (
+            Entry("MAML++ rates", "maze-q"),
+            _algorithm("MAML", "maze-q", "maml"),
+            _algorithm("Meta-SGD", "maze-q", "meta-sgd"),
+            _algorithm("Reptile", "maze-q", "reptile"),
+            _algorithm("random initialisation", "maze-q", "maml", row="random initialisation"),
         ),
     ),
 }

@@ -22,6 +22,7 @@ __all__ = [
     "GridworldConfig",
     "GridworldQConfig",
     "MazeConfig",
+    "MazeQConfig",
     "PointConfig",
     "PointCornersConfig",
     "PolicyConfig",
@@ -172,6 +173,8 @@ class QConfig(EpisodesConfig):
     """ε of the other episodes."""
     judging_epsilon: float | None = None
     """ε of judging episodes; with it, all inner steps descend on the first batch."""
+    mean_over: str = "steps"
+    """steps or pairs (of a one-hot observation and an action): what the error is a mean over."""
     outer: str = "td"
     """td (errors of the judging batch) or policy (what its actions were worth)."""
     temperature: float = 1.0
@@ -199,6 +202,14 @@ class GridworldQConfig(QConfig):
     """Gridworlds with an unseen goal by Q-learning."""
 
     env: Gridworld = Gridworld()
+    """The environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MazeQConfig(QConfig):
+    """Mazes by Q-learning."""
+
+    env: Maze = Maze()
     """The environment."""
 
 

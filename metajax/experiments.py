@@ -92,6 +92,7 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
                 n_step=config.n_step,
                 epsilon=config.epsilon,
                 judging_epsilon=config.judging_epsilon,
+                mean_over=config.mean_over,
                 outer=config.outer,
                 temperature=config.temperature,
                 sample_task=sample_task,

@@ -132,15 +132,27 @@ def _loss_of_parts(loss: Callable[..., Any]) -> Callable[[Params, Params, Batch]
 
 
 def hessian_product(
-    loss: Callable[..., Any], fast: Params, slow: Params, batch: Batch, vector: Params
+    problem: Problem, fast: Params, slow: Params, batch: Batch, vector: Params
 ) -> tuple[Params, Params]:
-    """∂²loss/∂fast² · vector and ∂²loss/∂slow∂fast · vector.
+    """(∂g/∂fast)ᵀ · vector and (∂g/∂slow)ᵀ · vector, g the inner gradient by the fast parameters.
 
-    The Hessian is symmetric, so the products are the forward-mode derivative of the whole gradient
-    as the fast parameters move.
+    With constant targets ∂g/∂fast is a Hessian, hence symmetric, and the products are the
+    forward-mode derivative of the whole gradient as the fast parameters move. Where a loss
+    bootstraps, its targets move too: what that adds is no symmetric matrix, and is taken in reverse
+    mode.
     """
+    loss = problem.inner_loss
     gradient = jax.grad(_loss_of_parts(loss), argnums=(0, 1))
-    return jax.jvp(lambda fast: gradient(fast, slow, batch), (fast,), (vector,))[1]
+    products = jax.jvp(lambda fast: gradient(fast, slow, batch), (fast,), (vector,))[1]
+    if not problem.bootstraps:
+        return products
+
+    def by_targets(fast_target: Params, slow_target: Params) -> Params:
+        target = merge(fast_target, slow_target)
+        return jax.grad(lambda fast: loss(merge(fast, slow), batch, target=target)[0])(fast)
+
+    moved = jax.vjp(by_targets, fast, slow)[1](vector)
+    return jax.tree.map(jnp.add, products, moved)
 
 
 @pytree_dataclass
@@ -200,7 +212,7 @@ def run(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recorded_gradient(
-    loss: Callable[..., Any],
+    problem: Problem,
     fast: Params,
     slow: Params,
     batch: Batch,
@@ -208,27 +220,27 @@ def _recorded_gradient(
     first_order: Array | None,
 ) -> Params:
     """∂loss/∂fast, known already to be `gradient`; differentiable in the parameters, once."""
-    del loss, fast, slow, batch, first_order
+    del problem, fast, slow, batch, first_order
     return gradient
 
 
 def _recorded_forward(
-    loss: Callable[..., Any],
+    problem: Problem,
     fast: Params,
     slow: Params,
     batch: Batch,
     gradient: Params,
     first_order: Array | None,
 ) -> tuple[Params, Any]:
-    del loss
+    del problem
     return gradient, (fast, slow, batch, first_order)
 
 
-def _recorded_backward(loss: Callable[..., Any], residual: Any, cotangent: Params) -> Any:
+def _recorded_backward(problem: Problem, residual: Any, cotangent: Params) -> Any:
     fast, slow, batch, first_order = residual
 
     def product() -> tuple[Params, Params]:
-        return hessian_product(loss, fast, slow, batch, cotangent)
+        return hessian_product(problem, fast, slow, batch, cotangent)
 
     def nothing() -> tuple[Params, Params]:
         return jax.tree.map(jnp.zeros_like, (fast, slow))
@@ -304,7 +316,7 @@ def _once_differentiable(problem: Problem, first_order: Order) -> Callable[..., 
             recorded = jax.grad(_loss_of_parts(loss))(*here, batch)
         if first_order is True:
             return recorded
-        return _recorded_gradient(loss, fast, slow, batch, recorded, order)
+        return _recorded_gradient(problem, fast, slow, batch, recorded, order)
 
     return gradient
 

@@ -12,6 +12,7 @@ from .configs import (
     GridworldConfig,
     GridworldQConfig,
     MazeConfig,
+    MazeQConfig,
     PointConfig,
     PointCornersConfig,
     RegressionConfig,
@@ -95,6 +96,33 @@ _SETTINGS: dict[str, TrainConfig] = {
         judging_epsilon=0.3,
         outer="policy",
         temperature=0.3,
+    ),
+    # A table of values, for which a rate of O · A / skip² moves visited ones to their mean targets.
+    # An episode is long enough for random steps to come upon the exit of nine mazes in ten.
+    "maze-q": MazeQConfig(
+        preset="maze-q",
+        algorithm="maml++",
+        updates=150,
+        tasks=32,
+        inner_learning_rate=(7.0,),
+        outer_learning_rate=1e-2,
+        final_rate=0.1,
+        gradient_clip=1.0,
+        hidden=(),
+        skip=5.0,
+        inner_steps=10,
+        episodes=64,
+        discount=0.95,
+        held_out=0.2,
+        n_step=5,
+        epsilon=1.0,
+        judging_epsilon=0.3,
+        mean_over="pairs",
+        outer="policy",
+        temperature=0.1,
+        evaluation_tasks=1024,
+        evaluation_steps=10,
+        env=Maze(horizon=200, view=0, far_exit=False),
     ),
     "point": PointConfig(
         preset="point",
@@ -203,8 +231,12 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     # As published: trained for one step alone.
     ("point-published", "maml-trpo"): dict(updates=100, inner_steps=1),
     ("point-published", "promp"): dict(updates=100, inner_steps=1, outer_learning_rate=1e-3),
+    # Five outer steps an update: it is where MAML gets in four times as many updates, and with more
+    # of them its noise, and with that what one inner step can find, is gone.
+    ("point-corners", "promp"): dict(updates=100),
     # An update takes as long as ten of the others.
     ("point-corners", "maml-trpo"): dict(updates=60),
+    ("maze-q", "reptile"): dict(outer_learning_rate=0.3),
     # Later steps explore and learn as much as the first, which MAML's there do not.
     ("maze", "norml"): dict(inner_steps=3, inner_learning_rate=(20.0, 5.0)),
 }
@@ -216,6 +248,7 @@ _SUMMARIES = {
     "maze": "find the unseen exit of a perfect maze; layout and exit are the task",
     "gridworld": "VariBAD's 5x5 gridworld with an unseen goal (Zintgraf et al. 2020)",
     "gridworld-q": "the same gridworld; Q-learning adapts, on one batch of random episodes",
+    "maze-q": "the same mazes, with more time; Q-learning adapts, on one batch of random episodes",
     "point": "2-D point navigation to an unseen goal (Finn et al. 2017)",
     "point-published": "the same by the published network, inner rates and sample sizes",
     "point-corners": "2-D navigation to one of four corners, sparse rewards (Rothfuss et al. 2019)",

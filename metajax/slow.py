@@ -17,8 +17,14 @@ Array = jax.Array
 
 
 def of_params(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of parameters as one of meta-parameters that hold them."""
-    return lambda meta, *args, **named: function(meta["params"], *args, **named)
+    """`function` of parameters (of two, where `target` is given) as one of what holds them."""
+
+    def of_meta(meta: Params, *args: Any, **named: Any) -> Any:
+        if "target" in named:
+            named["target"] = named["target"]["params"]
+        return function(meta["params"], *args, **named)
+
+    return of_meta
 
 
 def beside(

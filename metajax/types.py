@@ -64,6 +64,9 @@ class Problem(NamedTuple):
     # where a number is given, and the mean KL divergence of their policy from that of `params`.
     ratio_loss: Callable[[Params, Batch, float | None], tuple[Array, Any]] | None = None
     divergence: Callable[[Params, Batch], Array] | None = None
+    # Whether `inner_loss` takes `target` by name: parameters that its targets are computed from.
+    # Without it they are constants, as an inner step has them, of `params`.
+    bootstraps: bool = False
     # Of a batch of episodes: what each step was, (T, B, F), and where that is known, (T, B). Then
     # `inner_loss` takes `bonus` by name, (T, B): what to add to the advantages.
     transitions: Callable[[Batch], tuple[Array, Array]] | None = None

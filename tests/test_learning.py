@@ -7,9 +7,11 @@ import pytest
 
 from metajax import evaluation, experiments, presets, training
 
+PRESETS_THAT_LEARN = ["gridworld", "gridworld-q", "tabular-mdp", "point", "maze", "maze-q"]
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gridworld", "gridworld-q", "tabular-mdp", "point", "maze"])
+@pytest.mark.parametrize("name", PRESETS_THAT_LEARN)
 def test_meta_training_makes_inner_steps_worth_taking_on_held_out_tasks(name):
     config = presets.PRESETS[name]
     experiment = experiments.build(config)

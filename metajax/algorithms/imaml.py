@@ -75,7 +75,7 @@ def imaml(
         (fast, slow), (grads_fast, grads_slow) = inner.split(adapted), inner.split(grads)
 
         def scaled_product(vector: Params) -> tuple[Params, Params]:
-            products = hessian_product(problem.inner_loss, fast, slow, support, vector)
+            products = hessian_product(problem, fast, slow, support, vector)
             return jax.tree.map(lambda leaf: leaf / strength, products)
 
         def system(vector: Params) -> Params:

@@ -32,6 +32,7 @@ class Transitions:
     action: Array  # (T, B) int32
     reward: Array  # (T, B) float32
     mask: Array  # (T, B) float32, 1 where a step was taken
+    weight: Array  # (T, B) float32, how much its error counts
     n_step_return: Array  # (T, B) float32, Σ_{j<m} γ^j r_{t+j}
     discount: Array  # (T, B) float32, of the value that follows: γ^m, 0 where the task terminated
     terminated: Array  # (B,) bool, whether the task itself ended the episode
@@ -51,6 +52,7 @@ def q_learning(
     n_step: int = 1,
     epsilon: float = 0.2,
     huber: float | None = None,
+    mean_over: str = "steps",
     judging_epsilon: float | None = None,
     outer: str = "td",
     temperature: float = 1.0,
@@ -65,10 +67,8 @@ def q_learning(
     looks past the horizon; termination does not.
 
     The target parameters are the current ones, held constant (sg): semi-gradient Q-learning, step
-    for step. Its derivative, which second-order meta-learners take, is that of regression on
-    constant targets: how the initial parameters reach an inner step's targets is left out, and less
-    is, the longer n. (The derivative of a semi-gradient is not symmetric where its targets move, so
-    that the engine's forward-mode product would not be its transpose.)
+    for step. Through the inner steps targets move with the parameters that made them, and the
+    meta-gradient has that in it: a value that was learned at one step is the next one's target.
 
     The last `greedy_episodes` of a batch are played without exploration. They teach as the others
     do, for Q-learning is off-policy; the score is their mean return.
@@ -85,6 +85,10 @@ def q_learning(
             bootstrapped but what a horizon cut off.
         epsilon: ε in [0, 1], the chance of a random action in the other episodes.
         huber: the error from which on the loss is linear; None: squared everywhere.
+        mean_over: what the loss is a mean over. "steps", or "pairs" of a one-hot observation and an
+            action, where a pair counts by the mean over its visits, and with 0 if it had none: then
+            one rate suits squares that are passed often and seldom, and O · A moves a table's
+            visited values to their mean targets (fitted Q iteration, Ernst et al. 2005).
         judging_epsilon: ε of judging batches of their own: all K inner steps then descend on the
             episodes that the first parameters collected. None: each step collects its own
             episodes, and the batch after the last one judges.
@@ -118,9 +122,14 @@ def q_learning(
         raise ValueError(f"temperature: expected above 0, got {temperature}")
     if outer not in ("td", "policy"):
         raise ValueError(f"outer: expected one of td, policy, got {outer!r}")
+    if mean_over not in ("steps", "pairs"):
+        raise ValueError(f"mean_over: expected one of steps, pairs, got {mean_over!r}")
     exploring = jnp.arange(episodes) < episodes - greedy_episodes
     space = env.observation_space
     observed = lookup(network, space)
+    row = observed.row
+    if mean_over == "pairs" and row is None:
+        raise ValueError(f"mean_over: pairs are of one-hot observations, got {space!r}")
 
     def init(key: Array) -> Params:
         return network.init(key, jnp.zeros(space.shape, space.dtype), ())
@@ -157,6 +166,7 @@ def q_learning(
             played.action,
             played.reward,
             played.mask,
+            weight(played.observation, played.action, played.mask),
             paid,
             following,
             terminated,
@@ -164,6 +174,15 @@ def q_learning(
             credit,
             greedy,
         )
+
+    def weight(observation: Array, action: Array, mask: Array) -> Array:
+        """Such that the weighted sum of the errors is their mean, over steps or over pairs."""
+        if mean_over == "steps" or row is None:
+            return mask / jnp.maximum(jnp.sum(mask), 1.0)
+        pairs = space.shape[0] * env.action_space.n
+        pair = row(observation) * env.action_space.n + action
+        visits = jnp.zeros((pairs,), mask.dtype).at[pair].add(mask)
+        return mask / jnp.maximum(visits[pair], 1.0) / pairs
 
     def chance(greedy: Array, epsilon: Array) -> Array:
         """Of an action, by what it is without exploration."""
@@ -180,20 +199,24 @@ def q_learning(
         return jnp.sum(jnp.where(taken, values, 0.0), axis=-1)
 
     def td_loss(
-        params: Params, batch: Transitions, discount: Array | None = None
+        params: Params,
+        batch: Transitions,
+        discount: Array | None = None,
+        target: Params | None = None,
     ) -> tuple[Array, dict[str, Array]]:
-        """With a meta-learned discount in the place of that given."""
+        """With a meta-learned discount in the place of that given, or other target parameters."""
+        target = jax.lax.stop_gradient(params) if target is None else target
         paid, power = batch.n_step_return, batch.discount
         if discount is not None:
             paid, power, _ = n_step_returns(
                 batch.reward, batch.terminated, batch.mask, discount, n_step
             )
-        following = observed.all(jax.lax.stop_gradient(params), batch.next_observation)
-        target = paid + power * jnp.max(following, axis=-1)
-        error = of_taken(observed.all(params, batch.observation), batch.action) - target
+        following = jnp.max(observed.all(target, batch.next_observation), axis=-1)
+        values = of_taken(observed.all(params, batch.observation), batch.action)
+        error = values - (paid + power * following)
         each = 0.5 * error**2 if huber is None else optax.losses.huber_loss(error, delta=huber)
         td_error = masked_mean(jnp.abs(error), batch.mask)
-        return masked_mean(each, batch.mask), {"td_error": td_error}
+        return jnp.sum(each * batch.weight), {"td_error": td_error}
 
     def policy_loss(params: Params, batch: Transitions) -> tuple[Array, dict[str, Array]]:
         policy = jax.nn.softmax(observed.all(params, batch.observation) / temperature)
@@ -208,6 +231,7 @@ def q_learning(
         score=lambda batch: jnp.sum(batch.reward[:, -greedy_episodes:]) / greedy_episodes,
         query=None if judging_epsilon is None else partial(collect, epsilon=judging_epsilon),
         samples=lambda batch: jnp.sum(batch.mask).astype(jnp.int32),
+        bootstraps=True,
         hyper=(
             Hyperparameter("discount", discount, high=1.0),
             Hyperparameter("epsilon", epsilon, high=1.0, log_prob=exploring_log_prob),

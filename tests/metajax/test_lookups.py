@@ -59,7 +59,7 @@ def test_losses_and_their_derivatives_are_the_same(problems, batch):
             params, episodes
         )
         fast, slow = mj.sgd(0.1).split(params)
-        product, _ = hessian_product(problem.inner_loss, fast, slow, episodes, gradient)
+        product, _ = hessian_product(problem, fast, slow, episodes, gradient)
         return loss, aux, gradient, product
 
     one, other = (jax.jit(partial(every, problem))(params) for problem in problems)
