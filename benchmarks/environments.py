@@ -228,6 +228,20 @@ def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def kept_with_a_policy(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What of an environment's speed is left where a policy acts, and not chance."""
+    rates = {
+        (r["name"], r["environments"], r["policy"]): r["steps_per_s"]
+        for r in rows
+        if not r["one_task_for_all"]
+    }
+    return [
+        {"name": name, "environments": count, "share": rate / rates[name, count, False]}
+        for (name, count, policy), rate in rates.items()
+        if policy
+    ]
+
+
 def _per_second(work: Callable[[], Any], count: int, repeats: int) -> tuple[float, float]:
     """Median rate of `count` things done at once, and the seconds before the first were."""
     start = time.perf_counter()
@@ -331,6 +345,11 @@ def show(console: Console, report: dict[str, Any]) -> None:
         for row in report["ratios"]
     ]
     console.print(_table("", ("ratio", "environments", "median", "least"), rows))
+    for row in report["kept_with_a_policy"]:
+        console.print(
+            f"{row['name']}, {row['environments']} at once: "
+            f"{row['share']:.1%} of its speed is kept where a policy acts"
+        )
     for name, reason in report["left_out"].items():
         console.print(f"left out: {name} ({reason})")
     if report["mazes"]:
@@ -373,6 +392,7 @@ def main() -> None:
     report = {
         "steps": steps,
         "ratios": ratios(steps),
+        "kept_with_a_policy": kept_with_a_policy(steps),
         "left_out": left_out,
         "mazes": time_mazes(options, console) if options.mazes else [],
         "compilation": time_compilation(console) if options.compile else [],

@@ -1,0 +1,115 @@
+"""Every benchmark, one after another, each record kept: a run that was stopped goes on.
+
+    python benchmarks/everything.py figures                  # all of it: hours on two cores
+    python benchmarks/everything.py figures --only maml_vs_torch scaling
+    python benchmarks/everything.py figures --show           # what there is, and what is missing
+
+A record that is in the folder is not measured again. What fails is told at the end, and tried again
+by the next call. `report.html` in the folder shows all that is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import tyro
+
+HERE = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Runs the benchmarks that have no record yet."""
+
+    folder: tyro.conf.Positional[Path]
+    """Where the records are, and go."""
+    only: tuple[str, ...] = ()
+    """Scripts, without .py; all by default."""
+    show: bool = False
+    """Runs nothing."""
+
+
+class Job(NamedTuple):
+    """One record."""
+
+    script: str
+    arguments: tuple[str, ...] = ()
+    plots: str | None = None  # the flag that takes a picture's path, or a folder for several
+    runs: bool = False  # whether it keeps its training runs where it is told
+
+    @property
+    def record(self) -> str:
+        return "-".join([self.script, *(a for a in self.arguments if not a.startswith("-"))])
+
+
+# Speed first, shortest first; then what takes hours.
+JOBS = (
+    *(Job("maml_vs_torch", (preset,)) for preset in ("point", "maze", "gridworld")),
+    Job("floor", ("point",)),
+    Job("derivatives", ("point",)),
+    Job("breakdown"),
+    Job("scaling", plots="--plot"),
+    Job("environments", ("--policy",)),
+    Job("tasksets"),
+    Job("compile_time"),
+    Job("startup"),
+    Job("bayes"),
+    Job("minigrid_parity"),
+    Job("weighting"),
+    Job("trainers"),
+    Job("learning", runs=True),
+    Job("reproduce", plots="--plots", runs=True),
+)
+
+
+def run(job: Job, folder: Path) -> None:
+    """A figure that misses its bar, status 1, is a figure all the same."""
+    parts = folder / "parts"  # what is not whole; some scripts go on with it
+    parts.mkdir(exist_ok=True)
+    part = parts / f"{job.record}.json"
+    words = [*job.arguments, "--json", str(part)]
+    if job.plots == "--plot":
+        words += [job.plots, str(folder / f"{job.record}.png")]
+    elif job.plots:
+        words += [job.plots, str(folder)]
+    if job.runs:
+        words += ["--runs", str(parts / "runs")]
+    script = str(HERE / f"{job.script}.py")
+    status = subprocess.run([sys.executable, script, *words], check=False).returncode
+    if status in (0, 1) and part.exists():
+        part.rename(folder / part.name)
+
+
+def main() -> int:
+    """Prints what there is at the end; status 1 where something is missing."""
+    options = tyro.cli(Options)
+    scripts = {job.script for job in JOBS}
+    if unknown := [name for name in options.only if name not in scripts]:
+        print(f"only: unknown {', '.join(unknown)}; there are {', '.join(sorted(scripts))}",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    jobs = [job for job in JOBS if not options.only or job.script in options.only]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    records = {job: options.folder / f"{job.record}.json" for job in jobs}
+    for job, record in records.items():
+        if not options.show and not record.exists():
+            print(f"== {job.record}", flush=True)
+            run(job, options.folder)
+    missing = [job.record for job, record in records.items() if not record.exists()]
+    found = sorted(map(str, options.folder.glob("*.json")))
+    if found:
+        page = options.folder / "report.html"
+        report = [str(HERE / "report.py"), *found, "--out", str(page)]
+        subprocess.run([sys.executable, *report], check=True)
+    print(f"{len(jobs) - len(missing)} of {len(jobs)} records are in {options.folder}")
+    if missing:
+        print(f"missing: {', '.join(missing)}")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
