@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 
 from .roofline import bodies
@@ -33,9 +34,13 @@ Array = jax.Array
 
 AXIS = "tasks"
 TILE = "tile_"  # and its size: the scope in which a tile is computed
+CHUNK = "chunk_"  # likewise
 # What the intermediate values of a tile may add up to on a CPU. Most of them are never alive
 # together, so this stands for a working set of about a tenth: a core's second-level cache.
 _CPU_TILE_BYTES = 8 << 20
+# What the tasks of a chunk may keep at once on a CPU: many inner steps, whose batches all wait for
+# the derivative, take smaller chunks instead of more memory.
+_CPU_CHUNK_BYTES = 8 << 20
 # Tasks alive at once on one device where no chunk is given: enough to fill any accelerator, and a
 # bound on memory where there are many more.
 _CHUNK = 2048
@@ -181,6 +186,43 @@ def chunk_size(tasks: int, mapping: Mapping) -> int:
     return divisor if 2 * divisor > bound else bound
 
 
+def _most_kept(jaxpr: Any) -> int:
+    """The most bytes that its values take at once, without what its loops and calls hold inside."""
+    last = {v: i for i, e in enumerate(jaxpr.eqns) for v in e.invars if not hasattr(v, "val")}
+    last |= {v: len(jaxpr.eqns) for v in jaxpr.outvars if not hasattr(v, "val")}
+    ending: dict[int, int] = {}
+    alive = most = 0
+    for i, equation in enumerate(jaxpr.eqns):
+        for variable in equation.outvars:
+            if variable in last:
+                taken = variable.aval.size * variable.aval.dtype.itemsize
+                alive += taken
+                ending[last[variable]] = ending.get(last[variable], 0) + taken
+        most = max(most, alive)
+        alive -= ending.get(i, 0)
+    return most
+
+
+def _sized(
+    function: Callable[..., Any], mapping: Mapping, shared: Any, per_task: Any
+) -> tuple[Callable[..., Any], Mapping]:
+    """`function` and a mapping with a chunk for it, where none was given and the backend is a CPU.
+
+    The function is traced for that, once, and what comes back is its trace.
+    """
+    if mapping.chunk is not None or jax.default_backend() != "cpu":
+        return function, mapping
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), per_task)
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(shared, one)
+    fitting = _CPU_CHUNK_BYTES // max(_most_kept(closed.jaxpr), 1)
+
+    def traced(shared: Any, one: Any) -> Any:
+        flat = jaxpr_as_fun(closed)(*jax.tree.leaves((shared, one)))
+        return jax.tree.unflatten(jax.tree.structure(shapes), flat)
+
+    return traced, mapping._replace(chunk=min(max(fitting, 1), _CHUNK))
+
+
 def _split(per_task: Any, mapping: Mapping) -> tuple[Any, Any]:
     """Whole chunks with a leading axis of their number, and the tasks left over, or None."""
     tasks = jax.tree.leaves(per_task)[0].shape[0]
@@ -220,6 +262,12 @@ def _sum_over_devices(tree: Any) -> Any:
     return jax.tree.map(unpacked, tree, restore(jax.lax.psum(flat, AXIS)))
 
 
+def _of_chunk(function: Callable[..., Any], shared: Any, chunk: Any) -> Any:
+    size = jax.tree.leaves(chunk)[0].shape[0]
+    with jax.named_scope(f"{CHUNK}{size}"):  # as with tiles, for profiles and `plan`
+        return jax.vmap(function, in_axes=(None, 0))(shared, chunk)
+
+
 def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[..., Any]:
     """`function(shared, task_data)` of one task -> the same of N tasks, reduced.
 
@@ -228,16 +276,24 @@ def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[
     """
 
     def body(shared: Any, per_task: Any) -> Any:
+        of_task, sized = _sized(function, mapping, shared, per_task)
+
         def total(chunk: Any) -> Any:
-            out = jax.vmap(function, in_axes=(None, 0))(shared, chunk)
+            out = _of_chunk(of_task, shared, chunk)
             return jax.tree.map(functools.partial(jnp.sum, axis=0), out)
 
-        chunks, left_over = _split(per_task, mapping)
-        sums = total(jax.tree.map(lambda leaf: leaf[0], chunks))
-        if jax.tree.leaves(chunks)[0].shape[0] > 1:
-            rest = jax.tree.map(lambda leaf: leaf[1:], chunks)
+        chunks, left_over = _split(per_task, sized)
+        first = jax.tree.map(lambda leaf: leaf[0], chunks)
+        if jax.tree.leaves(chunks)[0].shape[0] == 1:
+            sums = total(first)
+        else:  # one program for all of them
+            nothing = jax.tree.map(
+                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(total, first)
+            )
             sums, _ = jax.lax.scan(
-                lambda sums, chunk: (jax.tree.map(jnp.add, sums, total(chunk)), None), sums, rest
+                lambda sums, chunk: (jax.tree.map(jnp.add, sums, total(chunk)), None),
+                nothing,
+                chunks,
             )
         if left_over is not None:
             sums = jax.tree.map(jnp.add, sums, total(left_over))
@@ -253,12 +309,13 @@ def map_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[..., A
     """`function(shared, task_data)` of one task -> the same of N tasks, each result kept."""
 
     def body(shared: Any, per_task: Any) -> Any:
-        chunks, left_over = _split(per_task, mapping)
-        mapped = jax.vmap(function, in_axes=(None, 0))
-        out = jax.lax.map(lambda chunk: mapped(shared, chunk), chunks)
+        of_task, sized = _sized(function, mapping, shared, per_task)
+        chunks, left_over = _split(per_task, sized)
+        out = jax.lax.map(lambda chunk: _of_chunk(of_task, shared, chunk), chunks)
         out = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
         if left_over is None:
             return out
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts), out, mapped(shared, left_over))
+        rest = _of_chunk(of_task, shared, left_over)
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), out, rest)
 
     return _over_devices(body, mapping, out_specs=jax.P(AXIS))

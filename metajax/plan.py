@@ -14,7 +14,7 @@ import numpy as np
 
 from . import experiments, roofline, training
 from .configs import TrainConfig
-from .mapping import TILE, chunk_size, largest_divisor
+from .mapping import CHUNK, TILE, chunk_size, largest_divisor
 
 __all__ = ["Plan", "Tuned", "plan", "tune"]
 
@@ -72,6 +72,8 @@ class Plan(NamedTuple):
             return "all that it has"
         if self.config.chunk is not None:
             return "as asked, or the largest divisor below"
+        if jax.default_backend() == "cpu":
+            return "what they keep for the derivative is bounded"
         return "enough to fill it, and a bound on memory"
 
     def _why_tile(self) -> str:
@@ -103,7 +105,9 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
     taken = roofline.peak_bytes(traced.lower().compile())
     device = jax.local_devices()[0]
     free = _free_bytes(device, mapping.devices) if memory is None else round(memory * 2**30)
-    chunk = chunk_size(config.tasks // mapping.devices, mapping)
+    jaxpr = traced.jaxpr.jaxpr
+    every = chunk_size(config.tasks // mapping.devices, mapping)  # of what keeps all tasks' records
+    chunk = max(_sizes(CHUNK, jaxpr), default=every)
     fitting = None
     if free is not None and taken > free:
         fitting = _fitting_chunk(config, chunk, taken, free)
@@ -111,8 +115,8 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
         config=config,
         devices=mapping.devices,
         chunk=chunk,
-        tile=max(_tiles(traced.jaxpr.jaxpr), default=chunk),
-        cost=roofline.cost(traced.jaxpr.jaxpr),  # its loop's body, counted once, is an update
+        tile=max(_sizes(TILE, jaxpr), default=chunk),
+        cost=roofline.cost(jaxpr),  # its loop's body, counted once, is an update
         memory=taken,
         free=free,
         fitting=fitting,
@@ -181,12 +185,12 @@ def _free_bytes(device: Any, sharing: int) -> int | None:
     return int(fields["MemAvailable"]) * 1024 // sharing
 
 
-def _tiles(jaxpr: Any) -> Iterator[int]:
+def _sizes(scope: str, jaxpr: Any) -> Iterator[int]:
     for equation in jaxpr.eqns:
-        found = re.findall(rf"{TILE}(\d+)", str(equation.source_info.name_stack))
+        found = re.findall(rf"{scope}(\d+)", str(equation.source_info.name_stack))
         yield from map(int, found)
         for body in roofline.bodies(equation):
-            yield from _tiles(body)
+            yield from _sizes(scope, body)
 
 
 def _bytes(number: float) -> str:
