@@ -8,6 +8,7 @@ import problems
 import pytest
 
 import metajax as mj
+from metajax import mapping, plan
 from metajax.mapping import map_tasks, mean_over_tasks, tiled
 
 TASKS = 8
@@ -53,6 +54,26 @@ def test_meta_gradient_does_not_depend_on_the_layout(one_update, layout):
     assert_trees_close(actual, gradient)
     assert int(actual_metrics["env_steps"]) == int(metrics["env_steps"]) == TASKS * 2 * 4 * 6
     np.testing.assert_allclose(actual_metrics["score_after"], metrics["score_after"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("mapped", [mean_over_tasks, map_tasks])
+def test_tasks_that_keep_much_come_in_smaller_chunks(mapped):
+    """Each holds three arrays of 1 MiB at once, of five in all, and 8 MiB is what a chunk may."""
+    traces = []
+
+    def one(shared, task):
+        traces.append(task)
+        first = jnp.full((2**18,), task)
+        second = jnp.sin(first) + shared
+        return jnp.sum(second * jnp.flip(second))
+
+    tasks = jnp.arange(16.0)
+    over = jax.jit(mapped(one, mj.Mapping()))
+    program = over.trace(2.0, tasks)
+    assert len(traces) == 1
+    assert {*plan._sizes(mapping.CHUNK, program.jaxpr.jaxpr)} == {2}
+    plain = jax.jit(mapped(one, mj.Mapping(chunk=16)))
+    np.testing.assert_allclose(over(2.0, tasks), plain(2.0, tasks), rtol=1e-6)
 
 
 def test_floats_are_averaged_and_counts_added_over_all_tasks():
