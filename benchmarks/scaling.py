@@ -45,7 +45,7 @@ class Options:
     episodes: int = 4
     """Of an inner step, few, so that 65 536 tasks take seconds."""
     chunk: int = 256
-    """Tasks of a device alive at once, of every size."""
+    """Tasks of a device alive at once, but where inner steps vary."""
     only: tuple[str, ...] = ()
     """Sweeps: tasks, steps, width, devices; all by default."""
     repeats: int = 5
@@ -67,7 +67,8 @@ class Sweep(NamedTuple):
 
 SWEEPS = {
     "tasks": Sweep((16, 64, 256, 1024, 4096, 16384, 65536), lambda n: {"tasks": n}),
-    "steps": Sweep((1, 2, 4, 8, 16, 32), lambda n: {"inner_steps": n}),
+    # Each with the chunk that it is given by itself.
+    "steps": Sweep((1, 2, 4, 8, 16, 32), lambda n: {"inner_steps": n, "chunk": None}),
     "width": Sweep((16, 32, 64, 128, 256, 512), lambda n: {"hidden": (n, n)}),
     "devices": Sweep((1, 2, 4, 8, 16), lambda n: {"devices": n}),
 }
