@@ -102,6 +102,9 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     except SystemExit as done:  # --help
         return int(done.code or 0)
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 1
     except OSError as error:
         _say(f"failed: {error}")
         return 1

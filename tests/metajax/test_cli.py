@@ -209,6 +209,14 @@ def test_help_explains_every_flag(capsys):
 # Stopped and resumed ---------------------------------------------------------------------------
 
 
+def test_output_that_nobody_reads_on_ends_without_a_word():
+    command = [sys.executable, "-m", "metajax", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 def start(*arguments: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "metajax", *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
