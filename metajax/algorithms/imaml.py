@@ -55,7 +55,7 @@ def imaml(
     Where a problem is on-policy the batch that judges is also that of the Hessian.
 
     Args:
-        problem: what is learned over.
+        problem: what is learned over; its inner steps descend on a loss, and do not bootstrap.
         inner: the inner optimiser, to which the pull is added.
         outer: the outer optimiser.
         tasks: N, tasks of one update.
@@ -64,8 +64,10 @@ def imaml(
         mapping: how tasks are laid on hardware.
 
     Raises:
-        ValueError: a size or a strength that cannot be.
+        ValueError: a size or a strength that cannot be, or a problem that bootstraps.
     """
+    if problem.bootstraps:  # where its steps end nothing is least, and no Hessian is there to solve
+        raise ValueError("problem: iMAML needs a loss that is minimised, got one that bootstraps")
     if solver_steps < 1:
         raise ValueError(f"solver steps: expected at least 1, got {solver_steps}")
     inner = proximal(inner, strength)

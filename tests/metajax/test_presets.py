@@ -111,6 +111,7 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ("sinusoid-5", dict(algorithm="imaml", step_weights=(1.0,)), "step_weights: is for maml"),
         ("maze", dict(algorithm="cavia", context=0), "context: expected a size of at least 1"),
         ("maze", dict(algorithm="imaml", proximal=0.0), "proximal strength: expected above 0"),
+        ("gridworld-q", dict(algorithm="imaml"), "iMAML needs a loss that is minimised, got one"),
         ("sinusoid-5", dict(algorithm="emaml"), "E-MAML needs one that samples"),
         ("sinusoid-5", dict(algorithm="promp"), "ProMP needs policies"),
         ("sinusoid-5", dict(algorithm="maml-trpo"), "TRPO needs policies"),
