@@ -258,11 +258,24 @@ def sampler_of_side(
     draws = math.ceil(math.log(1e-9) / math.log(1 - share if first else share))
     bound = min(round(share * 2**32), 2**32 - 1)
 
+    # One by one: a batch of draws within a batch of tasks takes twice as long to compile, and most
+    # of the draws are not needed.
     def sample(key: Array) -> Any:
-        tasks = jax.vmap(sample_task)(jax.random.split(key, draws))
-        place = _place(jax.vmap(content_hash)(tasks), salt)
-        index = jnp.argmax((place < jnp.uint32(bound)) == first)
-        return jax.tree.map(lambda leaf: leaf[index], tasks)
+        keys = jax.random.split(key, draws)
+
+        def missed(carry: tuple[Array, Array, Any]) -> Array:
+            drawn, found, _ = carry
+            return ~found & (drawn < draws)
+
+        def draw(carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
+            drawn, _, _ = carry
+            task = sample_task(keys[drawn])
+            place = _place(content_hash(task), salt)
+            return drawn + 1, (place < jnp.uint32(bound)) == first, task
+
+        form = jax.eval_shape(sample_task, key)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), form)
+        return jax.lax.while_loop(missed, draw, (jnp.int32(0), jnp.array(False), nothing))[2]
 
     return sample
 
