@@ -113,9 +113,9 @@ def _corners(label: str, name: str, *flags: str) -> Entry:
 
 _CORNERS = (
     _corners("ProMP", "promp"),
-    _corners("MAML, as many updates", "maml", "--updates", "100"),
-    _corners("the same, rate 3e-3", "maml", "--updates", "100", "--outer-learning-rate", "3e-3"),
-    _corners("MAML", "maml"),
+    _corners("MAML, 100 updates too", "maml", "--updates", "100"),
+    _corners("the same, at rate 3e-3", "maml", "--updates", "100", "--outer-learning-rate", "3e-3"),
+    _corners("MAML, 500 updates", "maml"),
     _algorithm("MAML-TRPO", "point-corners", "maml-trpo"),
     Entry(
         "random initialisation",
