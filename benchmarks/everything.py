@@ -5,7 +5,8 @@
     python benchmarks/everything.py figures --show           # what there is, and what is missing
 
 A record that is in the folder is not measured again. What fails is told at the end, and tried again
-by the next call. `report.html` in the folder shows all that is there.
+by the next call. `report.html` in the folder shows all that is there. (`first_run.py`, which clones
+and installs, is for itself.)
 """
 
 from __future__ import annotations
