@@ -63,7 +63,8 @@ def played():
     before, after = np.eye(cells, dtype=np.uint8)[random.integers(0, cells, (2, *shape))]
     action = random.integers(0, 5, shape).astype(np.int32)
     rest = (paid, power, ended, after, reward, mask)
-    transitions = Transitions(before, action, reward, mask, *rest)
+    weight = mask / mask.sum((1, 2), keepdims=True)
+    transitions = Transitions(before, action, reward, mask, weight, *rest)
     one, q = point(), q_learning()
     other, other_q = point(discount=0.5, gae_lambda=0.3, entropy=0.2), q_learning(0.5)
     return {
@@ -108,7 +109,8 @@ def test_meta_gradient_is_that_of_plain_steps_with_the_learned_values(kind, step
         rate = RATE * each.pop("learning_rate")
 
         def step(params, batch):
-            grads = jax.grad(lambda params: problem.inner_loss(params, batch, **each)[0])(params)
+            given = {**each, "target": params} if problem.bootstraps else each
+            grads = jax.grad(lambda params: problem.inner_loss(params, batch, **given)[0])(params)
             return jax.tree.map(lambda p, g: p - rate * g, params, grads), grads
 
         params, grads = jax.lax.scan(step, meta["params"], batches)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import problems
 import pytest
 
 import metajax as mj
@@ -37,7 +38,8 @@ def derivatives(dtype):
     batch = (OBSERVATIONS, ADVANTAGES)
     gradient = jax.grad(lambda p: loss(p, batch)[0])(params)
     slow = jax.tree.map(lambda _: None, params)
-    return gradient, hessian_product(loss, params, slow, batch, gradient)[0]
+    problem = problems.quadratic()._replace(inner_loss=loss)
+    return gradient, hessian_product(problem, params, slow, batch, gradient)[0]
 
 
 def products(jaxpr):
