@@ -98,7 +98,7 @@ _SETTINGS: dict[str, TrainConfig] = {
         temperature=0.3,
     ),
     # A table of values, for which a rate of O · A / skip² moves visited ones to their mean targets.
-    # An episode is long enough for random steps to come upon the exit of nine mazes in ten.
+    # Episodes are long enough for random steps to come upon the exit of nineteen mazes in twenty.
     "maze-q": MazeQConfig(
         preset="maze-q",
         algorithm="maml++",
