@@ -119,7 +119,7 @@ def breakdown(preset: str, algorithm: str, options: Options, folder: Path) -> di
     config = dataclasses.replace(PRESETS[preset], algorithm=algorithm)
     learner = experiments.build(config).learner
     state = jax.jit(learner.init)(jax.random.key(0))
-    program = jax.jit(learner.update).lower(state).compile()
+    program = jax.jit(learner.update, compiler_options=mj.compiler_options()).lower(state).compile()
     state, _ = jax.block_until_ready(program(state))
     began = time.perf_counter()
     for _ in range(options.updates):

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metajax import experiments, inner, roofline
+from metajax.compiling import compiler_options
 from metajax.mapping import tiled
 from metajax.presets import PRESETS
 from metajax.types import Params, Problem
@@ -105,7 +106,8 @@ def programs(problem: Problem, steps: int, options: Options) -> tuple[Any, dict[
     ways = {}
     for name, way in WAYS.items():
         of_one = tiled(functools.partial(way, problem, optimiser), 1)
-        ways[name] = jax.jit(jax.vmap(of_one, (None, 0))).lower(*args).compile()
+        program = jax.jit(jax.vmap(of_one, (None, 0)), compiler_options=compiler_options())
+        ways[name] = program.lower(*args).compile()
     return args, ways
 
 

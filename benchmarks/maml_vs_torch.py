@@ -262,7 +262,11 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
     start = jax.tree.map(jnp.copy, state)
     with console.status("compiling metajax"):
         began = time.perf_counter()
-        program = jax.jit(side.learner.update, donate_argnums=0).lower(state).compile()
+        program = (
+            jax.jit(side.learner.update, donate_argnums=0)
+            .lower(state)
+            .compile(compiler_options=mj.compiler_options())
+        )
         after, metrics = program(jax.tree.map(jnp.copy, state))
         norm = float(metrics["gradient_norm"])
         first = {"metajax": time.perf_counter() - began}

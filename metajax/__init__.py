@@ -19,6 +19,7 @@ from .algorithms import reptile as reptile
 from .algorithms.hyper import meta_learned as meta_learned
 from .checkpoints import load as load
 from .checkpoints import save as save
+from .compiling import compiler_options as compiler_options
 from .evaluation import evaluate as evaluate
 from .groups import Weighting as Weighting
 from .inner import Inner as Inner

@@ -60,6 +60,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "annealing": _BY_MAML,
     "context": ("cavia",),
     "proximal": ("imaml",),
+    "damping": ("imaml",),
     "exploration": ("emaml",),
     "learn": (*_BY_MAML, "emaml"),
     "epochs": ("promp",),
@@ -136,6 +137,7 @@ def learners(
         descent = optax.adam(rate(outer_steps))
         if config.gradient_clip:
             descent = optax.chain(optax.clip_by_global_norm(config.gradient_clip), descent)
+        descent = optax.flatten(descent)  # one vector's worth of programs, not one for each leaf
         return fixed_context(descent) if name == "cavia" else descent
 
     outer = adam(config.updates)
@@ -169,7 +171,13 @@ def learners(
 
     special: dict[str, Callable[[], MetaLearner]] = {
         "imaml": lambda: imaml(
-            problem, plain, outer, tasks, strength=config.proximal, mapping=mapping
+            problem,
+            plain,
+            outer,
+            tasks,
+            strength=config.proximal,
+            damping=config.damping,
+            mapping=mapping,
         ),
         "emaml": lambda: emaml(
             problem, inner, outer, tasks, exploration=config.exploration, mapping=mapping

@@ -79,6 +79,9 @@ class TrainConfig:
     """Size of the context vector of CAVIA."""
     proximal: float = 1.0
     """Strength of the pull toward the start in iMAML's inner problem."""
+    damping: float = 0.0
+    """Added to that strength where iMAML solves for the meta-gradient, for inner steps that end
+    short of the minimum: with it about 1 / (steps x rate)."""
     exploration: float = 1.0
     """Weight of the credit for sampling in E-MAML."""
     trust_region: float = 0.01

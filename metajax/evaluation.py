@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import mapping as mapping_
+from .compiling import compiler_options
 from .training import key_stream
 from .types import MetaLearner, Params, Problem
 
@@ -184,7 +185,11 @@ def evaluator(
         return trace.score, trace.samples, best
 
     # Every process reads the scores of all tasks.
-    program = jax.jit(mapping_.map_tasks(one_task, mapping), out_shardings=mapping.everywhere)
+    program = jax.jit(
+        mapping_.map_tasks(one_task, mapping),
+        out_shardings=mapping.everywhere,
+        compiler_options=compiler_options(),
+    )
 
     def run(params: Params) -> Adaptation:
         # Parameters come from wherever they were trained; the program wants them on its devices.

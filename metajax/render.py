@@ -15,6 +15,7 @@ import envs.render
 from envs import Gridworld, Maze, PointCorners, PointNavigation
 
 from . import configs, experiments, loggers, plots
+from .compiling import compiler_options
 from .training import METRICS, key_stream
 from .types import Params
 
@@ -85,7 +86,7 @@ def _typical_success(
 ) -> tuple[Any, tuple[_Played, _Played]]:
     # One task at a time: that is quicker to compile than many at once, and a few are enough.
     sample_task = jax.jit(experiment.problem.sample_task)
-    adapt = jax.jit(experiment.evaluation(steps).adapt)
+    adapt = jax.jit(experiment.evaluation(steps).adapt, compiler_options=compiler_options())
     play = jax.jit(functools.partial(_play, experiment))
     # The keys of `evaluation.evaluator`, so these are the first of the tasks that it reports.
     key_tasks, key_adapt = jax.random.split(key_stream(seed, "heldout"), 2)

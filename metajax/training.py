@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import checkpoints, processes, roofline
+from .compiling import compiler_options
 from .loggers import MetricsLog, Reporter
 from .types import MetaLearner, MetaState
 
@@ -199,7 +200,7 @@ def _start(learner: MetaLearner, shardings: Any = None) -> Callable[[Array], Met
         # A weakly typed leaf would change its type in the first update, and with it the program.
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), learner.init(key))
 
-    return jax.jit(start, out_shardings=shardings)
+    return jax.jit(start, out_shardings=shardings, compiler_options=compiler_options())
 
 
 def _abstract_state(learner: MetaLearner) -> MetaState:
@@ -244,7 +245,8 @@ def trace(learner: MetaLearner) -> jax.stages.Traced:
         return jax.lax.fori_loop(0, count, body, (state, zeros))
 
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    return jax.jit(updates, donate_argnums=0).trace(state, count)
+    program = jax.jit(updates, donate_argnums=0, compiler_options=compiler_options())
+    return program.trace(state, count)
 
 
 # The loop ------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ def imaml(
     tasks: int,
     *,
     strength: float = 1.0,
+    damping: float = 0.0,
     solver_steps: int = 5,
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
@@ -52,6 +53,9 @@ def imaml(
     φ minimises L(φ) + λ/2 ‖φ − θ‖², so dφ/dθ = (I + ∇²L(φ)/λ)⁻¹ (equation 6), by conjugate
     gradients (algorithm 2). No inner step is kept, so memory does not grow with K; and the gradient
     is right as far as the K steps reach the minimum. L should be convex to within λ there.
+    Steps that stop short of it depend on θ more than it does, along directions of a curvature below
+    1 / (K α) as if not adapted at all: a damping, which is added to λ in that equation alone, with
+    λ about 1 / (K α), says so. (Reference implementations add 10.)
     Where a problem is on-policy the batch that judges is also that of the Hessian.
 
     Args:
@@ -60,6 +64,7 @@ def imaml(
         outer: the outer optimiser.
         tasks: N, tasks of one update.
         strength: λ.
+        damping: of the linear system, in units of λ.
         solver_steps: conjugate-gradient steps.
         mapping: how tasks are laid on hardware.
 
@@ -70,6 +75,8 @@ def imaml(
         raise ValueError("problem: iMAML needs a loss that is minimised, got one that bootstraps")
     if solver_steps < 1:
         raise ValueError(f"solver steps: expected at least 1, got {solver_steps}")
+    if damping < 0:
+        raise ValueError(f"damping: expected at least 0, got {damping}")
     inner = proximal(inner, strength)
 
     def meta_gradient(adapted: Params, support: Batch, judged: Batch) -> tuple[Any, Params]:
@@ -78,7 +85,7 @@ def imaml(
 
         def scaled_product(vector: Params) -> tuple[Params, Params]:
             products = hessian_product(problem, fast, slow, support, vector)
-            return jax.tree.map(lambda leaf: leaf / strength, products)
+            return jax.tree.map(lambda leaf: leaf / (strength + damping), products)
 
         def system(vector: Params) -> Params:
             return jax.tree.map(jnp.add, vector, scaled_product(vector)[0])

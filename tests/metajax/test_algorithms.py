@@ -17,6 +17,7 @@ from metajax import algorithms
 
 STEPS, RATE = 3, 0.2
 STRENGTH = 2.0  # of the pull toward the start
+DAMPING = 0.3  # added to it in the linear system
 WEIGHTS = (0.5, 0.0, 2.0)  # of the losses after each step
 REGION = mj.TrustRegion(damping=0.1)
 
@@ -35,7 +36,7 @@ ALGORITHMS = {
     "anil": partial(mj.anil, head=lambda path: path == "head" or "Dense_1" in path),
     "cavia": mj.cavia,
     "learned_optimizer": mj.learned_optimizer,
-    "imaml": partial(mj.imaml, strength=STRENGTH, solver_steps=3),
+    "imaml": partial(mj.imaml, strength=STRENGTH, damping=DAMPING, solver_steps=3),
     "emaml": partial(mj.emaml, exploration=0.1),
     "promp": partial(mj.promp, epochs=1, penalty=0.1),
     "reptile": mj.reptile,
@@ -86,11 +87,11 @@ def expected_meta_gradient(name, theta, centre, others):
         ]
 
     def implicit():
-        """(I + A/λ)⁻¹ ∇L where the pulled steps end."""
+        """(I + A / (λ + damping))⁻¹ ∇L where the pulled steps end."""
         now = offset
         for _ in range(STEPS):
             now = now - RATE * (curvature @ now + STRENGTH * (now - offset))
-        return np.linalg.solve(np.eye(3) + curvature / STRENGTH, curvature @ now)
+        return np.linalg.solve(np.eye(3) + curvature / (STRENGTH + DAMPING), curvature @ now)
 
     def exploring():
         """Its log-probability is cᵀθ, its score −‖θ_K − c‖², credited by what the others' is."""
@@ -334,7 +335,7 @@ def test_imaml_gives_slow_parameters_what_the_fast_ones_minimum_owes_them():
     problem = problems.parted("body", "head")
     inner = mj.sgd(RATE, 40)._replace(fast=lambda path: path == "head")
     with jax.enable_x64(True):
-        learner = build("imaml", problem, 1, inner=inner)
+        learner = build("imaml", problem, 1, inner=inner, damping=0.0)
         state = learner.init(jax.random.key(0))
         after, _ = jax.jit(learner.update)(state)
         key_task, _ = jax.random.split(jax.random.split(jax.random.fold_in(state.key, 0), 1)[0])
@@ -370,6 +371,7 @@ def test_imaml_takes_as_much_memory_for_many_inner_steps_as_for_few():
     ("learner", "message"),
     [
         (partial(mj.imaml, strength=0.0), "proximal strength: expected above 0, got 0.0"),
+        (partial(mj.imaml, damping=-1.0), "damping: expected at least 0, got -1.0"),
         (partial(mj.imaml, solver_steps=0), "solver steps: expected at least 1, got 0"),
         (mj.emaml, "E-MAML needs one that samples"),
         (
