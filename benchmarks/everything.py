@@ -54,6 +54,7 @@ JOBS = (
     Job("derivatives", ("point",)),
     Job("breakdown"),
     Job("scaling", plots="--plot"),
+    Job("devices", ("point",)),
     Job("environments", ("--policy",)),
     Job("tasksets"),
     Job("compile_time"),

@@ -55,7 +55,7 @@ class Entry:
     flags: tuple[str, ...] = ()
     published: Mapping[int, float] = dataclasses.field(default_factory=dict)  # by inner steps
     row: str | None = None  # a row that the run is compared with, in its place
-    steps: tuple[int, ...] | None = None  # where they are fewer than the table's
+    steps: tuple[int, ...] | None = None  # where they are not the table's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _sinusoid(shots: int, maml: Mapping[int, float], meta_sgd: Mapping[int, floa
         _algorithm("Meta-SGD", preset, "meta-sgd", published=meta_sgd),
         _algorithm("ANIL", preset, "anil"),
         _algorithm("CAVIA", preset, "cavia"),
-        _algorithm("iMAML", preset, "imaml"),
+        Entry("iMAML", preset, ("--algorithm", "imaml"), steps=(1, 5, 10, 50)),
         _algorithm("learned optimiser", preset, "learned-optimizer"),
     ]
     return Setting(

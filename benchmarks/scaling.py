@@ -1,4 +1,4 @@
-"""How do the time and the memory of an update grow with tasks, inner steps, width and devices?
+"""How do the time and the memory of an update grow with tasks, inner steps and width?
 
     python benchmarks/scaling.py --json figures.json --plot figures.svg
     python benchmarks/scaling.py --quick                 # the small sizes: does all of it run?
@@ -47,7 +47,7 @@ class Options:
     chunk: int = 256
     """Tasks of a device alive at once, but where inner steps vary."""
     only: tuple[str, ...] = ()
-    """Sweeps: tasks, steps, width, devices; all by default."""
+    """Sweeps: tasks, steps, width; all by default."""
     repeats: int = 5
     """Timed updates of each size."""
     quick: bool = False
@@ -70,7 +70,6 @@ SWEEPS = {
     # Each with the chunk that it is given by itself.
     "steps": Sweep((1, 2, 4, 8, 16, 32), lambda n: {"inner_steps": n, "chunk": None}),
     "width": Sweep((16, 32, 64, 128, 256, 512), lambda n: {"hidden": (n, n)}),
-    "devices": Sweep((1, 2, 4, 8, 16), lambda n: {"devices": n}),
 }
 
 # Sweep, figure, numerator, denominator, and what we want of the ratio.
@@ -79,7 +78,6 @@ BARS = (
     ("tasks", "time of a task", 16384, 256, "at most 1.05"),
     ("steps", "memory", 16, 1, "at most 2"),
     ("steps", "time of a batch", 16, 1, ""),
-    ("devices", "time", 1, 2, "at least 1.6"),
 )
 
 
@@ -124,15 +122,6 @@ def measure(sides: Mapping[int, Side], repeats: int) -> dict[int, Figures]:
         }
         for size, side in sides.items()
     }
-
-
-def difference(sides: Mapping[int, Side]) -> float:
-    """Of the parameters after the first update, relative to their norm: sizes that must agree."""
-    flat = [
-        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.device_get(s.state.params))])
-        for s in sides.values()
-    ]
-    return max(float(np.linalg.norm(x - flat[0]) / np.linalg.norm(flat[0])) for x in flat)
 
 
 def exponent(points: Mapping[int, Figures], figure: str) -> float:
@@ -190,14 +179,11 @@ def main() -> None:
     console = Console()
     for name in options.only or SWEEPS:
         sweep = SWEEPS[name]
-        sizes = [n for n in sweep.sizes if name != "devices" or n <= jax.device_count()]
         points = sweeps.setdefault(name, {})
-        missing = [n for n in sizes[: 3 if options.quick else None] if n not in points]
+        missing = [n for n in sweep.sizes[: 3 if options.quick else None] if n not in points]
         for size in missing:
             console.print(f"{name} {size}: compiling", highlight=False)
         sides = {n: build(dataclasses.replace(base, **sweep.change(n))) for n in missing}
-        if name == "devices" and sides:
-            record["difference_between_devices"] = difference(sides)
         points |= measure(sides, 2 if options.quick else options.repeats)
         if options.json:
             records.write(options.json, record, "jaxlib")
@@ -224,9 +210,6 @@ def report(console: Console, record: Mapping[str, Any]) -> None:
         if found is not None:
             line = f"{figure}, {name} {over} against {under}: {found:.2f}x"
             console.print(line + (f" (wanted: {bar})" if bar else ""), highlight=False)
-    if "difference_between_devices" in record:
-        found = record["difference_between_devices"]
-        console.print(f"parameters differ between numbers of devices by {found:.1e} of their norm")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
 __all__ = ["compiler_options"]
 
 
-def compiler_options() -> dict[str, int] | None:
+def compiler_options() -> dict[str, Any] | None:
     """What `jax.jit` and `lower(...).compile` take as `compiler_options` for an update.
 
     ```python

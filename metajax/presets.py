@@ -208,11 +208,17 @@ _REPTILE: dict[str, Any] = dict(
     activation="tanh",
 )
 
-# The implicit gradient is of where the steps end: so they are ten, and a curvature below -λ, where
-# there is no minimum, has to be rare. At a higher rate or with relu units training diverged.
+# The implicit gradient does not know of the steps, and lets curvatures grow until they overshoot,
+# unless they are small and many. They still stop short of a minimum whose pull is so weak: hence
+# the damping, 1 / (steps x rate). A stronger pull without it diverged; so did relu units.
 _IMAML: dict[str, Any] = dict(
-    updates=20_000,
-    inner_steps=10,
+    updates=6000,
+    inner_learning_rate=(1e-3,),
+    inner_steps=50,
+    evaluation_steps=50,
+    proximal=0.5,
+    damping=20.0,
+    final_rate=0.02,
     gradient_clip=1.0,
     hidden=(64, 64),
     activation="tanh",

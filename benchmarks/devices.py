@@ -1,0 +1,181 @@
+"""How much faster is an update on more devices?
+
+    python benchmarks/devices.py point --json figures.json
+    python benchmarks/devices.py gridworld --tasks 1024 --pairs 9
+
+Each number of devices has a process of its own, as a run has: where a process has two CPU devices,
+a program on one of them gets half of the threads. One device alone has those of every core, so
+what a second one adds is what such threads leave idle; beside it stands one device held to a single
+core. The processes are timed in turn, each while the others wait, in pairs that see the same
+machine, and must agree on the parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import records
+import tyro
+from jax.flatten_util import ravel_pytree
+from race import race
+from rich.console import Console
+from rich.table import Table
+
+from metajax import experiments, training
+from metajax.configs import nearest
+from metajax.presets import PRESETS, preset
+
+TOLERANCE = 1e-3  # ‖difference‖ / ‖reference‖ of the parameters' way through the first updates
+AGREE = 3  # updates after which they are compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Times updates on one, two, four, ... devices."""
+
+    preset: tyro.conf.Positional[str] = "point"
+    """What is trained."""
+    algorithm: str = "maml"
+    """By which algorithm."""
+    tasks: int | None = None
+    """Tasks of an update; the preset's by default."""
+    pairs: int = 7
+    """Runs of each number of devices, in turn."""
+    updates: int = 5
+    """Updates of a run, each timed and waited for."""
+    json: Path | None = None
+    """Writes the figures there as well."""
+
+
+class Side(NamedTuple):
+    """A number of devices in a process that waits."""
+
+    process: Any
+    pipe: Any
+
+    def step(self) -> None:
+        """One update, waited for."""
+        self.pipe.send(True)
+        self.pipe.recv()
+
+
+def work(pipe: Any, config: Any, core: int | None) -> None:
+    """What a process does: compiles, tells where the first updates went, then one on demand."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    jax.config.update("jax_num_cpu_devices", config.devices)
+    learner = experiments.build(config).learner
+    program = training.trace(learner).lower().compile()
+    shardings = program.input_shardings[0][0]
+    state = jax.jit(learner.init, out_shardings=shardings)(jax.random.key(0))
+    before = np.asarray(ravel_pytree(jax.device_get(state.params))[0])
+    state, _ = program(state, np.int32(AGREE))
+    pipe.send(np.asarray(ravel_pytree(jax.device_get(state.params))[0]) - before)
+    while pipe.recv():
+        state, _ = jax.block_until_ready(program(state, np.int32(1)))
+        pipe.send(True)
+
+
+def start(config: Any, core: int | None = None) -> tuple[Side, np.ndarray]:
+    """A process that is ready, and how far its first updates went."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=work, args=(there, config, core), daemon=True)
+    process.start()
+    there.close()
+    return Side(process, here), here.recv()
+
+
+def sizes(config: Any) -> dict[str, tuple[int, int | None]]:
+    """The numbers of devices to compare, and the core that one is held to where that is asked."""
+    on_cpu = jax.default_backend() == "cpu"
+    most = len(os.sched_getaffinity(0)) if on_cpu else jax.device_count()
+    counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= most and config.tasks % n == 0]
+    held = {"1, on one core": (1, min(os.sched_getaffinity(0)))} if on_cpu else {}
+    return {**held, **{str(n): (n, None) for n in counts}}
+
+
+def measure(options: Options, console: Console) -> dict[str, Any]:
+    """Every figure.
+
+    Raises:
+        SystemExit: the numbers of devices do not compute the same.
+    """
+    config = preset(options.preset, options.algorithm)
+    if options.tasks is not None:
+        config = dataclasses.replace(config, tasks=options.tasks)
+    sides: dict[str, Side] = {}
+    ways: dict[str, np.ndarray] = {}
+    for name, (devices, core) in sizes(config).items():
+        with console.status(f"{name}: compiling"):
+            sides[name], ways[name] = start(dataclasses.replace(config, devices=devices), core)
+    reference = ways["1"]
+    norm = np.linalg.norm(reference)
+    apart = max(float(np.linalg.norm(way - reference) / norm) for way in ways.values())
+    if not apart < TOLERANCE:
+        raise SystemExit(f"the numbers of devices disagree, nothing was timed: {apart:.1e}")
+    steps: dict[str, Callable[[], Any]] = {name: side.step for name, side in sides.items()}
+    seconds = race(steps, options.pairs, options.updates, console)
+    for side in sides.values():
+        side.pipe.send(False)
+        side.process.join()
+    runs = {name: [statistics.median(run) for run in timed] for name, timed in seconds.items()}
+    return {
+        "preset": config.preset,
+        "algorithm": config.algorithm,
+        "tasks": config.tasks,
+        "pairs": options.pairs,
+        "updates_per_run": options.updates,
+        "parameters_apart": apart,
+        "devices": {
+            name: {
+                "median_ms": 1e3 * statistics.median(run),
+                "worst_ms": 1e3 * max(map(max, seconds[name])),
+                "faster_than_one": [one / own for one, own in zip(runs["1"], run, strict=True)],
+            }
+            for name, run in runs.items()
+        },
+    }
+
+
+def show(console: Console, report: dict[str, Any]) -> None:
+    table = Table(
+        "devices", "ms", "worst", "times one (range)",
+        title=f"One update of {report['preset']}, {report['algorithm']}, {report['tasks']} tasks",
+    )  # fmt: skip
+    for name, row in report["devices"].items():
+        ratios = row["faster_than_one"]
+        times = (f"{row[key]:.1f}" for key in ("median_ms", "worst_ms"))
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+        table.add_row(name, *times, spread)
+    console.print(table)
+    console.print(
+        f"Their parameters went the same way, to {report['parameters_apart']:.1e} of it. "
+        f"{records.hardware()}.",
+        highlight=False,
+    )
+
+
+def main() -> None:
+    """Measures and prints."""
+    options = tyro.cli(Options)
+    if options.preset not in PRESETS:
+        near = nearest(options.preset, PRESETS)
+        raise SystemExit(f"preset: unknown {options.preset!r}; nearest: {near}")
+    console = Console()
+    report = measure(options, console)
+    show(console, report)
+    if options.json:
+        records.write(options.json, report, "jaxlib")
+
+
+if __name__ == "__main__":
+    main()
