@@ -47,9 +47,12 @@ class Job(NamedTuple):
         return "-".join([self.script, *(a for a in self.arguments if not a.startswith("-"))])
 
 
+_BY_TORCH = ("point", "point-published", "point-corners", "maze", "gridworld")
+_BY_TORCH += ("sinusoid-5", "sinusoid-10")
+
 # Speed first, shortest first; then what takes hours.
 JOBS = (
-    *(Job("maml_vs_torch", (preset,)) for preset in ("point", "maze", "gridworld")),
+    *(Job("maml_vs_torch", (preset,)) for preset in _BY_TORCH),
     Job("floor", ("point",)),
     Job("derivatives", ("point",)),
     Job("breakdown"),

@@ -37,7 +37,7 @@ from race import clock, cores_between, figures, other_load, race
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch_bridge import Contest, contest, torch_params
+from torch_bridge import BRIDGES, Contest, contest, torch_params
 from torch_contenders import Contender, contenders
 from torch_parity import (
     collection_errors,
@@ -60,12 +60,12 @@ UPDATES = 10  # after which the timed program and the plain one are compared
 class Options:
     """Times one MAML update of a preset, metajax against PyTorch, after they agreed."""
 
-    preset: tyro.conf.Positional[Literal["point", "maze", "gridworld"]] = "point"
+    preset: tyro.conf.Positional[Literal[tuple(BRIDGES)]] = "point"  # type: ignore[valid-type]
     """The preset, which gives the sizes that are not given here."""
     tasks: int | None = None
     """N, tasks of one update."""
     episodes: int | None = None
-    """B, episodes per task and collection."""
+    """B, episodes per task and collection, or shots."""
     horizon: int | None = None
     """T, most steps of an episode."""
     inner_steps: int | None = None
@@ -97,7 +97,12 @@ class Options:
         """The preset at the sizes asked for, laid out on hardware as `layout` says."""
         names = ("tasks", "episodes", "horizon", "inner_steps")
         given = {name: getattr(self, name) for name in names}
-        sizes = {name: value for name, value in given.items() if value is not None}
+        sizes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
+        if self.preset.startswith("sinusoid"):
+            if "horizon" in sizes:
+                raise ValueError("horizon: is for episodes, which sine waves do not have")
+            if "episodes" in sizes:
+                sizes["shots"] = sizes.pop("episodes")
         return contest(self.preset, seed=self.seed, **sizes, **layout)
 
 
@@ -145,7 +150,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
         pad_edge=False,
     )
     table.add_column("side", no_wrap=True)
-    for column in ("first s", "ms", "best", "worst", "steps/s", "ratio (range)"):
+    for column in ("first s", "ms", "best", "worst", "samples/s", "ratio (range)"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, row in report["sides"].items():
         low, high = min(row["pairs"]), max(row["pairs"])
@@ -153,7 +158,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
             name,
             f"{row['first_update_s']:.1f}",
             *(f"{row[key]:.0f}" for key in ("median_ms", "best_ms", "worst_ms")),
-            f"{row['env_steps_per_s'] / 1e6:.2f}M",
+            f"{row['samples_per_s'] / 1e6:.2f}M",
             "1" if name == "metajax" else f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})",
         )
     for name in report["unavailable"]:
@@ -170,9 +175,10 @@ def show(console: Console, report: dict[str, Any]) -> None:
         "ms: a run's median update, the median over runs; best and worst are of single updates.",
         "ratio: how many times faster metajax is, the median (and range) over pairs of runs.",
         "first: an update with its compilation, or what Inductor's disk cache left of that.",
-        "steps: of the environments, simulated; none is left out after an episode's end.",
-        *(() if report["preset"] == "point" else of_grids),
-        f"{sizes['tasks']} tasks, {sizes['episodes']} episodes, {sizes['horizon']} steps, "
+        "samples: steps simulated, none left out after an episode's end; or examples.",
+        *(of_grids if report["preset"] in ("maze", "gridworld") else ()),
+        f"{sizes['tasks']} tasks, {sizes['episodes']} "
+        f"{'episodes' if sizes['on_policy'] else 'shots'}, {sizes['horizon']} steps, "
         f"{sizes['inner_steps']} inner steps; PyTorch compiled or in chunks: "
         f"{sizes['chunk']} tasks at once; {report['pairs']} pairs of runs of "
         f"{report['updates_per_run']} updates",
@@ -326,7 +332,7 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
         "after_ten_updates": drift,
         "other_processes_cores": others,
         "unavailable": unavailable,
-        "sides": figures(seconds, first, side.setting.env_steps),
+        "sides": figures(seconds, first, side.setting.samples),
     }
     show(Console(), report)
     if options.profile and not machine.gpu:

@@ -55,7 +55,7 @@ def race(
 
 
 def figures(
-    seconds: Mapping[str, list[list[float]]], first: Mapping[str, float], env_steps: int
+    seconds: Mapping[str, list[list[float]]], first: Mapping[str, float], samples: int
 ) -> dict[str, dict[str, Any]]:
     """What is printed of each side. A run's time is the median of its updates."""
     runs = {name: [statistics.median(run) for run in of_side] for name, of_side in seconds.items()}
@@ -69,7 +69,7 @@ def figures(
             "best_ms": 1e3 * min(map(min, seconds[name])),
             "worst_ms": 1e3 * max(map(max, seconds[name])),
             "updates_per_s": 1 / median,
-            "env_steps_per_s": env_steps / median,
+            "samples_per_s": samples / median,
             "ratio": statistics.median(ratios),
             "pairs": ratios,
         }

@@ -16,11 +16,13 @@ import torch_grids
 import torch_learn2learn
 import torch_maml
 import torch_point
+import torch_sines
 
 import metajax as mj
 from envs.grids import unpack
 from envs.tasksets import sampler_of_side
 from metajax import experiments, presets
+from metajax.configs import ACTIVATIONS, RegressionConfig
 
 __all__ = [
     "BRIDGES",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _POOL = 16  # tasks drawn beforehand for PyTorch, in updates
+_NO_EPISODES = dict(discount=1.0, gae_lambda=1.0, entropy=0.0, skip=0.0, action_scale=1.0)
 
 
 class Contest(NamedTuple):
@@ -53,34 +56,55 @@ def contest(preset: str, *, horizon: int | None = None, **changes: Any) -> Conte
         config = dataclasses.replace(config, env=dataclasses.replace(config.env, horizon=horizon))
     experiment = experiments.build(config)
     problem = experiment.problem
-    if config.held_out:
-        # That problem is evaluation's. Training draws from the other side.
-        training = sampler_of_side(config.env.sample_task, 1 - config.held_out, first=True)
-        problem = problem._replace(sample_task=training)
+    if isinstance(config, RegressionConfig):
+        problem = _drawn_query(config, problem)
+        sizes: dict[str, Any] = dict(
+            episodes=config.shots, horizon=1, on_policy=False, **_NO_EPISODES
+        )
+    else:
+        if config.held_out:
+            # That problem is evaluation's. Training draws from the other side.
+            training = sampler_of_side(config.env.sample_task, 1 - config.held_out, first=True)
+            problem = problem._replace(sample_task=training)
+        sizes = dict(
+            episodes=config.episodes,
+            horizon=config.env.max_horizon,
+            on_policy=True,
+            discount=config.discount,
+            gae_lambda=config.gae_lambda,
+            entropy=config.entropy,
+            skip=config.skip,
+            action_scale=getattr(config, "action_scale", 1.0),
+        )
     setting = torch_maml.Setting(
         tasks=config.tasks,
-        episodes=config.episodes,
-        horizon=config.env.max_horizon,
         inner_steps=config.inner_steps,
         inner_rates=config.inner_learning_rate,
         outer_rate=config.outer_learning_rate,
         final_rate=config.final_rate,
         updates=config.updates,
         gradient_clip=config.gradient_clip,
-        discount=config.discount,
-        gae_lambda=config.gae_lambda,
-        entropy=config.entropy,
-        skip=config.skip,
+        activation=config.activation,
+        step_weights=config.step_weights,
+        **sizes,
     )
     inner = mj.sgd(config.inner_learning_rate, config.inner_steps)
     return Contest(preset, problem, inner, experiment.learner, setting)
 
 
+def _drawn_query(config: RegressionConfig, problem: mj.Problem) -> mj.Problem:
+    """The problem of training: that of evaluation judges on a grid."""
+    training = mj.regression(
+        mj.networks.MLP((*config.hidden, 1), ACTIVATIONS[config.activation]), shots=config.shots
+    )
+    return training._replace(sample_task=problem.sample_task)
+
+
 def leaves(params: Any) -> list[Any]:
-    """A flax policy's arrays in the order of `torch_maml`: (W, b) of each layer, and what it has
-    besides: log σ, or the kernel of the linear path."""
+    """A flax network's arrays in the order of `torch_maml`: (W, b) of each layer, and what a policy
+    has besides: log σ, or the kernel of the linear path."""
     tree = dict(params["params"])
-    network = tree.pop("MLP_0")
+    network = tree.pop("MLP_0") if "MLP_0" in tree else {name: tree.pop(name) for name in [*tree]}
     layers = [network[f"Dense_{index}"] for index in range(len(network))]
     return [layer[kind] for layer in layers for kind in ("kernel", "bias")] + jax.tree.leaves(tree)
 
@@ -114,10 +138,11 @@ class Bridge(NamedTuple):
     """One preset's conversions; the last argument is PyTorch's device."""
 
     tasks: Callable[[Any, str], Any]  # tasks of metajax, (N, ...), as a game has them
-    batch: Callable[[Any, str], Any]  # `Trajectories` (N, T, B, ...) as a loss sees them
+    # `Trajectories` (N, T, B, ...), or `Examples` (N, S, ...), as a loss sees them
+    batch: Callable[[Any, str], Any]
     # policies, and the episodes that they played -> the random numbers that make PyTorch play them
     # too, and what it computed of the distributions beside what metajax drew from
-    random: Callable[..., tuple[torch.Tensor, list[Any], list[Any]]]
+    random: Callable[..., tuple[Any, list[Any], list[Any]]]
     # contest, device -> the game, and where squares are observed the same read by square
     games: Callable[..., list[torch_maml.Game]]
     task_loss: Callable[..., torch_func.TaskLoss]  # parameters, setting
@@ -130,20 +155,45 @@ def _point_batch(batch: Any, device: str) -> torch_point.Batch:
 
 def _point_random(
     policies: torch_maml.Params, batch: Any, setting: torch_maml.Setting, device: str
-) -> tuple[torch.Tensor, list[Any], list[Any]]:
-    del setting
+) -> tuple[Any, list[Any], list[Any]]:
     observation, action = (
         samples_last(x, device).to(policies[0].dtype) for x in (batch.observation, batch.action)
     )
     places = observation.transpose(1, 2).unbind()  # (N, O, B) each
-    mean = torch.stack([torch_point.policy_mean(policies, place) for place in places])
+    mean = torch.stack([torch_point.policy_mean(policies, place, setting) for place in places])
     mean = mean.transpose(1, 2)
-    noise = (action - mean) * torch.exp(-policies[6].T.unsqueeze(-1))
-    return noise, [mean.cpu()], [samples_last(batch.behaviour[0], "cpu")]
+    noise = (action - mean) * torch.exp(-policies[6].T.unsqueeze(-1)) / setting.action_scale
+    return (noise, observation[0]), [mean.cpu()], [samples_last(batch.behaviour[0], "cpu")]
 
 
 def _point_games(side: Contest, device: str) -> list[torch_maml.Game]:
-    return [torch_point.game(side.setting, device)]
+    return [torch_point.game(side.setting, torch_point.GOALS, device)]
+
+
+def _corner_games(side: Contest, device: str) -> list[torch_maml.Game]:
+    return [torch_point.game(side.setting, torch_point.CORNERS, device)]
+
+
+def _waves(task: Any, device: str) -> torch_sines.Waves:
+    return torch_sines.Waves(to_torch(task.amplitude, device), to_torch(task.phase, device))
+
+
+def _sine_batch(batch: Any, device: str) -> torch_sines.Batch:
+    return torch_sines.Batch(
+        *(to_torch(leaf, device).mT.contiguous() for leaf in (batch.inputs, batch.targets))
+    )
+
+
+def _sine_random(
+    networks: torch_maml.Params, batch: Any, setting: torch_maml.Setting, device: str
+) -> tuple[Any, list[Any], list[Any]]:
+    inputs = to_torch(batch.inputs, device).mT.to(networks[0].dtype)
+    found = torch_sines.predict(networks, inputs, setting)
+    return inputs.squeeze(1), [found.cpu()], [to_torch(batch.predictions).mT]
+
+
+def _sine_games(side: Contest, device: str) -> list[torch_maml.Game]:
+    return [torch_sines.game(side.setting, device)]
 
 
 def _grids(task: Any, device: str) -> torch_grids.Grids:
@@ -196,6 +246,16 @@ _POINT = Bridge(
     _point_games,
     torch_func.point_loss,
 )
+_CORNERS = _POINT._replace(games=_corner_games)
 _GRID = Bridge(_grids, _grid_batch, _grid_random, _grid_games, torch_func.grid_loss)
-BRIDGES = {"point": _POINT, "maze": _GRID, "gridworld": _GRID}
+_SINE = Bridge(_waves, _sine_batch, _sine_random, _sine_games, torch_func.sine_loss)
+BRIDGES = {
+    "point": _POINT,
+    "point-published": _POINT,
+    "point-corners": _CORNERS,
+    "maze": _GRID,
+    "gridworld": _GRID,
+    "sinusoid-5": _SINE,
+    "sinusoid-10": _SINE,
+}
 """By preset."""

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 import torch_grids
 import torch_point
+import torch_sines
 from torch import Tensor, nn
 from torch.profiler import record_function
 from torch_maml import Params, Setting, Source
 
-__all__ = ["TaskLoss", "grid_loss", "meta_gradient", "point_loss"]
+__all__ = ["TaskLoss", "grid_loss", "meta_gradient", "point_loss", "sine_loss"]
 
 TaskLoss = Callable[[Params, Any], Tensor]
 """Parameters and batch of one task -> ()."""
@@ -27,8 +28,11 @@ TaskLoss = Callable[[Params, Any], Tensor]
 class Network(nn.Module):
     """Two hidden layers, and a linear path beside them unless its scale is 0."""
 
-    def __init__(self, inputs: int, hidden: tuple[int, int], outputs: int, skip: float) -> None:
+    def __init__(
+        self, inputs: int, hidden: tuple[int, int], outputs: int, setting: Setting
+    ) -> None:
         super().__init__()
+        skip, self.activate = setting.skip, setting.activate
         self.first = nn.Linear(inputs, hidden[0])
         self.second = nn.Linear(*hidden)
         self.last = nn.Linear(hidden[1], outputs)
@@ -36,21 +40,21 @@ class Network(nn.Module):
         self.skip = skip
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = torch.tanh(self.second(torch.tanh(self.first(inputs))))
+        hidden = self.activate(self.second(self.activate(self.first(inputs))))
         out = self.last(hidden)
         return out + self.skip * self.beside(inputs) if self.beside else out
 
 
-def _caller(shapes: Params, skip: float) -> Callable[[Params, Tensor], Tensor]:
+def _caller(shapes: Params, setting: Setting) -> Callable[[Params, Tensor], Tensor]:
     """The network as a function of its parameters, whose shapes are those of `shapes`."""
     with torch.device("meta"):
         network = Network(
-            shapes[0].shape[0], (len(shapes[1]), len(shapes[3])), len(shapes[5]), skip
+            shapes[0].shape[0], (len(shapes[1]), len(shapes[3])), len(shapes[5]), setting
         )
     names = [
         f"{layer}.{kind}" for layer in ("first", "second", "last") for kind in ("weight", "bias")
     ]
-    names += ["beside.weight"] * bool(skip)
+    names += ["beside.weight"] * bool(setting.skip)
 
     def call(params: Params, inputs: Tensor) -> Tensor:
         weights = {
@@ -64,13 +68,13 @@ def _caller(shapes: Params, skip: float) -> Callable[[Params, Tensor], Tensor]:
 
 def point_loss(shapes: Params, setting: Setting) -> TaskLoss:
     """−mean(π_θ / sg(π_θ) · A) over the steps taken, of a Gaussian policy."""
-    mean = _caller(shapes[:-1], setting.skip)
+    mean = _caller(shapes[:-1], setting)
 
     def loss(params: Params, batch: torch_point.Batch) -> Tensor:
         *network, log_std = params
-        standard = (batch.action.T - mean(tuple(network), batch.observation.T)) * torch.exp(
-            -log_std
-        )
+        unit = setting.action_scale
+        missed = batch.action.T - unit * mean(tuple(network), batch.observation.T)
+        standard = missed * torch.exp(-log_std) / unit
         log_prob = (-0.5 * standard.square() - log_std).sum(-1)
         return -(torch.exp(log_prob - log_prob.detach()) * batch.weight).sum()
 
@@ -79,7 +83,7 @@ def point_loss(shapes: Params, setting: Setting) -> TaskLoss:
 
 def grid_loss(shapes: Params, setting: Setting) -> TaskLoss:
     """The same of a categorical policy, less the weighted entropy."""
-    logits = _caller(shapes, setting.skip)
+    logits = _caller(shapes, setting)
     one_hot = torch.eye(shapes[0].shape[0], device=shapes[0].device)
 
     def loss(params: Params, batch: torch_grids.Batch) -> Tensor:
@@ -88,6 +92,16 @@ def grid_loss(shapes: Params, setting: Setting) -> TaskLoss:
         gain = (torch.exp(log_prob - log_prob.detach()) * batch.weight).sum()
         entropy = -(log_probs.exp() * log_probs).sum(-1)
         return -gain - setting.entropy * (entropy * batch.share).sum()
+
+    return loss
+
+
+def sine_loss(shapes: Params, setting: Setting) -> TaskLoss:
+    """The mean squared error."""
+    predict = _caller(shapes, setting)
+
+    def loss(params: Params, batch: torch_sines.Batch) -> Tensor:
+        return (predict(params, batch.inputs.T) - batch.targets.T).square().mean()
 
     return loss
 
@@ -101,22 +115,38 @@ def meta_gradient(params: Params, source: Source, setting: Setting, loss: TaskLo
     gradient = torch.func.vmap(torch.func.grad(loss))
     shared = tuple(p.detach() for p in params)
     fast = tuple(p.expand(setting.tasks, *p.shape) for p in shared)
-    pullbacks = []
-    for k in range(setting.inner_steps):
-        batch = source(k, fast if k else shared)  # one policy plays all tasks in one product
+    last = setting.inner_steps
+    query = None if setting.on_policy else source(last, shared)
+    support = None if setting.on_policy else source(0, shared)
+    pullbacks, judged_before = [], []  # of each step; gradients of what judges θ_0, ..., θ_{K-1}
 
-        def step(fast: Params, k: int = k, batch: Any = batch) -> Params:
-            rate = setting.inner_rate(k)
-            return tuple(p - rate * g for p, g in zip(fast, gradient(fast, batch), strict=True))
+    def scaled(k: int, grads: Params) -> Params:
+        return tuple(setting.weight(k) * g for g in grads)
+
+    for k in range(last):
+        batch = support or source(k, fast if k else shared)  # one policy plays in one product
+
+        def step(fast: Params, k: int = k, batch: Any = batch) -> tuple[Params, Params]:
+            grads, rate = gradient(fast, batch), setting.inner_rate(k)
+            return tuple(p - rate * g for p, g in zip(fast, grads, strict=True)), grads
 
         with record_function("inner_gradient"):
-            fast, *pullback = torch.func.vjp(step, fast)
-        pullbacks += pullback
-    judged = source(setting.inner_steps, fast)
+            after, pullback, *aux = torch.func.vjp(step, fast, has_aux=True)
+        pullbacks.append(pullback)
+        if not setting.weight(k):
+            judged_before.append(None)
+        else:  # that batch judges the step before, or the query does
+            judged_before.append(
+                scaled(k, *aux) if query is None else scaled(k, gradient(fast, query))
+            )
+        fast = after
+    judged = query or source(last, fast)
     with record_function("outer_gradient"):
-        cotangent = gradient(fast, judged)
-        for pullback in reversed(pullbacks):
+        cotangent = scaled(last, gradient(fast, judged))
+        for pullback, more in zip(reversed(pullbacks), reversed(judged_before), strict=True):
             (cotangent,) = pullback(cotangent)
+            if more is not None:
+                cotangent = tuple(c + m for c, m in zip(cotangent, more, strict=True))
         for leaf, of_tasks in zip(params, cotangent, strict=True):
             mean = of_tasks.mean(0)
             leaf.grad = mean if leaf.grad is None else leaf.grad + mean

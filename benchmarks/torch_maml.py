@@ -7,7 +7,7 @@ do. `meta_gradient` gives every task its own weights along a leading axis, so th
 rollouts and the backward passes included, is batched matrix products over all tasks; `chunk` takes
 the gradients of that many tasks at once (their intermediate values then stay in a CPU's cache, and
 the rollouts remain batched over all), and `compiled` passes all through Inductor. What is played is
-a `Game`: `torch_point` and `torch_grids`.
+a `Game`: `torch_point`, `torch_grids` and `torch_sines`.
 
 Shapes: N tasks, T steps, B episodes, S = T·B samples of a task. Samples are the LAST axis
 everywhere: with two observations and two actions MKL's products are then up to eight times faster
@@ -69,8 +69,8 @@ class Setting:
     """The sizes and rates of one update."""
 
     tasks: int
-    episodes: int
-    horizon: int
+    episodes: int  # or shots
+    horizon: int  # 1 where there are no episodes
     inner_steps: int
     inner_rates: tuple[float, ...]  # of each inner step; the last one holds for all later steps
     outer_rate: float
@@ -81,14 +81,28 @@ class Setting:
     gae_lambda: float
     entropy: float  # weight of the policy's entropy in both losses
     skip: float  # scale of a linear path beside the network; 0 leaves it out
+    activation: str  # of the hidden layers, tanh or relu
+    action_scale: float  # unit of a Gaussian policy's actions
+    step_weights: tuple[float, ...]  # of the loss after each inner step; empty: the last alone
+    on_policy: bool  # whether every step collects its own batch; else all adapt on one, as shots
 
     def inner_rate(self, step: int) -> float:
         return self.inner_rates[min(step, len(self.inner_rates) - 1)]
 
+    def weight(self, step: int) -> float:
+        """Of the loss after `step` inner steps, 1 to K; at 0 there is none."""
+        if not self.step_weights:
+            return float(step == self.inner_steps)
+        return self.step_weights[step - 1] if step else 0.0
+
+    def activate(self, hidden: Tensor) -> Tensor:
+        return torch.relu(hidden) if self.activation == "relu" else torch.tanh(hidden)
+
     @property
-    def env_steps(self) -> int:
-        """Environment steps that one update simulates; those after an episode's end count."""
-        return self.tasks * self.episodes * self.horizon * (self.inner_steps + 1)
+    def samples(self) -> int:
+        """Steps or examples that one update collects; steps after an episode's end count."""
+        batches = self.inner_steps + 1 if self.on_policy else 2
+        return self.tasks * self.episodes * self.horizon * batches
 
 
 class Game(NamedTuple):
@@ -97,8 +111,8 @@ class Game(NamedTuple):
     play: Callable[..., tuple[Tensor, Tensor]]  # some steps of all episodes at once
     loss: Callable[[Params, Batch], Tensor]  # the sum over tasks of their losses
     # policies, tasks, random numbers, kernels -> batch, each task's mean return (N,)
-    collect: Callable[[Params, Any, Tensor, Kernels], tuple[Batch, Tensor]]
-    draw: Callable[[int], tuple[Any, Tensor]]  # tasks, and random numbers for K + 1 collections
+    collect: Callable[[Params, Any, Any, Kernels], tuple[Batch, Tensor]]
+    draw: Callable[[int], tuple[Any, Any]]  # tasks, and random numbers for K + 1 collections
 
 
 def affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
@@ -112,24 +126,25 @@ class Kernels(NamedTuple):
 
     play: Callable[..., tuple[Tensor, Tensor]]
     block: int | None  # steps of one call of `play`; the whole horizon where None
-    inner: Callable[[Params, Batch, float], Params]  # one inner step
+    inner: Callable[[Params, Batch, float], tuple[Params, Tensor]]  # one step, and its loss
     outer: Callable[[Params, Batch], Tensor]  # autograd takes its gradient
 
 
 def adapt(
     params: Params, batch: Batch, rate: float, loss: Callable[[Params, Batch], Tensor]
-) -> Params:
-    """One inner step of every task, differentiable once more."""
-    grads = torch.autograd.grad(loss(params, batch), params, create_graph=True)
-    return tuple(p - rate * g for p, g in zip(params, grads, strict=True))
+) -> tuple[Params, Tensor]:
+    """One inner step of every task, differentiable once more, and the loss before it."""
+    value = loss(params, batch)
+    grads = torch.autograd.grad(value, params, create_graph=True)
+    return tuple(p - rate * g for p, g in zip(params, grads, strict=True)), value
 
 
 def adapt_traceable(
     params: Params, batch: Batch, rate: float, loss: Callable[[Params, Batch], Tensor]
-) -> Params:
+) -> tuple[Params, Tensor]:
     """`adapt` for `torch.compile`, which lacks double backward but traces `torch.func.grad`."""
-    grads = torch.func.grad(loss)(params, batch)
-    return tuple(p - rate * g for p, g in zip(params, grads, strict=True))
+    grads, value = torch.func.grad_and_value(loss)(params, batch)
+    return tuple(p - rate * g for p, g in zip(params, grads, strict=True)), value
 
 
 def eager(game: Game) -> Kernels:
@@ -176,16 +191,29 @@ def meta_gradient(
     chunks = [min(size, setting.tasks - start) for start in range(0, setting.tasks, size)]
     fast = [tuple(p.expand(count, *p.shape) for p in params) for count in chunks]
     played = params  # before the first step one policy plays all tasks, in one product
+    losses = [torch.zeros((), device=params[0].device) for _ in chunks]
+    query = None if setting.on_policy else _chunks(source(setting.inner_steps, played), size)
+    support = None if setting.on_policy else _chunks(source(0, played), size)
     for k in range(setting.inner_steps):
-        parts = _chunks(source(k, played), size)
+        parts = support or _chunks(source(k, played), size)
         with record_function("inner_gradient"):
-            rate = setting.inner_rate(k)
-            fast = [kernels.inner(own, part, rate) for own, part in zip(fast, parts, strict=True)]
+            for i, part in enumerate(parts):
+                fast[i], before = kernels.inner(fast[i], part, setting.inner_rate(k))
+                if query is None and (weight := setting.weight(k)):
+                    losses[i] = losses[i] + weight * before  # this batch judges the step before
+        if query is None:
             played = _join(fast)
-    judged = _chunks(source(setting.inner_steps, played), size)
+        elif (weight := setting.weight(k + 1)) and k + 1 < setting.inner_steps:
+            losses = [
+                loss + weight * kernels.outer(own, part)
+                for loss, own, part in zip(losses, fast, query, strict=True)
+            ]
+    judged = query or _chunks(source(setting.inner_steps, played), size)
+    weight = setting.weight(setting.inner_steps)
     with record_function("outer_gradient"):
-        for part in judged:
-            (kernels.outer(fast.pop(0), part) / setting.tasks).backward()
+        for loss in losses:
+            total = loss + weight * kernels.outer(fast.pop(0), judged.pop(0))
+            (total / setting.tasks).backward()
 
 
 def meta_gradient_loop(params: Params, source: Source, setting: Setting, game: Game) -> None:
@@ -195,14 +223,21 @@ def meta_gradient_loop(params: Params, source: Source, setting: Setting, game: G
         batch = source(k, tuple(p.detach() for p in fast))
         return type(batch)(*(leaf[0] for leaf in batch))
 
-    fast = params
+    fast, loss = params, torch.zeros((), device=params[0].device)
+    query = None if setting.on_policy else alone(setting.inner_steps, fast)
+    support = None if setting.on_policy else alone(0, fast)
     for k in range(setting.inner_steps):
-        batch = alone(k, fast)
+        batch = support or alone(k, fast)
         with record_function("inner_gradient"):
-            fast = adapt(fast, batch, setting.inner_rate(k), game.loss)
-    judged = alone(setting.inner_steps, fast)
+            fast, before = adapt(fast, batch, setting.inner_rate(k), game.loss)
+        if query is None and (weight := setting.weight(k)):
+            loss = loss + weight * before
+        elif query and (weight := setting.weight(k + 1)) and k + 1 < setting.inner_steps:
+            loss = loss + weight * game.loss(fast, query)
+    judged = query or alone(setting.inner_steps, fast)
     with record_function("outer_gradient"):
-        (game.loss(fast, judged) / setting.tasks).backward()
+        loss = loss + setting.weight(setting.inner_steps) * game.loss(fast, judged)
+        (loss / setting.tasks).backward()
 
 
 def make_optimizer(params: Params, setting: Setting) -> Callable[[], None]:
@@ -245,7 +280,8 @@ def make_update(
         loop: takes one task after the other; else all are batched.
 
     Returns:
-        a function without arguments; it returns the mean return after adaptation, ().
+        a function without arguments; it returns the mean score of the judging batches, (), as they
+        were collected: after adaptation where every step collects its own.
     """
     outer_step = make_optimizer(params, setting)
 

@@ -16,11 +16,12 @@ import numpy as np
 import optax
 import torch
 import torch_maml
+from jax.flatten_util import ravel_pytree
 from torch_bridge import BRIDGES, Contest, leaves, to_torch, torch_params
 from torch_contenders import Contender
 
 from metajax.baselines import linear_features
-from metajax.inner import Record, replay, run
+from metajax.inner import Record, replay_path, run
 from metajax.returns import discounted_returns, generalised_advantages, normalise
 
 __all__ = [
@@ -63,21 +64,28 @@ def freeze(side: Contest, params: Any, keys: jax.Array) -> Frozen:
 
         def objective(params: Any) -> jax.Array:
             def one(record: Record) -> jax.Array:
-                adapted = replay(problem, inner, params, record)
-                return problem.outer_loss(adapted, record.judged)[0]
+                path, judged = replay_path(problem, inner, params, record)
+                losses = jax.vmap(lambda *after: problem.outer_loss(*after)[0])(path, judged)
+                weights = [setting.weight(k) for k in range(1, inner.steps + 1)]
+                return losses @ jnp.asarray(weights, losses.dtype)
 
             return jnp.mean(jax.vmap(one)(record))
 
         return tasks, record, jax.grad(objective)(params)
 
     tasks, record, gradient = program(params, keys)
-    batches = [jax.tree.map(lambda x, k=k: x[:, k], record.batches) for k in range(inner.steps)]
-    played = [jax.tree.map(lambda p: jnp.broadcast_to(p, (setting.tasks, *p.shape)), params)]
-    for k in range(inner.steps):
+    steps = range(inner.steps)
+    path = [jax.tree.map(lambda p: jnp.broadcast_to(p, (setting.tasks, *p.shape)), params)]
+    for k in steps:
         grads = jax.tree.map(lambda g, k=k: g[:, k], record.gradients)
         rate = setting.inner_rate(k)
-        played.append(jax.tree.map(lambda p, g, r=rate: p - r * g, played[-1], grads))
-    return Frozen(tasks, [*batches, record.judged], played, gradient)
+        path.append(jax.tree.map(lambda p, g, r=rate: p - r * g, path[-1], grads))
+    if setting.on_policy:
+        batches = [jax.tree.map(lambda x, k=k: x[:, k], record.batches) for k in steps]
+    else:  # all steps adapt on what the first parameters saw
+        batches = [record.batches for _ in steps]
+        path = [path[0] for _ in steps] + path[-1:]
+    return Frozen(tasks, [*batches, record.judged], path, gradient)
 
 
 def relative_error(ours: Any, theirs: Any) -> float:
@@ -126,7 +134,8 @@ def outer_step_error(side: Contest, params: Any, gradient: Any, after: Any) -> f
     """
     clip = optax.clip_by_global_norm(side.setting.gradient_clip or float("inf"))
     clipped = leaves(clip.update(gradient, clip.init(gradient))[0])
-    moments = leaves(optax.tree_utils.tree_get(after.opt_state, "mu"))
+    _, unravel = ravel_pytree(params)  # the optimiser sees one vector
+    moments = leaves(unravel(optax.tree_utils.tree_get(after.opt_state, "mu")))
     taken = [to_torch(moment) / 0.1 for moment in moments]  # 1 - β₁ of the first gradient
     theirs = torch_params(params)
     before = [p.detach().clone() for p in theirs]
@@ -168,6 +177,11 @@ def exact_advantage(side: Contest, batch: Any) -> np.ndarray:
         return np.asarray(jax.jit(jax.vmap(one))(*doubles))
 
 
+def expected_score(side: Contest, batch: Any) -> Any:
+    """What metajax says of batches, (N,)."""
+    return jax.vmap(side.problem.score)(batch)
+
+
 def collection_errors(
     side: Contest,
     frozen: Frozen,
@@ -186,14 +200,14 @@ def collection_errors(
         policies = tuple(to_torch(leaf, device).to(dtype) for leaf in leaves(params))
         random, *outputs = bridge.random(policies, batch, side.setting, device)
         played, score = game.collect(policies, tasks, random, kernels)
-        exact = dtype == torch.float64
-        advantage = exact_advantage(side, batch) if exact else batch.advantage
-        given = bridge.batch(dataclasses.replace(batch, advantage=advantage), device)
+        exact, expected = dtype == torch.float64, np.asarray(expected_score(side, batch))
+        if exact and side.setting.on_policy:
+            batch = dataclasses.replace(batch, advantage=exact_advantage(side, batch))
+        given = bridge.batch(batch, device)
         pairs = {"policy": outputs}
         for name, ours, theirs in zip(given._fields, played, given, strict=True):
             if exact or name != "weight":
                 pairs[name] = [[ours.cpu()], [theirs.cpu()]]
-        expected = np.asarray(batch.reward).sum((1, 2)) / side.setting.episodes
         pairs["score"] = [[score.cpu()], [expected]]
         for name, (ours, theirs) in pairs.items():
             errors[name] = max(errors.get(name, 0.0), relative_error(ours, theirs))
