@@ -142,6 +142,10 @@ def refuse_disagreement(errors: dict[str, float], machine: Machine) -> None:
         raise SystemExit(f"the two sides disagree, nothing was timed: {', '.join(bad)}")
 
 
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
 def show(console: Console, report: dict[str, Any]) -> None:
     table = Table(
         title=f"One MAML update of {report['preset']}",
@@ -157,7 +161,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
         table.add_row(
             name,
             f"{row['first_update_s']:.1f}",
-            *(f"{row[key]:.0f}" for key in ("median_ms", "best_ms", "worst_ms")),
+            *(_ms(row[key]) for key in ("median_ms", "best_ms", "worst_ms")),
             f"{row['samples_per_s'] / 1e6:.2f}M",
             "1" if name == "metajax" else f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})",
         )
@@ -167,6 +171,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
     for name, reason in report["unavailable"].items():
         console.print(f"{name}: n/a: {reason}", markup=False, highlight=False)
     sizes = report["sizes"]
+    each = f"episodes, {sizes['horizon']} steps" if sizes["on_policy"] else "shots"
     of_grids = (
         "by square: the network sees each square once, not each step, as in metajax.",
         "PyTorch's grids were drawn before it was timed; metajax draws its own in the update.",
@@ -177,8 +182,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
         "first: an update with its compilation, or what Inductor's disk cache left of that.",
         "samples: steps simulated, none left out after an episode's end; or examples.",
         *(of_grids if report["preset"] in ("maze", "gridworld") else ()),
-        f"{sizes['tasks']} tasks, {sizes['episodes']} "
-        f"{'episodes' if sizes['on_policy'] else 'shots'}, {sizes['horizon']} steps, "
+        f"{sizes['tasks']} tasks, {sizes['episodes']} {each}, "
         f"{sizes['inner_steps']} inner steps; PyTorch compiled or in chunks: "
         f"{sizes['chunk']} tasks at once; {report['pairs']} pairs of runs of "
         f"{report['updates_per_run']} updates",
@@ -334,7 +338,8 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
         "unavailable": unavailable,
         "sides": figures(seconds, first, side.setting.samples),
     }
-    show(Console(), report)
+    out = Console()
+    show(out if out.is_terminal else Console(width=100), report)  # a file has the room
     if options.profile and not machine.gpu:
         report["shares"] = profile(options.profile, program, carried[0], sides)
         Console().print(torch_split.show_split(report["shares"]))

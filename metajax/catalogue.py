@@ -17,7 +17,7 @@ from .algorithms.norml import learned_advantage
 from .groups import by_optimum
 from .inner import Inner, sgd
 from .mapping import Mapping
-from .networks import Conditioned, Network
+from .networks import Conditioned, GaussianPolicy, Network
 from .trust_region import TrustRegion
 from .types import MetaLearner, Problem
 from .weighting import gradient_norm, uncertainty
@@ -124,6 +124,8 @@ def learners(
     """
     name, tasks = config.algorithm, config.tasks
     plain = sgd(config.inner_learning_rate, config.inner_steps)
+    if not getattr(config, "adapt_std", True):
+        plain = plain._replace(fast=lambda path: not GaussianPolicy.is_std(path))
     (problem, inner), (joint, _), (judging, _) = (
         _adapting(config, problem, plain) for problem in problems
     )

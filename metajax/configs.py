@@ -162,6 +162,9 @@ class PolicyConfig(EpisodesConfig):
     """Standard deviation of a continuous policy before training, in units of action_scale."""
     action_scale: float = 1.0
     """What a continuous policy's output of 1 is as an action."""
+    adapt_std: bool = True
+    """Whether inner steps move the standard deviation too. The gradient grows with its inverse
+    square, so one that a step makes small lets the next step go too far."""
 
 
 @dataclasses.dataclass(frozen=True)

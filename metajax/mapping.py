@@ -41,8 +41,8 @@ _CPU_TILE_BYTES = 8 << 20
 # What the tasks of a chunk may keep at once on a CPU: many inner steps, whose batches all wait for
 # the derivative, take smaller chunks instead of more memory.
 _CPU_CHUNK_BYTES = 8 << 20
-# Tasks alive at once on one device where no chunk is given: enough to fill any accelerator, and a
-# bound on memory where there are many more.
+# Tasks alive at once on one device where no chunk is given: enough to fill any accelerator, whose
+# memory may bound them further (`_chunk_bytes`).
 _CHUNK = 2048
 
 
@@ -186,8 +186,16 @@ def chunk_size(tasks: int, mapping: Mapping) -> int:
     return divisor if 2 * divisor > bound else bound
 
 
-def _most_kept(jaxpr: Any) -> int:
-    """The most bytes that its values take at once, without what its loops and calls hold inside."""
+def _chunk_bytes() -> int | None:
+    """What the tasks of a chunk may keep alive at once; None where a device does not say."""
+    if jax.default_backend() == "cpu":
+        return _CPU_CHUNK_BYTES
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats["bytes_limit"] // 2 if "bytes_limit" in stats else None
+
+
+def _most_kept(jaxpr: Any, inside: bool) -> int:
+    """The most bytes that its values take at once, with what its loops and calls hold `inside`."""
     last = {v: i for i, e in enumerate(jaxpr.eqns) for v in e.invars if not hasattr(v, "val")}
     last |= {v: len(jaxpr.eqns) for v in jaxpr.outvars if not hasattr(v, "val")}
     ending: dict[int, int] = {}
@@ -198,7 +206,8 @@ def _most_kept(jaxpr: Any) -> int:
                 taken = variable.aval.size * variable.aval.dtype.itemsize
                 alive += taken
                 ending[last[variable]] = ending.get(last[variable], 0) + taken
-        most = max(most, alive)
+        within = (_most_kept(body, inside) for body in bodies(equation)) if inside else ()
+        most = max(most, alive + max(within, default=0))
         alive -= ending.get(i, 0)
     return most
 
@@ -206,15 +215,18 @@ def _most_kept(jaxpr: Any) -> int:
 def _sized(
     function: Callable[..., Any], mapping: Mapping, shared: Any, per_task: Any
 ) -> tuple[Callable[..., Any], Mapping]:
-    """`function` and a mapping with a chunk for it, where none was given and the backend is a CPU.
+    """`function` and a mapping with a chunk for it, where none was given.
 
-    The function is traced for that, once, and what comes back is its trace.
+    The function is traced for that, once, and what comes back is its trace. On a CPU tiles bound
+    what a gradient keeps inside; elsewhere a tile is the chunk, and all of it counts.
     """
-    if mapping.chunk is not None or jax.default_backend() != "cpu":
+    allowed = _chunk_bytes()
+    if mapping.chunk is not None or allowed is None:
         return function, mapping
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), per_task)
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(shared, one)
-    fitting = _CPU_CHUNK_BYTES // max(_most_kept(closed.jaxpr), 1)
+    kept = _most_kept(closed.jaxpr, inside=jax.default_backend() != "cpu")
+    fitting = allowed // max(kept, 1)
 
     def traced(shared: Any, one: Any) -> Any:
         flat = jaxpr_as_fun(closed)(*jax.tree.leaves((shared, one)))

@@ -164,6 +164,11 @@ class GaussianPolicy(nn.Module):
     action_scale: float = 1.0
     dtype: Any = None  # of the products' operands
 
+    @staticmethod
+    def is_std(path: str) -> bool:
+        """Whether a parameter, by its path, is the log standard deviation."""
+        return path.rpartition("/")[2] == "log_std"
+
     @nn.compact
     def __call__(
         self, observation: Array, carry: Any = ()

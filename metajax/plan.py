@@ -74,7 +74,7 @@ class Plan(NamedTuple):
             return "as asked, or the largest divisor below"
         if jax.default_backend() == "cpu":
             return "what they keep for the derivative is bounded"
-        return "enough to fill it, and a bound on memory"
+        return "enough to fill it, in half of its memory"
 
     def _why_tile(self) -> str:
         if self.config.tile is not None:

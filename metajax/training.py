@@ -195,7 +195,7 @@ def _newest(run: Path, like: MetaState, fingerprint: str) -> checkpoints.Found |
 # The program ---------------------------------------------------------------------------------
 
 
-def _start(learner: MetaLearner, shardings: Any = None) -> Callable[[Array], MetaState]:
+def _start(learner: MetaLearner, shardings: Any = None) -> jax.stages.Wrapped:
     def start(key: Array) -> MetaState:
         # A weakly typed leaf would change its type in the first update, and with it the program.
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), learner.init(key))
@@ -230,9 +230,9 @@ def _add(totals: _Totals, metrics: Mapping[str, Array]) -> _Totals:
     return _Totals(sums, (new_low, high + (new_low < low).astype(jnp.uint32)))
 
 
-def trace(learner: MetaLearner) -> jax.stages.Traced:
+def trace(learner: MetaLearner, like: MetaState | None = None) -> jax.stages.Traced:
     """`state, count -> state, totals`, where `count` updates is data and `state` is donated."""
-    state = _abstract_state(learner)
+    state = like or _abstract_state(learner)
     update = jax.jit(learner.update)  # traced once: for its metrics' names, and for the loop
     zeros = _zero_totals(jax.eval_shape(update, state)[1])
 
@@ -266,12 +266,16 @@ def _run_chunks(
     found: checkpoints.Found | None = None,
     stop: processes.Stop | None = None,
 ) -> MetaState:
-    like = _abstract_state(learner)
+    start = _start(learner)
+    like = jax.eval_shape(start, key)
     update = saved = found.update if found else 0
     if found and update >= plan.updates:
         return checkpoints.load(found.path, like)
     recorder.start(update)
-    traced = trace(learner)
+    # Compiled by another thread while this one traces. Processes need a state that they share.
+    alone = not found and jax.process_count() == 1
+    begin = _Thread().submit(start.lower(key).compile) if alone else None
+    traced = trace(learner, like)
     if recorder.peak:
         recorder.flops = roofline.cost(traced.jaxpr.jaxpr).flops  # the loop's body is an update
     program = traced.lower().compile()
@@ -281,6 +285,8 @@ def _run_chunks(
     )
     if found:
         state = checkpoints.load(found.path, jax.tree.map(_placed, like, shardings))
+    elif begin:
+        state = jax.tree.map(_moved, begin.result()(key), shardings)
     else:
         state = _start(learner, shardings)(key)
     copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))

@@ -56,6 +56,31 @@ def test_meta_gradient_does_not_depend_on_the_layout(one_update, layout):
     np.testing.assert_allclose(actual_metrics["score_after"], metrics["score_after"], rtol=1e-5)
 
 
+def test_an_accelerators_memory_bounds_a_chunk_with_all_that_is_alive_inside(monkeypatch):
+    """A loop's body holds two arrays of 1 MiB beside the one that it carries."""
+
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": 24 << 20}
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+
+    def one(shared, task):
+        def body(_, carried):
+            turned = jnp.flip(carried)
+            return carried * jnp.sin(turned)
+
+        return jnp.sum(jax.lax.fori_loop(0, 3, body, jnp.full((2**18,), task) + shared))
+
+    program = jax.jit(map_tasks(one, mj.Mapping())).trace(2.0, jnp.arange(16.0)).jaxpr.jaxpr
+    (chunk,) = {*plan._sizes(mapping.CHUNK, program)}
+    assert 2 <= chunk <= 4  # of 12 MiB
+    monkeypatch.setattr(Device, "memory_stats", lambda self: None)
+    program = jax.jit(map_tasks(one, mj.Mapping())).trace(2.0, jnp.arange(16.0)).jaxpr.jaxpr
+    assert {*plan._sizes(mapping.CHUNK, program)} == {16}
+
+
 @pytest.mark.parametrize("mapped", [mean_over_tasks, map_tasks])
 def test_tasks_that_keep_much_come_in_smaller_chunks(mapped):
     """Each holds three arrays of 1 MiB at once, of five in all, and 8 MiB is what a chunk may."""

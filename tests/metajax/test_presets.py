@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from envs import TaskSet
+from envs import Point, TaskSet
 from metajax import experiments, presets
 from metajax.arguments import parse_train
 from metajax.catalogue import ALGORITHMS
@@ -166,3 +166,19 @@ def test_mazes_that_judge_are_none_of_those_that_train():
     assert not trained & hashes(judging.sample_task)
     # Of as many drawn freely some are among them: there are not many small mazes.
     assert trained & hashes(lambda key: config.env.sample_task(jax.random.fold_in(key, 1)))
+
+
+def test_inner_steps_can_leave_the_standard_deviation_to_the_outer_ones():
+    sizes = dict(tasks=2, episodes=2, hidden=(4,), env=Point(horizon=5))
+    config = dataclasses.replace(PRESETS["point"], adapt_std=False, **sizes)
+    learner = experiments.build(config).learner
+    state = jax.jit(learner.init)(jax.random.key(0))
+    task = config.env.sample_task(jax.random.key(1))
+    adapted, _ = jax.jit(learner.adapt)(state.params, task, jax.random.key(2))
+    before, after = state.params["params"], adapted["params"]
+    np.testing.assert_array_equal(after["log_std"], before["log_std"])
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: bool(np.any(a != b)), after["MLP_0"], before["MLP_0"])
+    )
+    improved, _ = jax.jit(learner.update)(state)
+    assert np.all(improved.params["params"]["log_std"] != before["log_std"])
