@@ -306,7 +306,7 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
     axes = figure.subplots()
     labels = [entry.label for entry in setting.entries]
     for index, label in enumerate(labels):
-        mine = [row for row in rows if row.entry == label]
+        mine = [row for row in rows if row.entry == label and row.steps <= setting.steps[-1]]
         spread = 0.12 * (index / max(len(labels) - 1, 1) - 0.5)  # intervals side by side
         points = [
             (row.steps + spread, row.ours, *(abs(end - row.ours) for end in row.interval))

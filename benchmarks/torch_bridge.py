@@ -52,6 +52,8 @@ class Contest(NamedTuple):
 def contest(preset: str, *, horizon: int | None = None, **changes: Any) -> Contest:
     """A preset as MAML takes it, with other values for fields of its configuration."""
     config: Any = dataclasses.replace(presets.preset(preset, "maml"), **changes)
+    if hasattr(config, "adapt_std"):  # both sides adapt all parameters
+        config = dataclasses.replace(config, adapt_std=True)
     if horizon is not None:
         config = dataclasses.replace(config, env=dataclasses.replace(config.env, horizon=horizon))
     experiment = experiments.build(config)

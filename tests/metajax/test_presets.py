@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from envs import Point, TaskSet
+from envs import PointNavigation, TaskSet
 from metajax import experiments, presets
 from metajax.arguments import parse_train
 from metajax.catalogue import ALGORITHMS
@@ -169,7 +169,7 @@ def test_mazes_that_judge_are_none_of_those_that_train():
 
 
 def test_inner_steps_can_leave_the_standard_deviation_to_the_outer_ones():
-    sizes = dict(tasks=2, episodes=2, hidden=(4,), env=Point(horizon=5))
+    sizes = dict(tasks=2, episodes=2, hidden=(4,), env=PointNavigation(horizon=5))
     config = dataclasses.replace(PRESETS["point"], adapt_std=False, **sizes)
     learner = experiments.build(config).learner
     state = jax.jit(learner.init)(jax.random.key(0))
