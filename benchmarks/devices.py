@@ -108,10 +108,12 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
 
     Raises:
         SystemExit: the numbers of devices do not compute the same.
+        ValueError: a size that cannot be, or an algorithm that is not for the preset.
     """
     config = preset(options.preset, options.algorithm)
     if options.tasks is not None:
         config = dataclasses.replace(config, tasks=options.tasks)
+    experiments.build(dataclasses.replace(config, devices=1))  # or it says what is wrong, here
     sides: dict[str, Side] = {}
     ways: dict[str, np.ndarray] = {}
     for name, (devices, core) in sizes(config).items():
@@ -171,7 +173,10 @@ def main() -> None:
         near = nearest(options.preset, PRESETS)
         raise SystemExit(f"preset: unknown {options.preset!r}; nearest: {near}")
     console = Console()
-    report = measure(options, console)
+    try:
+        report = measure(options, console)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     show(console, report)
     if options.json:
         records.write(options.json, report, "jaxlib")

@@ -108,7 +108,7 @@ class Setting:
 class Game(NamedTuple):
     """What is played, and the policy's loss."""
 
-    play: Callable[..., tuple[Tensor, Tensor]]  # some steps of all episodes at once
+    play: Any  # some steps of all episodes at once -> two tensors; None: there are no episodes
     loss: Callable[[Params, Batch], Tensor]  # the sum over tasks of their losses
     # policies, tasks, random numbers, kernels -> batch, each task's mean return (N,)
     collect: Callable[[Params, Any, Any, Kernels], tuple[Batch, Tensor]]
@@ -124,7 +124,7 @@ def affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
 class Kernels(NamedTuple):
     """The three functions in which nearly all time goes, eager or compiled."""
 
-    play: Callable[..., tuple[Tensor, Tensor]]
+    play: Any  # of the game
     block: int | None  # steps of one call of `play`; the whole horizon where None
     inner: Callable[[Params, Batch, float], tuple[Params, Tensor]]  # one step, and its loss
     outer: Callable[[Params, Batch], Tensor]  # autograd takes its gradient
@@ -159,7 +159,7 @@ def compiled(game: Game, block: int = 10) -> Kernels:
     options: dict[str, Any] = {"cpp.use_decompose_tanh": True}
     through = functools.partial(torch.compile, fullgraph=True, dynamic=False, options=options)
     inner = functools.partial(adapt_traceable, loss=game.loss)
-    return Kernels(through(game.play), block, through(inner), through(game.loss))
+    return Kernels(game.play and through(game.play), block, through(inner), through(game.loss))
 
 
 def _join(parts: Sequence[Params]) -> Params:

@@ -71,7 +71,4 @@ def game(setting: Setting, device: str = "cpu") -> Game:
         shape = (setting.inner_steps + 1, count, setting.episodes)
         return Waves(amplitude, phase), 10.0 * torch.rand(shape, device=device) - 5.0
 
-    def play(*_: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("sine waves have no episodes")
-
-    return Game(play, functools.partial(squared_error, setting=setting), collect, draw)
+    return Game(None, functools.partial(squared_error, setting=setting), collect, draw)

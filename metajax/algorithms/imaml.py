@@ -53,9 +53,9 @@ def imaml(
     φ minimises L(φ) + λ/2 ‖φ − θ‖², so dφ/dθ = (I + ∇²L(φ)/λ)⁻¹ (equation 6), by conjugate
     gradients (algorithm 2). No inner step is kept, so memory does not grow with K; and the gradient
     is right as far as the K steps reach the minimum. L should be convex to within λ there.
-    Steps that stop short of it depend on θ more than it does, along directions of a curvature below
-    1 / (K α) as if not adapted at all: a damping, which is added to λ in that equation alone, with
-    λ about 1 / (K α), says so. (Reference implementations add 10.)
+    Where they stop short of it, φ depends on θ more than the minimum does: along a curvature below
+    1 / (K α), as if it had not moved. `damping`, added to λ in equation 6 alone, says so where the
+    sum is about 1 / (K α).
     Where a problem is on-policy the batch that judges is also that of the Hessian.
 
     Args:
@@ -64,7 +64,7 @@ def imaml(
         outer: the outer optimiser.
         tasks: N, tasks of one update.
         strength: λ.
-        damping: of the linear system, in units of λ.
+        damping: what is added to λ where the linear system is solved.
         solver_steps: conjugate-gradient steps.
         mapping: how tasks are laid on hardware.
 
