@@ -120,6 +120,14 @@ def _automatic_tile(function: Callable[..., Any], axis_size: int, one_task: Any)
     return _CPU_TILE_BYTES // max(_intermediate_bytes(program.jaxpr), 1)
 
 
+def _at_once(function: Callable[[Any], Any], per_task: Any) -> Any:
+    """`vmap`, which of a single task adds no axis: one of 1 parts what the compiler would fuse."""
+    if jax.tree.leaves(per_task)[0].shape[0] > 1:
+        return jax.vmap(function)(per_task)
+    out = function(jax.tree.map(lambda leaf: leaf[0], per_task))
+    return jax.tree.map(lambda leaf: leaf[None], out)
+
+
 def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[..., Any]:
     """`function` of one task, which `vmap` over n tasks runs as n / tile groups, one by one.
 
@@ -145,7 +153,7 @@ def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[...
             )
 
         def one_tile(moving: list[Array]) -> Any:
-            return jax.vmap(lambda *one: function(*merge(one)))(*moving)
+            return _at_once(lambda one: function(*merge(one)), moving)
 
         one_task = merge([jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in moving])
         size = largest_divisor(axis_size, tile or _automatic_tile(function, axis_size, one_task))
@@ -277,7 +285,7 @@ def _sum_over_devices(tree: Any) -> Any:
 def _of_chunk(function: Callable[..., Any], shared: Any, chunk: Any) -> Any:
     size = jax.tree.leaves(chunk)[0].shape[0]
     with jax.named_scope(f"{CHUNK}{size}"):  # as with tiles, for profiles and `plan`
-        return jax.vmap(function, in_axes=(None, 0))(shared, chunk)
+        return _at_once(functools.partial(function, shared), chunk)
 
 
 def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[..., Any]:
