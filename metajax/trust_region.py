@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
+from jax.flatten_util import ravel_pytree
 
 from .types import Params
 
@@ -42,15 +42,7 @@ class TrustRegion:
             raise ValueError(f"shrink: expected above 0 and below 1, got {self.shrink}")
 
 
-def _along(params: Params, scale: Array | float, direction: Params) -> Params:
-    return jax.tree.map(lambda p, d: p + jnp.asarray(scale, p.dtype) * d, params, direction)
-
-
-def _dot(one: Params, other: Params) -> Array:
-    return jnp.asarray(optax.tree.vdot(one, other))
-
-
-def _ratio(numerator: Array, denominator: Array) -> Array:
+def _ratio(numerator: Array | float, denominator: Array) -> Array:
     """0 where the denominator is not above 0: nothing is left to solve, or nothing can be."""
     positive = denominator > 0
     return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 0)
@@ -60,35 +52,36 @@ def conjugate_gradients(
     product: Callable[[Params], Params], target: Params, steps: int
 ) -> tuple[Params, Params]:
     """x with A x ≈ `target`, A positive definite and given by its `product`; and the residual."""
+    vector, restore = ravel_pytree(target)  # so that a step is a few programs, not a few a leaf
 
-    def step(_: Array, carry: tuple[Params, Params, Params, Array]) -> tuple[Params, ...]:
+    def step(_: Array, carry: tuple[Array, Array, Array, Array]) -> tuple[Array, ...]:
         solution, residual, direction, squared = carry
-        image = product(direction)
-        length = _ratio(squared, _dot(direction, image))
-        solution = _along(solution, length, direction)
-        residual = _along(residual, -length, image)
-        left = _dot(residual, residual)
-        return solution, residual, _along(residual, _ratio(left, squared), direction), left
+        image = ravel_pytree(product(restore(direction)))[0]
+        length = _ratio(squared, direction @ image)
+        solution = solution + length * direction
+        residual = residual - length * image
+        left = residual @ residual
+        return solution, residual, residual + _ratio(left, squared) * direction, left
 
-    zeros = jax.tree.map(jnp.zeros_like, target)
-    start = (zeros, target, target, _dot(target, target))
+    start = (jnp.zeros_like(vector), vector, vector, vector @ vector)
     solution, residual, *_ = jax.lax.fori_loop(0, steps, step, start)
-    return solution, residual
+    return restore(solution), restore(residual)
 
 
 def longest_step(
     region: TrustRegion, gradient: Params, product: Callable[[Params], Params]
 ) -> Params:
     """−s H⁻¹ g with ½ s² gᵀ H⁻¹ g the bound; H is the divergence's Hessian, with the damping."""
-    solution, residual = conjugate_gradients(
-        lambda vector: _along(product(vector), region.damping, vector),
-        gradient,
-        region.solver_steps,
-    )
+    damping = region.damping
+
+    def damped(vector: Params) -> Params:
+        return jax.tree.map(lambda v, image: image + damping * v, vector, product(vector))
+
+    solved, left = conjugate_gradients(damped, gradient, region.solver_steps)
+    (solution, restore), (residual, _) = ravel_pytree(solved), ravel_pytree(left)
     # H x is the gradient less what is left of it.
-    curvature = _dot(solution, optax.tree.sub(gradient, residual))
-    length = -jnp.sqrt(_ratio(jnp.full_like(curvature, 2 * region.bound), curvature))
-    return jax.tree.map(lambda leaf: length.astype(leaf.dtype) * leaf, solution)
+    curvature = solution @ (ravel_pytree(gradient)[0] - residual)
+    return restore(-jnp.sqrt(_ratio(2 * region.bound, curvature)) * solution)
 
 
 def search(
@@ -112,12 +105,17 @@ def search(
         and "divergence" of the last step tried.
     """
 
+    (start, restore), (along, _) = ravel_pytree(params), ravel_pytree(step)
+
     def length(tries: Array) -> Array:
         return jnp.float32(region.shrink) ** tries.astype(jnp.float32)
 
+    def after(length: Array) -> Array:
+        return start + length.astype(start.dtype) * along
+
     def attempt(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         tries, _, _ = carry
-        reached, divergence = judge(_along(params, length(tries), step))
+        reached, divergence = judge(restore(after(length(tries))))
         return tries + 1, (reached < loss) & (divergence <= region.bound), divergence
 
     tries, accepted, divergence = jax.lax.while_loop(
@@ -127,6 +125,5 @@ def search(
     )
     share = jnp.where(accepted, length(tries - 1), 0.0)
     # Chosen, not multiplied by 0: a step may not be finite.
-    moved = _along(params, share, step)
-    params = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), moved, params)
-    return params, {"step_length": share, "divergence": divergence}
+    moved = jnp.where(accepted, after(share), start)
+    return restore(moved), {"step_length": share, "divergence": divergence}

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from ..groups import UNIFORM, Measured, Weighting
 from ..inner import Inner, Record, descend, run
@@ -34,10 +35,6 @@ def check_optimizer(outer: Any) -> None:
     """Raises ValueError for an outer step that is no optimiser, a trust region say."""
     if not isinstance(outer, optax.GradientTransformation):
         raise ValueError(f"outer: expected an optimiser of optax, got {outer}")
-
-
-def _scaled(tree: Params, factor: Array) -> Params:
-    return jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, tree)
 
 
 def from_task_gradient(
@@ -68,7 +65,7 @@ def from_task_gradient(
     inner.check(problem)
     mapping.check(tasks)
 
-    def one_task(shared: tuple[Params, Array, Array], key: Array) -> tuple[Params, Any, Measured]:
+    def one_task(shared: tuple[Params, Array, Array], key: Array) -> tuple[Array, Any, Measured]:
         params, step, weights = shared
         key_task, key_adapt = jax.random.split(key)
         with jax.named_scope("sample_task"):
@@ -77,21 +74,24 @@ def from_task_gradient(
             grads, metrics = task_gradient(params, task, key_adapt, step)
         member = weighting.membership(task)
         measured = weighting.measure(task, metrics["score_after"], grads)
-        grads = _scaled(grads, member @ weights)
-        return grads, metrics, Measured(member, measured[:, None] * member[None])
+        # One vector: each thing done to it is one kernel, not one for each leaf.
+        vector, _ = ravel_pytree(grads)
+        vector *= (member @ weights).astype(vector.dtype)
+        return vector, metrics, Measured(member, measured[:, None] * member[None])
 
     mean_gradient = mean_over_tasks(one_task, mapping)
 
     def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
         keys = _task_keys(state, tasks)
         weights = weighting.weights(state.weighting)
-        grads, metrics, (share, summed) = mean_gradient((state.params, state.step, weights), keys)
+        vector, metrics, (share, summed) = mean_gradient((state.params, state.step, weights), keys)
         total = share @ weights
-        grads = _scaled(grads, 1.0 / jnp.where(total > 0, total, 1.0))  # 0: no task has a group
+        vector /= jnp.where(total > 0, total, 1.0).astype(vector.dtype)  # 0: no task has a group
         measured = Measured(share, summed / jnp.where(share > 0, share, 1.0)[None])
         with jax.named_scope("outer_update"):
+            grads = ravel_pytree(state.params)[1](vector)
             params, opt_state = descend(outer, grads, state.opt_state, state.params)
-        metrics["gradient_norm"] = optax.tree.norm(grads)
+        metrics["gradient_norm"] = jnp.linalg.norm(vector)
         after = weighting.update(state.weighting, measured)
         return MetaState(params, opt_state, state.step + 1, state.key, after), metrics
 
