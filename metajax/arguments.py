@@ -34,7 +34,7 @@ class PlanOptions:
     memory: float | None = None
     """GiB of a device; what this one has free by default."""
     tune: bool = False
-    """Also run a few updates with smaller and larger tiles, and print their times."""
+    """Also time a few updates with other tiles (on an accelerator, chunks); remembers them."""
 
 
 @dataclasses.dataclass
@@ -47,6 +47,8 @@ class TrainOptions:
     """Go on with this run; its own settings hold."""
     quiet: bool = False
     """No progress."""
+    tune: bool = False
+    """Train with the tile (on an accelerator, chunk) that is fastest here, timed once a program."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes that train one run."""
     processes: int | None = None
@@ -209,8 +211,9 @@ def _check_resume(options: TrainOptions, config: Any, stored: Any, named: list[s
     assert where is not None
     if options.run is not None and options.run.absolute() != where.absolute():
         raise UsageError(f"--run: {options.run} contradicts --resume {where}")
-    if options.overwrite:
-        raise UsageError(f"--overwrite contradicts --resume {where}")
+    for flag in ("overwrite", "tune"):
+        if getattr(options, flag):
+            raise UsageError(f"--{flag} contradicts --resume {where}")
     if named and named[0] != stored.preset:
         raise UsageError(f"preset: {named[0]} contradicts {where}, which is of {stored.preset}")
     given, kept = _flat(dataclasses.asdict(config)), _flat(dataclasses.asdict(stored))
@@ -230,6 +233,8 @@ def _check_processes(options: TrainOptions) -> None:
     if 0 < len(given) < len(flags):
         missing = ", ".join(flag for flag in flags if flag not in given)
         raise UsageError(f"{given[0]}: expected {missing} beside it")
+    if options.joins and options.tune:  # each would time for itself, and choose its own
+        raise UsageError("--tune: one process times; `metajax plan --tune` says what to ask for")
     if options.joins and options.run is None and options.resume is None:
         raise UsageError("--run: expected a folder, the same for all processes")
     if options.coordinator is None or options.processes is None or options.process_id is None:

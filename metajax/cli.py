@@ -170,15 +170,14 @@ def _list(arguments: list[str]) -> int:
 
 def _plan(arguments: list[str]) -> int:
     options, config = parse_plan(arguments)
-    from . import plan
+    from . import plan, tuning
 
     with checking():
         _use_devices(config.devices)
         _keep_programs()
-        planned = plan.plan(config, options.memory)
-        print(planned, flush=True)
+        print(plan.plan(config, options.memory), flush=True)
         if options.tune:
-            print(plan.tune(planned))
+            print(f"  {'tuned':<13}{tuning.tune(config, tuning.memory())}")
     return 0
 
 
@@ -194,6 +193,8 @@ def _train(arguments: list[str]) -> int:
         _keep_programs()
         if options.joins:
             processes.start(options.coordinator, options.processes, options.process_id)
+        if options.tune:
+            config = _tuned(config)
         experiment = experiments.build(config)
         with processes.together():
             if stored is None and processes.first():
@@ -216,6 +217,17 @@ def _train(arguments: list[str]) -> int:
     except processes.Lost as lost:
         _say(f"{lost}; go on with: metajax train --resume {folder}")
         return 1
+
+
+def _tuned(config: Any) -> Any:
+    """The configuration with the tile, or chunk, that is fastest on this machine."""
+    from . import tuning
+
+    tuned = tuning.tune(config, tuning.memory())
+    _say(f"tuned: {tuned}")
+    if tuned.best == tuned.planned:
+        return config
+    return dataclasses.replace(config, **{tuned.field: tuned.best})
 
 
 def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> None:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from . import experiments, roofline, training
 from .configs import TrainConfig
-from .mapping import CHUNK, TILE, chunk_size, largest_divisor
+from .mapping import CHUNK, TILE, Mapping, chunk_size
 
-__all__ = ["Plan", "Tuned", "plan", "tune"]
-
-_ROUNDS = 5  # of timed updates
+__all__ = ["Plan", "duration", "free_bytes", "layout", "plan"]
 
 
 class Plan(NamedTuple):
@@ -49,7 +45,7 @@ class Plan(NamedTuple):
         config, cost = self.config, self.cost
         least, most = self.seconds
         free = "" if self.free is None else f" of {_bytes(self.free)}"
-        run = " to ".join(_time(seconds * config.updates) for seconds in self.seconds)
+        run = " to ".join(duration(seconds * config.updates) for seconds in self.seconds)
         lines = {
             "chunk": f"{self.chunk} tasks of a device alive at once: {self._why_chunk()}",
             "tile": f"{self.tile} of them differentiated at once: {self._why_tile()}",
@@ -58,8 +54,8 @@ class Plan(NamedTuple):
             f"{_bytes(cost.bytes)} if every value were written and read",
             "this device": f"{self.matrix_rate / 1e9:.3g} GFLOP/s in matrix products, "
             f"{_bytes(self.copy_rate)}/s copied",
-            "time": f"{_time(least)} an update at least, {_time(most)} if nothing stayed in cache; "
-            f"{config.updates} updates in {run}",
+            "time": f"{duration(least)} an update at least, {duration(most)} if nothing stayed in "
+            f"cache; {config.updates} updates in {run}",
         }
         if not self.fits:
             lines["too much"] = self._would_fit()
@@ -103,11 +99,9 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
     mapping = experiment.mapping
     traced = training.trace(experiment.learner)
     taken = roofline.peak_bytes(traced.lower().compile())
-    device = jax.local_devices()[0]
-    free = _free_bytes(device, mapping.devices) if memory is None else round(memory * 2**30)
+    free = free_bytes(mapping.devices) if memory is None else round(memory * 2**30)
     jaxpr = traced.jaxpr.jaxpr
-    every = chunk_size(config.tasks // mapping.devices, mapping)  # of what keeps all tasks' records
-    chunk = max(_sizes(CHUNK, jaxpr), default=every)
+    chunk, tile = layout(jaxpr, config, mapping)
     fitting = None
     if free is not None and taken > free:
         fitting = _fitting_chunk(config, chunk, taken, free)
@@ -115,7 +109,7 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
         config=config,
         devices=mapping.devices,
         chunk=chunk,
-        tile=max(_sizes(TILE, jaxpr), default=chunk),
+        tile=tile,
         cost=roofline.cost(jaxpr),  # its loop's body, counted once, is an update
         memory=taken,
         free=free,
@@ -125,39 +119,11 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
     )
 
 
-class Tuned(NamedTuple):
-    """Seconds of an update, as planned and by the size of its tile."""
-
-    planned: float
-    others: dict[int, float]
-
-    def __str__(self) -> str:
-        each = [f"{_time(seconds)} with --tile {tile}" for tile, seconds in self.others.items()]
-        return f"  {'tuned':<13}{', '.join([f'{_time(self.planned)} an update as planned', *each])}"
-
-
-def tune(planned: Plan) -> Tuned:
-    """Times updates with a plan's tile and with smaller and larger ones, in turn; keeps nothing.
-
-    What is fastest is for the user to ask for, as the flag `tile`: it moves the last digits of a
-    run, which must follow from the run's configuration alone.
-    """
-    wanted = (round(planned.tile * by) for by in (0.25, 0.5, 2, 4))
-    tiles = {largest_divisor(planned.chunk, tile) for tile in wanted} - {planned.tile}
-    runs = []
-    for tile in (planned.config.tile, *sorted(tiles)):
-        learner = experiments.build(dataclasses.replace(planned.config, tile=tile)).learner
-        program = training.trace(learner).lower().compile()
-        init = jax.jit(learner.init, out_shardings=program.input_shardings[0][0])
-        runs.append((program, init(jax.random.key(planned.config.seed)), []))
-    for _ in range(_ROUNDS):
-        for index, (program, state, seconds) in enumerate(runs):
-            began = time.perf_counter()
-            state, _ = jax.block_until_ready(program(state, np.int32(1)))
-            seconds.append(time.perf_counter() - began)
-            runs[index] = (program, state, seconds)
-    best, *others = (min(seconds) for *_, seconds in runs)
-    return Tuned(best, dict(zip(sorted(tiles), others, strict=True)))
+def layout(jaxpr: Any, config: TrainConfig, mapping: Mapping) -> tuple[int, int]:
+    """The chunk and the tile of a configuration's program, as its scopes have their sizes."""
+    every = chunk_size(config.tasks // mapping.devices, mapping)  # of what keeps all tasks' records
+    chunk = max(_sizes(CHUNK, jaxpr), default=every)
+    return chunk, max(_sizes(TILE, jaxpr), default=chunk)
 
 
 def _fitting_chunk(config: TrainConfig, chunk: int, taken: int, free: int) -> int | None:
@@ -172,9 +138,9 @@ def _fitting_chunk(config: TrainConfig, chunk: int, taken: int, free: int) -> in
     return None
 
 
-def _free_bytes(device: Any, sharing: int) -> int | None:
-    """Of a device; of a CPU, its share of the machine's."""
-    stats = device.memory_stats()
+def free_bytes(sharing: int) -> int | None:
+    """Of a device; of a CPU, its share of the machine's. None where it does not say."""
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     try:
@@ -200,7 +166,8 @@ def _bytes(number: float) -> str:
     return f"{number:.0f} B"
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Three digits and a unit."""
     for size, unit in ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms")):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from types import SimpleNamespace
 
 import pytest
@@ -59,15 +58,3 @@ def test_the_command_prints_it_and_writes_nothing(capsys, tmp_path, monkeypatch)
     assert out.endswith("it will not fit, whatever the chunk; fewer samples of a task may\n")
     assert err == ""
     assert list(tmp_path.iterdir()) == []
-
-
-def test_tuning_times_the_tiles_around_the_planned_one(capsys, monkeypatch):
-    monkeypatch.setattr(roofline, "matrix_rate", lambda mesh: 1e9)
-    monkeypatch.setattr(roofline, "copy_rate", lambda mesh: 2e9)
-    flags = [*FLAGS, "--tasks", "4", "--tile", "2"]
-    assert cli.run(["plan", *flags, "--memory", "1", "--tune"]) == 0
-    *_, last = capsys.readouterr().out.splitlines()
-    name, line = last.split(maxsplit=1)
-    assert name == "tuned"
-    assert line.split(" with ")[0].count("an update as planned") == 1
-    assert re.findall(r"--tile (\d+)", line) == ["1", "4"]  # nothing smaller or larger divides 4

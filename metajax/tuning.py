@@ -1,0 +1,135 @@
+"""Which layout of tasks is fastest on this machine: timed once for a program, and remembered."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from . import experiments, plan, roofline, runs, training
+from .configs import TrainConfig
+from .mapping import largest_divisor
+
+__all__ = ["Tuned", "memory", "tune"]
+
+_ROUNDS = 5  # of timed updates
+_WORTH = 0.97  # of the planned size's time, which another one has to be below
+
+
+class Tuned(NamedTuple):
+    """Seconds of an update, the least of a few, by the size of a tile or of a chunk."""
+
+    field: str  # of the configuration: "tile" on a CPU, "chunk" elsewhere
+    planned: int
+    seconds: dict[int, float]
+    remembered: bool  # timed on this machine before
+
+    @property
+    def best(self) -> int:
+        """The fastest size; the planned one, unless another is faster by more than noise."""
+        size = min(self.seconds, key=self.seconds.__getitem__)
+        worth = self.seconds[size] < _WORTH * self.seconds[self.planned]
+        return size if worth else self.planned
+
+    def __str__(self) -> str:
+        others = sorted(self.seconds.keys() - {self.planned})
+        each = [
+            f"{plan.duration(self.seconds[size])} with --{self.field} {size}" for size in others
+        ]
+        first = f"{plan.duration(self.seconds[self.planned])} an update as planned"
+        return ", ".join([first, *each]) + (" (remembered)" if self.remembered else "")
+
+
+def memory() -> Path | None:
+    """Where times are kept: beside jax's compiled programs; None where jax keeps none.
+
+    `JAX_COMPILATION_CACHE_DIR` moves both, `JAX_ENABLE_COMPILATION_CACHE=0` keeps neither. A folder
+    in a cloud's storage is for programs alone.
+    """
+    folder = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
+    kept = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009
+    if not folder or not kept or "://" in folder:
+        return None
+    return Path(folder) / "tuned"
+
+
+def tune(config: TrainConfig, memory: Path | None = None) -> Tuned:
+    """Times updates with the planned size and with smaller and larger ones, in turn.
+
+    A tile moves the last digits of a run, which must follow from its configuration alone: what is
+    fastest is put there by who asks for it.
+
+    Args:
+        config: of the run; a tile or chunk in it is what others are compared with.
+        memory: folder that remembers times, by program, device and versions; None: none does.
+
+    Raises:
+        ValueError: a value out of range, in one line.
+    """
+    experiment = experiments.build(config)
+    traced = training.trace(experiment.learner)
+    chunk, tile = plan.layout(traced.jaxpr.jaxpr, config, experiment.mapping)
+    # On an accelerator a tile is all of a chunk.
+    on_cpu = jax.default_backend() == "cpu"
+    field, planned, most = (
+        ("tile", tile, chunk)
+        if on_cpu
+        else ("chunk", chunk, config.tasks // experiment.mapping.devices)
+    )
+    sizes = {largest_divisor(most, round(planned * by)) for by in (0.25, 0.5, 2, 4)} | {planned}
+    lowered = traced.lower()
+    file = None if memory is None else memory / f"{_identity(lowered, sizes)}.json"
+    found = _read(file)
+    if planned in found:
+        return Tuned(field, planned, found, remembered=True)
+    seconds = _time(config, field, planned, sorted(sizes))
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_json(file, {"field": field, "seconds": seconds})
+    return Tuned(field, planned, seconds, remembered=False)
+
+
+def _identity(lowered: jax.stages.Lowered, sizes: Iterable[int]) -> str:
+    """Of what times depend on: program, device, versions, and what is tried."""
+    what = [runs.device(), runs.versions(), sorted(sizes), lowered.as_text()]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
+
+
+def _read(file: Path | None) -> dict[int, float]:
+    """The times of a file; none where there is no such file, or one that cannot be used."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8")) if file else {}
+        return {int(size): float(value) for size, value in content.get("seconds", {}).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _time(config: TrainConfig, field: str, planned: int, sizes: list[int]) -> dict[int, float]:
+    """Seconds of an update by size, the least of a few; sizes that memory has no room for left out.
+
+    The planned size comes as the configuration has it, perhaps unsaid: its program is the run's.
+    """
+    timed: dict[int, tuple[Any, Any, list[float]]] = {}
+    free = plan.free_bytes(experiments.build(config).mapping.devices)
+    for size in sizes:
+        asked = config if size == planned else dataclasses.replace(config, **{field: size})
+        learner = experiments.build(asked).learner
+        program = training.trace(learner).lower().compile()
+        if size != planned and free is not None and roofline.peak_bytes(program) > free:
+            continue
+        init = jax.jit(learner.init, out_shardings=program.input_shardings[0][0])
+        timed[size] = (program, init(jax.random.key(config.seed)), [])
+    for _ in range(_ROUNDS):
+        for size, (program, state, seconds) in timed.items():
+            began = time.perf_counter()
+            state, _ = jax.block_until_ready(program(state, np.int32(1)))
+            seconds.append(time.perf_counter() - began)
+            timed[size] = (program, state, seconds)
+    return {size: min(seconds) for size, (*_, seconds) in timed.items()}

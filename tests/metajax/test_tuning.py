@@ -1,0 +1,96 @@
+"""Times of other tiles: taken once for a program, remembered, and asked for by a flag."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import jax
+import pytest
+
+from metajax import cli, presets, roofline, tuning
+
+FLAGS = ["sinusoid-10", "--tasks", "4", "--hidden", "8", "--devices", "1", "--tile", "2"]
+CONFIG = dataclasses.replace(
+    presets.PRESETS["sinusoid-10"], tasks=4, hidden=(8,), devices=1, tile=2
+)
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """What is timed, without taking the time."""
+    asked = []
+
+    def time(config, field, planned, sizes):
+        asked.append((field, planned, sizes))
+        return {size: 1.0 / size for size in sizes}
+
+    monkeypatch.setattr(tuning, "_time", time)
+    return asked
+
+
+def test_the_fastest_size_is_best_where_it_is_faster_than_noise():
+    def best(**seconds):
+        times = {2: 1.0} | {int(size[1:]): value for size, value in seconds.items()}
+        return tuning.Tuned("tile", 2, times, remembered=False).best
+
+    assert best(_1=1.2, _4=0.9) == 4
+    assert best(_1=0.98, _4=0.99) == 2
+    assert best() == 2
+
+
+def test_a_program_is_timed_once(tmp_path, timed):
+    first = tuning.tune(CONFIG, tmp_path)
+    assert timed == [("tile", 2, [1, 2, 4])]  # nothing smaller or larger divides 4
+    assert (first.best, first.remembered) == (4, False)
+    again = tuning.tune(CONFIG, tmp_path)
+    assert again == first._replace(remembered=True)
+    assert len(timed) == 1
+    other = dataclasses.replace(CONFIG, hidden=(4,))
+    assert not tuning.tune(other, tmp_path).remembered
+    assert len(timed) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"seconds": {"two": 1}}', '{"seconds": 3}'])
+def test_a_damaged_memory_is_written_anew(tmp_path, timed, content):
+    tuning.tune(CONFIG, tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_text()
+    file.write_text(content)
+    assert not tuning.tune(CONFIG, tmp_path).remembered
+    assert file.read_text() == whole
+
+
+def test_memory_is_beside_the_compiled_programs(tmp_path):
+    before = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
+    try:
+        for folder, found in ((tmp_path, tmp_path / "tuned"), ("gs://bucket", None), (None, None)):
+            jax.config.update("jax_compilation_cache_dir", folder and str(folder))
+            assert tuning.memory() == found
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_updates_are_timed_with_every_size(monkeypatch, capsys):
+    monkeypatch.setattr(roofline, "matrix_rate", lambda mesh: 1e9)
+    monkeypatch.setattr(roofline, "copy_rate", lambda mesh: 2e9)
+    monkeypatch.setattr(tuning, "memory", lambda: None)
+    assert cli.run(["plan", *FLAGS, "--memory", "1", "--tune"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    name, line = last.split(maxsplit=1)
+    assert name == "tuned"
+    assert line.split(" with ")[0].count("an update as planned") == 1
+    assert re.findall(r"--tile (\d+)", line) == ["1", "4"]
+
+
+def test_a_run_has_the_tuned_tile_in_its_configuration(tmp_path, timed, monkeypatch, capsys):
+    monkeypatch.setattr(tuning, "memory", lambda: None)
+    flags = ["--no-comparisons", "--evaluation-tasks", "4", "--quiet", "--tune"]
+    run = tmp_path / "run"
+    assert cli.run(["train", *FLAGS, "--updates", "1", *flags, "--run", str(run)]) == 0
+    assert json.loads((run / "config.json").read_text())["config"]["tile"] == 4
+    assert "tuned: 500 ms an update as planned, 1 s with --tile 1" in capsys.readouterr().err
+    assert cli.run(["train", "--resume", str(run), "--quiet"]) == 0
+    assert cli.run(["train", "--resume", str(run), "--tune"]) == 2
+    assert "--tune contradicts --resume" in capsys.readouterr().err
