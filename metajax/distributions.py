@@ -19,19 +19,29 @@ Array = jax.Array
 
 
 class Distribution(NamedTuple):
-    """Functions of the distribution parameters that a policy network returns."""
+    """Functions of the distribution parameters that a policy network returns.
 
-    sample: Callable[[Array, Any], Array]  # key, parameters -> action
+    A draw is in two parts: noise, which needs no parameters and so may be drawn for many steps at
+    once, and what the parameters make of it.
+    """
+
+    noise: Callable[[Array, tuple[int, ...]], Array]  # key, shape of the actions -> noise, likewise
+    draw: Callable[[Array, Any], Array]  # noise, parameters -> action
     log_prob: Callable[[Any, Array], Array]  # parameters, action -> (...)
     entropy: Callable[[Any], Array]  # parameters -> (...)
     mode: Callable[[Any], Array]  # parameters -> action
     divergence: Callable[[Any, Any], Array]  # parameters of p and of q -> KL(p ‖ q), (...)
 
+    def sample(self, key: Array, parameters: Any) -> Array:
+        """An action of each of the distributions."""
+        shape = jax.eval_shape(self.mode, parameters).shape
+        return self.draw(self.noise(key, shape), parameters)
 
-def _sample_categorical(key: Array, logits: Array) -> Array:
+
+def _draw_categorical(uniform: Array, logits: Array) -> Array:
     """Inverse transform: one uniform number per action instead of one per category."""
     cumulative = jnp.cumsum(jax.nn.softmax(logits), axis=-1)
-    uniform = jax.random.uniform(key, logits.shape[:-1], logits.dtype)
+    uniform = uniform.astype(logits.dtype)
     # The last category takes what rounding leaves of the unit interval.
     below = uniform[..., None] >= cumulative[..., :-1]
     return jnp.sum(below, axis=-1, dtype=jnp.int32)
@@ -56,7 +66,8 @@ def _divergence_categorical(logits: Array, other: Array) -> Array:
 
 
 categorical = Distribution(
-    sample=_sample_categorical,
+    noise=jax.random.uniform,
+    draw=_draw_categorical,
     log_prob=_log_prob_categorical,
     entropy=_entropy_categorical,
     mode=lambda logits: jnp.argmax(logits, axis=-1).astype(jnp.int32),
@@ -86,7 +97,8 @@ def epsilon_greedy(epsilon: Array) -> Distribution:
         return -jnp.sum(jax.scipy.special.xlogy(each, each), axis=-1)
 
     return Distribution(
-        sample=lambda key, values: categorical.sample(key, logits(values)),
+        noise=categorical.noise,
+        draw=lambda noise, values: categorical.draw(noise, logits(values)),
         log_prob=lambda values, action: categorical.log_prob(logits(values), action),
         entropy=entropy,
         mode=categorical.mode,
@@ -94,9 +106,9 @@ def epsilon_greedy(epsilon: Array) -> Distribution:
     )
 
 
-def _sample_gaussian(key: Array, parameters: tuple[Array, Array]) -> Array:
+def _draw_gaussian(normal: Array, parameters: tuple[Array, Array]) -> Array:
     mean, log_std = parameters
-    return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape, mean.dtype)
+    return mean + jnp.exp(log_std) * normal.astype(mean.dtype)
 
 
 def _log_prob_gaussian(parameters: tuple[Array, Array], action: Array) -> Array:
@@ -114,7 +126,8 @@ def _divergence_gaussian(parameters: tuple[Array, Array], other: tuple[Array, Ar
 
 
 diagonal_gaussian = Distribution(
-    sample=_sample_gaussian,
+    noise=jax.random.normal,
+    draw=_draw_gaussian,
     log_prob=_log_prob_gaussian,
     entropy=lambda parameters: jnp.sum(
         parameters[1] + 0.5 * math.log(2 * math.pi * math.e), axis=-1

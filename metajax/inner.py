@@ -33,6 +33,7 @@ __all__ = [
     "adam",
     "descend",
     "hessian_product",
+    "losses_along",
     "merge",
     "path_of",
     "pushforward",
@@ -162,18 +163,35 @@ class Record:
     batches: Batch  # K batches with a leading axis K, or the support batch that all steps share
     gradients: Params  # of the fast parameters, leading axis K; None: taken anew by a replay
     judged: Batch  # what the adapted parameters are judged by
+    # The losses that the steps began with, (K,), and their gradients of all parameters, leading
+    # axis K: what judges the steps before, see `losses_along`.
+    judgements: tuple[Array, Params] | None = None
 
 
 def run(
-    problem: Problem, inner: Inner, params: Params, task: Any, key: Array, tile: int | None = None
+    problem: Problem,
+    inner: Inner,
+    params: Params,
+    task: Any,
+    key: Array,
+    tile: int | None = None,
+    judgements: bool = False,
 ) -> tuple[Params, Record, Trace]:
-    """Adapts `params` to one task in K steps. Returns θ_K, the record and the trace."""
+    """Adapts `params` to one task in K steps. Returns θ_K, the record and the trace.
+
+    The record has `judgements` where they are asked for; of slow parameters they cost products.
+    """
     key_steps, key_judged = jax.random.split(key)
     fast, slow = inner.split(params)
-    gradient = tiled(
-        lambda fast, slow, batch: jax.grad(_loss_of_parts(problem.inner_loss))(fast, slow, batch),
-        tile,
-    )
+    loss = _loss_of_parts(problem.inner_loss)
+
+    def gradient_of_parts(fast: Params, slow: Params, batch: Batch) -> tuple[Params, Any]:
+        if not judgements:
+            return jax.grad(loss)(fast, slow, batch), None
+        value, grads = jax.value_and_grad(loss, argnums=(0, 1))(fast, slow, batch)
+        return grads[0], (value, merge(*grads))
+
+    gradient = tiled(gradient_of_parts, tile)
     if problem.on_policy:
         support = None
         collect = problem.collect
@@ -186,15 +204,15 @@ def run(
         fast, opt_state = carry
         batch = collect(merge(fast, slow), task, key)
         with jax.named_scope("inner_gradient"):
-            grads = gradient(fast, slow, batch if support is None else support)
+            grads, judged = gradient(fast, slow, batch if support is None else support)
         kept = batch if support is None else None
-        record = (kept, grads, problem.score(batch), problem.samples(batch))
+        record = (kept, grads, judged, problem.score(batch), problem.samples(batch))
         return descend(inner.optimizer, grads, opt_state, fast, meta=params), record
 
     keys = jax.random.split(key_steps, inner.steps)
     if not problem.on_policy:  # one query set judges every step
         keys = jnp.broadcast_to(key_judged, (inner.steps,))
-    carry, (batches, gradients, scores, samples) = jax.lax.scan(
+    carry, (batches, gradients, judged_steps, scores, samples) = jax.lax.scan(
         step, (fast, inner.optimizer.init(fast)), keys
     )
     adapted = merge(carry[0], slow)
@@ -207,7 +225,7 @@ def run(
         score=jnp.concatenate([scores, problem.score(judged)[None]]),
         samples=used + problem.samples(judged),
     )
-    return adapted, Record(batches, gradients, judged), trace
+    return adapted, Record(batches, gradients, judged, judged_steps), trace
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -281,6 +299,34 @@ def replay_path(
             lambda leaf: jnp.broadcast_to(leaf[None], (inner.steps, *leaf.shape)), record.judged
         )
     return path, judged
+
+
+def losses_along(
+    problem: Problem, path: Params, judged: Batch, record: Record
+) -> tuple[Array, dict[str, Array]]:
+    """The outer losses after each inner step, (K,), and the metrics of the last.
+
+    The batch that judges step k is the one that step k+1 descended on. Where that was by the same
+    loss, its value and its gradient are in the record's `judgements` and are not taken again: the
+    loss is told as linear, which has no second derivative.
+
+    Args:
+        path: θ_1, ..., θ_K, of `replay_path`.
+        judged: the batch that judges each, of `replay_path`.
+        record: of the steps.
+    """
+    if record.judgements is None:
+        losses, aux = jax.lax.map(lambda step: problem.outer_loss(*step), (path, judged))
+        return losses, jax.tree.map(lambda leaf: leaf[-1], aux)
+    losses, grads = jax.tree.map(lambda leaf: leaf[1:], record.judgements)
+
+    def change(at: Array, grad: Array) -> Array:
+        moved = at[:-1] - jax.lax.stop_gradient(at[:-1])
+        return jnp.sum((moved * grad).reshape(len(grad), -1), axis=1)
+
+    changes = jax.tree.leaves(jax.tree.map(change, path, grads))
+    loss, aux = problem.outer_loss(jax.tree.map(lambda leaf: leaf[-1], path), record.judged)
+    return jnp.concatenate([losses + sum(changes), loss[None]]), aux
 
 
 def starts(params: Params, path: Params) -> Params:

@@ -58,21 +58,29 @@ def rollout(
     policy = jax.vmap(apply, in_axes=(None, 0, 0))
     advance = jax.vmap(env.step, in_axes=(0, 0, 0, None))
 
-    def step(loop: Any, keys: tuple[Array, Array]) -> tuple[Any, tuple[Array, ...]]:
+    # What is random is drawn for all steps at once: a generator's rounds are dozens of kernels,
+    # which every step would launch. An environment that needs no randomness leaves its keys unused,
+    # and they are never computed.
+    action_shape = (episodes, *env.action_space.shape)
+    noise = jax.vmap(lambda key: distribution.noise(key, action_shape))(
+        jax.random.split(key_actions, horizon)
+    )
+    keys = jax.vmap(lambda key: jax.random.split(key, episodes))(
+        jax.random.split(key_steps, horizon)
+    )
+
+    def step(loop: Any, drawn: tuple[Array, Array]) -> tuple[Any, tuple[Array, ...]]:
         state, observation, mask, carries = loop
-        # One random call draws every episode's action. An environment that needs no randomness
-        # leaves its keys unused, and they are never computed.
-        key_action, key_env = keys
+        noise, keys = drawn
         parameters, _, carries = policy(params, observation, carries)
-        action = distribution.sample(key_action, parameters)
-        state, timestep = advance(jax.random.split(key_env, episodes), state, action, task)
+        action = distribution.draw(noise, parameters)
+        state, timestep = advance(keys, state, action, task)
         ended = timestep.terminated & (mask > 0)
         record = (observation, action, timestep.reward * mask, mask, ended, parameters)
         running = 1.0 - (timestep.terminated | timestep.truncated).astype(jnp.float32)
         return (state, timestep.observation, mask * running, carries), record
 
     loop = (state, timestep.observation, jnp.ones((episodes,), jnp.float32), carries)
-    keys = (jax.random.split(key_actions, horizon), jax.random.split(key_steps, horizon))
-    (_, last_observation, _, _), record = jax.lax.scan(step, loop, keys)
+    (_, last_observation, _, _), record = jax.lax.scan(step, loop, (noise, keys))
     observation, action, reward, mask, terminated, parameters = record
     return Episodes(observation, action, reward, mask, terminated, parameters, last_observation)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ..groups import UNIFORM, Weighting
-from ..inner import Inner, Order, Record, replay, replay_path, run
+from ..inner import Inner, Order, Record, losses_along, replay, replay_path, run
 from ..mapping import Mapping, tiled
 from ..types import MetaLearner, Params, Problem
 from .core import from_task_gradient, trace_metrics
@@ -62,16 +62,18 @@ def maml(
             f"step weights: expected {inner.steps} of at least 0, not all 0, got {step_weights}"
         )
 
+    one_loss = problem.inner_loss is problem.outer_loss
+    is_known = bool(step_weights) and problem.on_policy and one_loss  # what the steps began with
+
     def multi_step_loss(params: Params, record: Record, order: Order) -> tuple[Array, Any]:
         path, judged = replay_path(problem, inner, params, record, order)
-        losses, aux = jax.lax.map(lambda step: problem.outer_loss(*step), (path, judged))
-        weights = jnp.asarray(step_weights, losses.dtype)
-        return jnp.sum(weights * losses), jax.tree.map(lambda leaf: leaf[-1], aux)
+        losses, aux = losses_along(problem, path, judged, record)
+        return jnp.asarray(step_weights, losses.dtype) @ losses, aux
 
     def task_gradient(
         params: Params, task: Any, key: Array, step: Array
     ) -> tuple[Params, dict[str, Array]]:
-        _, record, trace = run(problem, inner, params, task, key, mapping.tile)
+        _, record, trace = run(problem, inner, params, task, key, mapping.tile, is_known)
 
         def meta_gradient(params: Params, record: Record, step: Array) -> tuple[Any, Params]:
             order = first_order(step) if callable(first_order) else first_order

@@ -1,5 +1,6 @@
 """The derivative through adaptation, against finite differences and independent formulas."""
 
+import dataclasses
 import operator
 from functools import partial
 
@@ -14,7 +15,7 @@ from differences import directional_error, to_x64
 
 import envs
 import metajax as mj
-from metajax.inner import Record, pushforward, replay, replay_path, run
+from metajax.inner import Record, losses_along, pushforward, replay, replay_path, run
 
 OPTIMISERS = {
     "sgd": lambda steps: mj.sgd(0.5, steps),
@@ -88,14 +89,13 @@ def test_a_multi_step_loss_judges_every_step_by_the_batch_that_follows_it():
     inner = mj.sgd((0.5, 0.25), 3)
     weights = jnp.array([0.2, 0.5, 0.3])
     params = problem.init(jax.random.key(0))
-    _, record, _ = run(
-        problem, inner, params, problem.sample_task(jax.random.key(1)), jax.random.key(2)
-    )
+    task = problem.sample_task(jax.random.key(1))
+    _, record, _ = run(problem, inner, params, task, jax.random.key(2), judgements=True)
 
     def objective(p):
         path, judged = replay_path(problem, inner, p, record)
-        losses = jax.vmap(lambda *step: problem.outer_loss(*step)[0])(path, judged)
-        return jnp.sum(weights * losses)
+        losses, _ = losses_along(problem, path, judged, record)
+        return weights @ losses
 
     def plain(p):
         batches = [*unstack(record, 3), record.judged]
@@ -110,6 +110,25 @@ def test_a_multi_step_loss_judges_every_step_by_the_batch_that_follows_it():
     actual, expected = (
         jax.flatten_util.ravel_pytree(jax.jit(jax.grad(of))(params))[0] for of in (objective, plain)
     )
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("fast", [None, lambda path: "bias" in path])
+def test_judgements_that_are_known_are_those_taken_anew(fast):
+    problem = problems.point("lvc")
+    inner = mj.sgd((0.5, 0.25), 3)._replace(fast=fast)
+    params = problem.init(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    _, record, _ = run(problem, inner, params, task, jax.random.key(2), judgements=True)
+
+    def objective(p, record):
+        path, judged = replay_path(problem, inner, p, record)
+        losses, aux = losses_along(problem, path, judged, record)
+        return jnp.array([0.2, 0.5, 0.3]) @ losses, (losses, aux)
+
+    of = jax.jit(jax.grad(objective, has_aux=True))
+    known, unknown = of(params, record), of(params, dataclasses.replace(record, judgements=None))
+    actual, expected = (jax.flatten_util.ravel_pytree(found)[0] for found in (known, unknown))
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
