@@ -11,7 +11,8 @@ import torch_func
 import torch_learn2learn
 import torch_maml
 from torch import Tensor
-from torch_bridge import BRIDGES, Contest, policy_module
+from torch_bridge import BRIDGES
+from torch_contest import Contest, policy_module
 from torch_maml import Game, Gradient, Kernels, Params, Source
 
 __all__ = ["Contender", "contenders"]

@@ -10,7 +10,15 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["by_task", "generalised_advantages", "least_squares", "powers_of_time", "returns_to_go"]
+__all__ = [
+    "by_task",
+    "generalised_advantages",
+    "least_squares",
+    "mean_return",
+    "normalise",
+    "powers_of_time",
+    "returns_to_go",
+]
 
 
 @functools.cache
@@ -64,7 +72,18 @@ def generalised_advantages(
     value = value * mask
     error = reward * mask - value
     error[:-1] += discount * value[1:]
-    advantage = returns_to_go(error, torch.ones_like(mask), discount * gae_lambda) * mask
+    return normalise(returns_to_go(error, torch.ones_like(mask), discount * gae_lambda), mask)
+
+
+def mean_return(returns: Tensor, mask: Tensor) -> Tensor:
+    """At each time, the mean over the episodes of a task that are still running, (T, N, B)."""
+    count = mask.sum(-1, keepdim=True).clamp(min=1.0)
+    return (returns * mask).sum(-1, keepdim=True) / count * mask
+
+
+def normalise(advantage: Tensor, mask: Tensor) -> Tensor:
+    """Zero mean and unit deviation over each task's steps, 0 where none was taken, (T, N, B)."""
+    advantage = advantage * mask
     count = mask.sum((0, 2), keepdim=True).clamp(min=1.0)
     centred = (advantage - advantage.sum((0, 2), keepdim=True) / count) * mask
     deviation = (centred.square().sum((0, 2), keepdim=True) / count).sqrt()

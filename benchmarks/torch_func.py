@@ -8,7 +8,8 @@ Shapes: S samples of the one task; parameters are those of `torch_maml`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,34 +27,29 @@ TaskLoss = Callable[[Params, Any], Tensor]
 
 
 class Network(nn.Module):
-    """Two hidden layers, and a linear path beside them unless its scale is 0."""
+    """Hidden layers, none or more, and a linear path beside them unless its scale is 0."""
 
-    def __init__(
-        self, inputs: int, hidden: tuple[int, int], outputs: int, setting: Setting
-    ) -> None:
+    def __init__(self, widths: Sequence[int], setting: Setting) -> None:
         super().__init__()
-        skip, self.activate = setting.skip, setting.activate
-        self.first = nn.Linear(inputs, hidden[0])
-        self.second = nn.Linear(*hidden)
-        self.last = nn.Linear(hidden[1], outputs)
-        self.beside = nn.Linear(inputs, outputs, bias=False) if skip else None
-        self.skip = skip
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(widths))
+        self.skip, self.activate = setting.skip, setting.activate
+        self.beside = nn.Linear(widths[0], widths[-1], bias=False) if self.skip else None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = self.activate(self.second(self.activate(self.first(inputs))))
-        out = self.last(hidden)
+        first, *others = self.layers
+        out = first(inputs)
+        for layer in others:
+            out = layer(self.activate(out))
         return out + self.skip * self.beside(inputs) if self.beside else out
 
 
 def _caller(shapes: Params, setting: Setting) -> Callable[[Params, Tensor], Tensor]:
     """The network as a function of its parameters, whose shapes are those of `shapes`."""
+    layers = len(shapes) // 2
+    widths = [len(shapes[0]), *(len(bias) for bias in shapes[1 : 2 * layers : 2])]
     with torch.device("meta"):
-        network = Network(
-            shapes[0].shape[0], (len(shapes[1]), len(shapes[3])), len(shapes[5]), setting
-        )
-    names = [
-        f"{layer}.{kind}" for layer in ("first", "second", "last") for kind in ("weight", "bias")
-    ]
+        network = Network(widths, setting)
+    names = [f"layers.{i}.{kind}" for i in range(layers) for kind in ("weight", "bias")]
     names += ["beside.weight"] * bool(setting.skip)
 
     def call(params: Params, inputs: Tensor) -> Tensor:

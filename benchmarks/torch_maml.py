@@ -1,18 +1,18 @@
 """MAML for policies in PyTorch, as well as we can: what metajax is compared with.
 
 The algorithm is that of a preset: N tasks, B episodes of T steps, K inner gradient steps on the LVC
-surrogate, a linear-feature baseline refitted per task and step, a second-order meta-gradient and
+surrogate, a baseline refitted per task and step, a second-order meta-gradient and
 Adam. It is here twice. `meta_gradient_loop` takes one task after the other, as learn2learn's users
 do. `meta_gradient` gives every task its own weights along a leading axis, so that all of it, the
 rollouts and the backward passes included, is batched matrix products over all tasks; `chunk` takes
 the gradients of that many tasks at once (their intermediate values then stay in a CPU's cache, and
 the rollouts remain batched over all), and `compiled` passes all through Inductor. What is played is
-a `Game`: `torch_point`, `torch_grids` and `torch_sines`.
+a `Game`: `torch_point`, `torch_grids`, `torch_tables` and `torch_sines`.
 
 Shapes: N tasks, T steps, B episodes, S = T·B samples of a task. Samples are the LAST axis
 everywhere: with two observations and two actions MKL's products are then up to eight times faster
-than with features last. A policy is a tuple that begins with (W₁, b₁, W₂, b₂, W₃, b₃), `Wᵀ x + b`,
-tanh between. One that all tasks share has the plain shapes (O, H), (H,), ...; one for each task
+than with features last. A policy is a tuple that begins with (W, b) of each layer, `Wᵀ x + b`, tanh
+between. One that all tasks share has the plain shapes (O, H), (H,), ...; one for each task
 puts N in front of each.
 """
 
@@ -79,6 +79,7 @@ class Setting:
     gradient_clip: float  # greatest norm of the meta-gradient; 0 does not clip
     discount: float
     gae_lambda: float
+    baseline: str  # linear (features of observation and time) or mean (over episodes)
     entropy: float  # weight of the policy's entropy in both losses
     skip: float  # scale of a linear path beside the network; 0 leaves it out
     activation: str  # of the hidden layers, tanh or relu

@@ -17,10 +17,11 @@ import optax
 import torch
 import torch_maml
 from jax.flatten_util import ravel_pytree
-from torch_bridge import BRIDGES, Contest, leaves, to_torch, torch_params
+from torch_bridge import BRIDGES
 from torch_contenders import Contender
+from torch_contest import Contest, leaves, to_torch, torch_params
 
-from metajax.baselines import linear_features
+from metajax.baselines import BASELINES
 from metajax.inner import Record, replay_path, run
 from metajax.returns import discounted_returns, generalised_advantages, normalise
 
@@ -164,7 +165,7 @@ def exact_advantage(side: Contest, batch: Any) -> np.ndarray:
 
     def one(observation: jax.Array, reward: jax.Array, mask: jax.Array) -> jax.Array:
         returns = discounted_returns(reward, mask, setting.discount)
-        value = linear_features(observation, returns, mask)
+        value = BASELINES[setting.baseline](observation, returns, mask)
         advantage = generalised_advantages(
             reward, value, mask, setting.discount, setting.gae_lambda
         )
@@ -198,7 +199,7 @@ def collection_errors(
     tasks, errors = bridge.tasks(frozen.tasks, device), {}
     for batch, params in zip(frozen.batches, frozen.params, strict=True):
         policies = tuple(to_torch(leaf, device).to(dtype) for leaf in leaves(params))
-        random, *outputs = bridge.random(policies, batch, side.setting, device)
+        random, *outputs = bridge.random(policies, tasks, batch, side.setting, device)
         played, score = game.collect(policies, tasks, random, kernels)
         exact, expected = dtype == torch.float64, np.asarray(expected_score(side, batch))
         if exact and side.setting.on_policy:
