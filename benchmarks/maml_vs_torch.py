@@ -61,7 +61,8 @@ _GRIDS = (
 )
 _STATES = "by square: the network sees each state once, not each step, as in metajax."
 _PULLS = "by square: the network sees its one observation once, metajax's sees it at each pull."
-_NOTES = {"maze": _GRIDS, "gridworld": _GRIDS, "tabular-mdp": (_STATES,), "bandit-10x5": (_PULLS,)}
+_NOTES = dict.fromkeys(("maze", "maze-q", "gridworld", "gridworld-q"), _GRIDS)
+_NOTES |= {"tabular-mdp": (_STATES,), "bandit-10x5": (_PULLS,)}
 """By preset, what the table leaves unsaid."""
 
 
@@ -180,7 +181,8 @@ def show(console: Console, report: dict[str, Any]) -> None:
     for name, reason in report["unavailable"].items():
         console.print(f"{name}: n/a: {reason}", markup=False, highlight=False)
     sizes = report["sizes"]
-    each = f"episodes, {sizes['horizon']} steps" if sizes["on_policy"] else "shots"
+    of_examples = report["preset"].startswith("sinusoid")
+    each = "shots" if of_examples else f"episodes, {sizes['horizon']} steps"
     for line in (
         "ms: a run's median update, the median over runs; best and worst are of single updates.",
         "ratio: how many times faster metajax is, the median (and range) over pairs of runs.",

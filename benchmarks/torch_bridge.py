@@ -14,10 +14,13 @@ import torch_func
 import torch_grids
 import torch_maml
 import torch_point
+import torch_q
 import torch_sines
 import torch_tables
 from torch_contest import Contest, samples_last, to_torch
+from torch_credit import by_task
 
+from envs import Maze
 from envs.grids import unpack
 
 __all__ = ["BRIDGES"]
@@ -31,12 +34,15 @@ class Bridge(NamedTuple):
     tasks: Callable[[Any, str], Any]  # tasks of metajax, (N, ...), as a game has them
     # `Trajectories` (N, T, B, ...), or `Examples` (N, S, ...), as a loss sees them
     batch: Callable[[Any, str], Any]
-    # policies, tasks, and the episodes that they played -> the random numbers that make PyTorch
-    # play them too, and what it computed of the distributions beside what metajax drew from
+    # policies, tasks, the episodes that they played, whether those judge -> the random numbers that
+    # make PyTorch play them too, and what it computed of the distributions beside what metajax drew
+    # from
     random: Callable[..., tuple[Any, list[Any], list[Any]]]
     # contest, device -> the game, and where squares are observed the same read by square
     games: Callable[..., list[torch_maml.Game]]
-    task_loss: Callable[..., torch_func.TaskLoss]  # parameters, setting
+    losses: Callable[..., torch_func.Losses]  # parameters, setting
+    # the batch that judges, where the outer loss sees another one
+    judged: Callable[[Any, str], Any] | None = None
 
 
 def _point_batch(batch: Any, device: str) -> torch_point.Batch:
@@ -45,9 +51,14 @@ def _point_batch(batch: Any, device: str) -> torch_point.Batch:
 
 
 def _point_random(
-    policies: torch_maml.Params, tasks: Any, batch: Any, setting: torch_maml.Setting, device: str
+    policies: torch_maml.Params,
+    tasks: Any,
+    batch: Any,
+    judging: bool,
+    setting: torch_maml.Setting,
+    device: str,
 ) -> tuple[Any, list[Any], list[Any]]:
-    del tasks
+    del tasks, judging
     observation, action = (
         samples_last(x, device).to(policies[0].dtype) for x in (batch.observation, batch.action)
     )
@@ -77,9 +88,14 @@ def _sine_batch(batch: Any, device: str) -> torch_sines.Batch:
 
 
 def _sine_random(
-    networks: torch_maml.Params, tasks: Any, batch: Any, setting: torch_maml.Setting, device: str
+    networks: torch_maml.Params,
+    tasks: Any,
+    batch: Any,
+    judging: bool,
+    setting: torch_maml.Setting,
+    device: str,
 ) -> tuple[Any, list[Any], list[Any]]:
-    del tasks
+    del tasks, judging
     inputs = to_torch(batch.inputs, device).mT.to(networks[0].dtype)
     found = torch_sines.predict(networks, inputs, setting)
     return inputs.squeeze(1), [found.cpu()], [to_torch(batch.predictions).mT]
@@ -100,23 +116,29 @@ def _grids(task: Any, device: str) -> torch_grids.Grids:
     return torch_grids.make_grids(to_torch(walls, device), *places, stay=not is_maze)
 
 
-def _squares(batch: Any, device: str) -> torch.Tensor:
-    return samples_last(np.argmax(np.asarray(batch.observation), axis=-1), device)
+def _index(one_hot: Any, device: str) -> torch.Tensor:
+    """Observations (N, T, B, O) as squares (T, N, B)."""
+    return samples_last(np.argmax(np.asarray(one_hot), axis=-1), device)
 
 
 def _grid_batch(batch: Any, device: str) -> torch_grids.Batch:
     action, mask, advantage = (
         samples_last(field, device) for field in (batch.action, batch.mask, batch.advantage)
     )
-    return torch_grids.to_batch(_squares(batch, device), action.long(), mask, advantage)
+    return torch_grids.to_batch(_index(batch.observation, device), action.long(), mask, advantage)
 
 
 def _grid_random(
-    policies: torch_maml.Params, tasks: Any, batch: Any, setting: torch_maml.Setting, device: str
+    policies: torch_maml.Params,
+    tasks: Any,
+    batch: Any,
+    judging: bool,
+    setting: torch_maml.Setting,
+    device: str,
 ) -> tuple[torch.Tensor, list[Any], list[Any]]:
-    del tasks
+    del tasks, judging
     policy = torch_grids.by_sample(policies, setting.skip)
-    logits = torch.stack([policy(place) for place in _squares(batch, device).unbind()])
+    logits = torch.stack([policy(place) for place in _index(batch.observation, device).unbind()])
     # The middle of what the action taken has of the unit interval.
     share = logits.softmax(-2)
     middle = share.cumsum(-2) - 0.5 * share  # (T, N, A, B)
@@ -149,11 +171,12 @@ def _table_random(
     policies: torch_maml.Params,
     tasks: torch_tables.Tables,
     batch: Any,
+    judging: bool,
     setting: torch_maml.Setting,
     device: str,
 ) -> tuple[torch_tables.Draws, list[Any], list[Any]]:
-    uniform, ours, theirs = _grid_random(policies, tasks, batch, setting, device)
-    state, action = _squares(batch, device), samples_last(batch.action, device).long()
+    uniform, ours, theirs = _grid_random(policies, tasks, batch, judging, setting, device)
+    state, action = _index(batch.observation, device), samples_last(batch.action, device).long()
     reward = samples_last(batch.reward, device).to(uniform.dtype)
     states = tasks.reached.shape[-1] + 1
     pair = state * (tasks.reward.shape[1] // states) + action
@@ -177,11 +200,67 @@ def _table_games(side: Contest, device: str) -> list[torch_maml.Game]:
     ]
 
 
-def _grid_games(side: Contest, device: str) -> list[torch_maml.Game]:
+def _pool(side: Contest, device: str) -> torch_grids.Grids:
+    """Tasks that PyTorch picks its own out of."""
     keys = jax.random.split(jax.random.key(0), _POOL * side.setting.tasks)
-    pool = _grids(jax.jit(jax.vmap(side.problem.sample_task))(keys), device)
-    game = functools.partial(torch_grids.game, side.setting, pool, ends=side.preset == "maze")
+    return _grids(jax.jit(jax.vmap(side.problem.sample_task))(keys), device)
+
+
+def _grid_games(side: Contest, device: str) -> list[torch_maml.Game]:
+    pool, ends = _pool(side, device), isinstance(side.environment, Maze)
+    game = functools.partial(torch_grids.game, side.setting, pool, ends=ends)
     return [game(reading=reading) for reading in (torch_grids.by_sample, torch_grids.by_square)]
+
+
+def _steps(batch: Any, device: str) -> torch_q.Steps:
+    action, weight, paid, discount, square, after = (
+        by_task(leaf)
+        for leaf in (
+            samples_last(batch.action, device).long(),
+            samples_last(batch.weight, device),
+            samples_last(batch.n_step_return, device),
+            samples_last(batch.discount, device),
+            _index(batch.observation, device),
+            _index(batch.next_observation, device),
+        )
+    )
+    return torch_q.Steps(square, action, weight, paid, discount, after)
+
+
+def _judged(batch: Any, device: str) -> torch_q.Judged:
+    credit, mask = (by_task(samples_last(x, device)) for x in (batch.credit, batch.mask))
+    steps = mask.sum(-1, keepdim=True).clamp(min=1.0)
+    square, action, *_ = _steps(batch, device)
+    return torch_q.Judged(square, action, credit * mask / steps)
+
+
+def _q_random(
+    values: torch_maml.Params,
+    tasks: Any,
+    batch: Any,
+    judging: bool,
+    setting: torch_maml.Setting,
+    device: str,
+) -> tuple[torch_q.Draws, list[Any], list[Any]]:
+    del tasks
+    assert setting.q is not None
+    square, action, *_ = _steps(batch, device)
+    chances = torch_q.by_square.every(values, setting.skip, torch_q.greedy_chances)
+    greedy = chances(square).mT  # (N, S, A)
+    ours = greedy.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    explore = torch_q.epsilons(setting.q, setting.episodes, judging, greedy)
+    explore = explore.repeat(setting.horizon).unsqueeze(-1)  # (S, 1)
+    added_up = ((1.0 - explore) * greedy + explore / greedy.shape[-1]).cumsum(-1)
+    uniform = _middle(added_up[..., :-1], action)
+    uniform = uniform.unflatten(-1, (setting.horizon, -1)).transpose(0, 1).contiguous()
+    theirs = by_task(samples_last(batch.greedy, "cpu"))
+    return torch_q.Draws(uniform, judging), [ours.cpu()], [theirs]
+
+
+def _q_games(side: Contest, device: str) -> list[torch_maml.Game]:
+    game = functools.partial(torch_q.game, side.setting, _pool(side, device))
+    ends = isinstance(side.environment, Maze)
+    return [game(ends=ends, values=values) for values in (torch_q.by_sample, torch_q.by_square)]
 
 
 _POINT = Bridge(
@@ -194,6 +273,7 @@ _POINT = Bridge(
 _CORNERS = _POINT._replace(games=_corner_games)
 _GRID = Bridge(_grids, _grid_batch, _grid_random, _grid_games, torch_func.grid_loss)
 _TABLE = Bridge(_tables, _grid_batch, _table_random, _table_games, torch_func.grid_loss)
+_Q = Bridge(_grids, _steps, _q_random, _q_games, torch_func.q_loss, _judged)
 _SINE = Bridge(_waves, _sine_batch, _sine_random, _sine_games, torch_func.sine_loss)
 BRIDGES = {
     "point": _POINT,
@@ -201,6 +281,8 @@ BRIDGES = {
     "point-corners": _CORNERS,
     "maze": _GRID,
     "gridworld": _GRID,
+    "gridworld-q": _Q,
+    "maze-q": _Q,
     "bandit-10x5": _TABLE,
     "tabular-mdp": _TABLE,
     "sinusoid-5": _SINE,

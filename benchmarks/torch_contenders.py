@@ -86,8 +86,8 @@ def contenders(
         return Contender(gradient, loop, update, (game, kernels))
 
     def as_torch_func() -> Contender:
-        loss = bridge.task_loss(params, setting)
-        gradient = functools.partial(torch_func.meta_gradient, setting=setting, loss=loss)
+        losses = bridge.losses(params, setting)
+        gradient = functools.partial(torch_func.meta_gradient, setting=setting, losses=losses)
         return of(gradient, game, eager)
 
     def as_learn2learn() -> Contender:

@@ -14,7 +14,7 @@ import torch_maml
 import metajax as mj
 from envs.tasksets import sampler_of_side
 from metajax import experiments, presets
-from metajax.configs import ACTIVATIONS, RegressionConfig
+from metajax.configs import ACTIVATIONS, QConfig, RegressionConfig
 
 __all__ = [
     "Contest",
@@ -26,9 +26,8 @@ __all__ = [
     "torch_params",
 ]
 
-_NO_EPISODES = dict(
-    discount=1.0, gae_lambda=1.0, baseline="none", entropy=0.0, skip=0.0, action_scale=1.0
-)
+_NO_POLICY = dict(gae_lambda=1.0, baseline="none", entropy=0.0)
+_NO_EPISODES = dict(discount=1.0, skip=0.0, **_NO_POLICY)
 
 
 class Contest(NamedTuple):
@@ -64,14 +63,16 @@ def contest(preset: str, *, horizon: int | None = None, **changes: Any) -> Conte
         sizes = dict(
             episodes=config.episodes,
             horizon=config.env.max_horizon,
-            on_policy=True,
+            on_policy=problem.on_policy,
             discount=config.discount,
-            gae_lambda=config.gae_lambda,
-            baseline=config.baseline,
-            entropy=config.entropy,
             skip=config.skip,
-            action_scale=getattr(config, "action_scale", 1.0),
         )
+        if isinstance(config, QConfig):
+            names = [field.name for field in dataclasses.fields(torch_maml.QLearning)]
+            q = torch_maml.QLearning(**{name: getattr(config, name) for name in names})
+            sizes |= dict(q=q, **_NO_POLICY)
+        else:
+            sizes |= {name: getattr(config, name) for name in _NO_POLICY}
     setting = torch_maml.Setting(
         tasks=config.tasks,
         inner_steps=config.inner_steps,
@@ -82,6 +83,7 @@ def contest(preset: str, *, horizon: int | None = None, **changes: Any) -> Conte
         gradient_clip=config.gradient_clip,
         activation=config.activation,
         step_weights=config.step_weights,
+        action_scale=getattr(config, "action_scale", 1.0),
         **sizes,
     )
     inner = mj.sgd(config.inner_learning_rate, config.inner_steps)

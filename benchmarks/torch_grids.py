@@ -36,7 +36,9 @@ __all__ = [
     "by_square",
     "draw_actions",
     "game",
+    "logits",
     "make_grids",
+    "outcome",
     "surrogate_loss",
     "to_batch",
 ]
@@ -203,6 +205,25 @@ def baseline(square: Tensor, returns: Tensor, mask: Tensor, squares: int) -> Ten
     return value.view(-1, horizon, episodes).transpose(0, 1)
 
 
+def outcome(reached: Tensor, goal: Tensor, ends: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Rewards and masks, (T, N, B) both.
+
+    Args:
+        reached: the squares that the steps led to, (T, N, B) int64.
+        goal: (N,) int64.
+        ends: whether the goal ends an episode and pays less the later it is reached, as in a maze;
+            else it pays at each step on it, as in a gridworld.
+        dtype: of what is returned.
+    """
+    there, horizon = reached == goal.unsqueeze(-1), len(reached)
+    mask = torch.ones(there.shape, dtype=dtype, device=there.device)
+    if not ends:
+        return torch.where(there, 1.0, -0.1).to(dtype), mask
+    step = torch.arange(1, horizon + 1, dtype=dtype, device=there.device).view(-1, 1, 1)
+    mask[1:] = (there.cumsum(0)[:-1] == 0).to(dtype)
+    return there * (1.0 - 0.9 * step / horizon), mask
+
+
 def to_batch(square: Tensor, action: Tensor, mask: Tensor, advantage: Tensor) -> Batch:
     """Trajectories of N tasks, (T, N, B) each, as a loss wants them."""
     share = mask / mask.sum((0, 2), keepdim=True).clamp(min=1.0)
@@ -212,11 +233,9 @@ def to_batch(square: Tensor, action: Tensor, mask: Tensor, advantage: Tensor) ->
 def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sample) -> Game:
     """Tasks out of a pool that was drawn before: to draw mazes costs PyTorch nothing.
 
-    With `ends` the goal ends an episode and pays less the later it is reached, as in a maze; else
-    it pays at each step on it, as in a gridworld.
+    `ends` is that of `outcome`.
     """
     squares, device = pool.following.shape[-1], pool.start.device
-    step = torch.arange(1, setting.horizon + 1, device=device).view(-1, 1, 1)
 
     @torch.no_grad()
     def collect(
@@ -238,13 +257,7 @@ def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sam
                 actions.append(taken)
                 places.append(reached)
             square, action = torch.cat(places), torch.cat(actions)
-            there = square[1:] == tasks.goal.unsqueeze(-1)
-            mask = torch.ones_like(uniforms)
-            if ends:
-                reward = there * (1.0 - 0.9 * step.to(mask.dtype) / setting.horizon)
-                mask[1:] = (there.cumsum(0)[:-1] == 0).to(mask.dtype)
-            else:
-                reward = torch.where(there, 1.0, -0.1).to(mask.dtype)
+            reward, mask = outcome(square[1:], tasks.goal, ends, uniforms.dtype)
         with record_function("advantage"):
             returns = returns_to_go(reward, mask, setting.discount)
             value = baseline(square[:-1], returns, mask, squares)
@@ -261,4 +274,4 @@ def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sam
 
     play = functools.partial(_play, setting=setting, reading=reading)
     loss = functools.partial(surrogate_loss, setting=setting, reading=reading)
-    return Game(play, loss, collect, draw)
+    return Game(play, loss, loss, collect, draw)

@@ -166,4 +166,4 @@ def game(setting: Setting, kind: Kind, device: str = "cpu", reading: Reading = b
 
     play = functools.partial(_play, setting=setting, reading=reading)
     loss = functools.partial(surrogate_loss, setting=setting, reading=reading)
-    return Game(play, loss, collect, draw)
+    return Game(play, loss, loss, collect, draw)
