@@ -100,9 +100,11 @@ def _rows(table: Tensor, square: Tensor) -> Tensor:
 
 def logits(params: Params, square: Tensor, skip: float) -> Tensor:
     """(N, S) -> (N, A, S); without the N for a policy that all tasks share."""
-    layers, beside = (params[:-1], params[-1]) if skip else (params, None)
-    out = (_rows(layers[0], square) + layers[1].unsqueeze(-2)).mT
-    for weight, bias in zip(layers[2::2], layers[3::2], strict=True):
+    (first, bias, *later), beside = (params[:-1], params[-1]) if skip else (params, None)
+    if beside is not None and not later:  # two tables are one
+        first, beside = first + skip * beside, None
+    out = (_rows(first, square) + bias.unsqueeze(-2)).mT
+    for weight, bias in zip(later[::2], later[1::2], strict=True):
         out = affine(weight, bias, torch.tanh(out))
     return out if beside is None else out + skip * _rows(beside, square).mT
 
