@@ -48,7 +48,7 @@ class Job(NamedTuple):
 
 
 _BY_TORCH = ("point", "point-published", "point-corners", "maze", "gridworld")
-_BY_TORCH += ("sinusoid-5", "sinusoid-10")
+_BY_TORCH += ("gridworld-q", "maze-q", "bandit-10x5", "tabular-mdp", "sinusoid-5", "sinusoid-10")
 
 # Speed first, shortest first; then what takes hours.
 JOBS = (

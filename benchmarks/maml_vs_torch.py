@@ -37,8 +37,9 @@ from race import clock, cores_between, figures, other_load, race
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch_bridge import BRIDGES, Contest, contest, torch_params
+from torch_bridge import BRIDGES
 from torch_contenders import Contender, contenders
+from torch_contest import Contest, contest, torch_params
 from torch_parity import (
     collection_errors,
     freeze,
@@ -54,6 +55,15 @@ from metajax.presets import preset
 QUIET = 0.1  # cores that other processes may use while ratios are to be believed
 TOLERANCE = 1e-4  # ‖difference‖ / ‖reference‖ of each array
 UPDATES = 10  # after which the timed program and the plain one are compared
+_GRIDS = (
+    "by square: the network sees each square once, not each step, as in metajax.",
+    "PyTorch's grids were drawn before it was timed; metajax draws its own in the update.",
+)
+_STATES = "by square: the network sees each state once, not each step, as in metajax."
+_PULLS = "by square: the network sees its one observation once, metajax's sees it at each pull."
+_NOTES = dict.fromkeys(("maze", "maze-q", "gridworld", "gridworld-q"), _GRIDS)
+_NOTES |= {"tabular-mdp": (_STATES,), "bandit-10x5": (_PULLS,)}
+"""By preset, what the table leaves unsaid."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,17 +181,14 @@ def show(console: Console, report: dict[str, Any]) -> None:
     for name, reason in report["unavailable"].items():
         console.print(f"{name}: n/a: {reason}", markup=False, highlight=False)
     sizes = report["sizes"]
-    each = f"episodes, {sizes['horizon']} steps" if sizes["on_policy"] else "shots"
-    of_grids = (
-        "by square: the network sees each square once, not each step, as in metajax.",
-        "PyTorch's grids were drawn before it was timed; metajax draws its own in the update.",
-    )
+    of_examples = report["preset"].startswith("sinusoid")
+    each = "shots" if of_examples else f"episodes, {sizes['horizon']} steps"
     for line in (
         "ms: a run's median update, the median over runs; best and worst are of single updates.",
         "ratio: how many times faster metajax is, the median (and range) over pairs of runs.",
         "first: an update with its compilation, or what Inductor's disk cache left of that.",
         "samples: steps simulated, none left out after an episode's end; or examples.",
-        *(of_grids if report["preset"] in ("maze", "gridworld") else ()),
+        *_NOTES.get(report["preset"], ()),
         f"{sizes['tasks']} tasks, {sizes['episodes']} {each}, "
         f"{sizes['inner_steps']} inner steps; PyTorch compiled or in chunks: "
         f"{sizes['chunk']} tasks at once; {report['pairs']} pairs of runs of "

@@ -1,8 +1,7 @@
-"""What metajax has as PyTorch wants it: settings, parameters, tasks and episodes, by preset."""
+"""What metajax has as PyTorch wants it: tasks and episodes, by preset."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,127 +12,20 @@ import numpy as np
 import torch
 import torch_func
 import torch_grids
-import torch_learn2learn
 import torch_maml
 import torch_point
+import torch_q
 import torch_sines
+import torch_tables
+from torch_contest import Contest, samples_last, to_torch
+from torch_credit import by_task
 
-import metajax as mj
+from envs import Maze
 from envs.grids import unpack
-from envs.tasksets import sampler_of_side
-from metajax import experiments, presets
-from metajax.configs import ACTIVATIONS, RegressionConfig
 
-__all__ = [
-    "BRIDGES",
-    "Contest",
-    "contest",
-    "leaves",
-    "policy_module",
-    "samples_last",
-    "to_torch",
-    "torch_params",
-]
+__all__ = ["BRIDGES"]
 
 _POOL = 16  # tasks drawn beforehand for PyTorch, in updates
-_NO_EPISODES = dict(discount=1.0, gae_lambda=1.0, entropy=0.0, skip=0.0, action_scale=1.0)
-
-
-class Contest(NamedTuple):
-    """The metajax side of one preset, and what both sides share."""
-
-    preset: str
-    problem: mj.Problem
-    inner: mj.Inner
-    learner: mj.MetaLearner
-    setting: torch_maml.Setting
-
-
-def contest(preset: str, *, horizon: int | None = None, **changes: Any) -> Contest:
-    """A preset as MAML takes it, with other values for fields of its configuration."""
-    config: Any = dataclasses.replace(presets.preset(preset, "maml"), **changes)
-    if hasattr(config, "adapt_std"):  # both sides adapt all parameters
-        config = dataclasses.replace(config, adapt_std=True)
-    if horizon is not None:
-        config = dataclasses.replace(config, env=dataclasses.replace(config.env, horizon=horizon))
-    experiment = experiments.build(config)
-    problem = experiment.problem
-    if isinstance(config, RegressionConfig):
-        problem = _drawn_query(config, problem)
-        sizes: dict[str, Any] = dict(
-            episodes=config.shots, horizon=1, on_policy=False, **_NO_EPISODES
-        )
-    else:
-        if config.held_out:
-            # That problem is evaluation's. Training draws from the other side.
-            training = sampler_of_side(config.env.sample_task, 1 - config.held_out, first=True)
-            problem = problem._replace(sample_task=training)
-        sizes = dict(
-            episodes=config.episodes,
-            horizon=config.env.max_horizon,
-            on_policy=True,
-            discount=config.discount,
-            gae_lambda=config.gae_lambda,
-            entropy=config.entropy,
-            skip=config.skip,
-            action_scale=getattr(config, "action_scale", 1.0),
-        )
-    setting = torch_maml.Setting(
-        tasks=config.tasks,
-        inner_steps=config.inner_steps,
-        inner_rates=config.inner_learning_rate,
-        outer_rate=config.outer_learning_rate,
-        final_rate=config.final_rate,
-        updates=config.updates,
-        gradient_clip=config.gradient_clip,
-        activation=config.activation,
-        step_weights=config.step_weights,
-        **sizes,
-    )
-    inner = mj.sgd(config.inner_learning_rate, config.inner_steps)
-    return Contest(preset, problem, inner, experiment.learner, setting)
-
-
-def _drawn_query(config: RegressionConfig, problem: mj.Problem) -> mj.Problem:
-    """The problem of training: that of evaluation judges on a grid."""
-    training = mj.regression(
-        mj.networks.MLP((*config.hidden, 1), ACTIVATIONS[config.activation]), shots=config.shots
-    )
-    return training._replace(sample_task=problem.sample_task)
-
-
-def leaves(params: Any) -> list[Any]:
-    """A flax network's arrays in the order of `torch_maml`: (W, b) of each layer, and what a policy
-    has besides: log σ, or the kernel of the linear path."""
-    tree = dict(params["params"])
-    network = tree.pop("MLP_0") if "MLP_0" in tree else {name: tree.pop(name) for name in [*tree]}
-    layers = [network[f"Dense_{index}"] for index in range(len(network))]
-    return [layer[kind] for layer in layers for kind in ("kernel", "bias")] + jax.tree.leaves(tree)
-
-
-def to_torch(array: Any, device: str = "cpu") -> torch.Tensor:
-    return torch.from_numpy(np.array(array)).to(device)
-
-
-def torch_params(params: Any, device: str = "cpu") -> torch_maml.Params:
-    """A flax policy as the leaves that PyTorch learns."""
-    return tuple(to_torch(leaf, device).requires_grad_() for leaf in leaves(params))
-
-
-def policy_module(params: torch_maml.Params) -> torch_learn2learn.Policy:
-    """The policy for `point` as the module that `torch_learn2learn` learns."""
-    *layers, log_std = (p.detach().cpu() for p in params)
-    policy = torch_learn2learn.Policy(len(layers[0]), len(log_std))
-    state = {"sigma": log_std}
-    for index, (kernel, bias) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
-        state |= {f"mean.{2 * index}.weight": kernel.T, f"mean.{2 * index}.bias": bias}
-    policy.load_state_dict(state)
-    return policy
-
-
-def samples_last(array: Any, device: str) -> torch.Tensor:
-    """(N, T, B, ...) of metajax -> (T, ..., N, B) of PyTorch."""
-    return to_torch(array, device).movedim((0, 2), (-2, -1)).contiguous()
 
 
 class Bridge(NamedTuple):
@@ -142,12 +34,15 @@ class Bridge(NamedTuple):
     tasks: Callable[[Any, str], Any]  # tasks of metajax, (N, ...), as a game has them
     # `Trajectories` (N, T, B, ...), or `Examples` (N, S, ...), as a loss sees them
     batch: Callable[[Any, str], Any]
-    # policies, and the episodes that they played -> the random numbers that make PyTorch play them
-    # too, and what it computed of the distributions beside what metajax drew from
+    # policies, tasks, the episodes that they played, whether those judge -> the random numbers that
+    # make PyTorch play them too, and what it computed of the distributions beside what metajax drew
+    # from
     random: Callable[..., tuple[Any, list[Any], list[Any]]]
     # contest, device -> the game, and where squares are observed the same read by square
     games: Callable[..., list[torch_maml.Game]]
-    task_loss: Callable[..., torch_func.TaskLoss]  # parameters, setting
+    losses: Callable[..., torch_func.Losses]  # parameters, setting
+    # the batch that judges, where the outer loss sees another one
+    judged: Callable[[Any, str], Any] | None = None
 
 
 def _point_batch(batch: Any, device: str) -> torch_point.Batch:
@@ -156,8 +51,14 @@ def _point_batch(batch: Any, device: str) -> torch_point.Batch:
 
 
 def _point_random(
-    policies: torch_maml.Params, batch: Any, setting: torch_maml.Setting, device: str
+    policies: torch_maml.Params,
+    tasks: Any,
+    batch: Any,
+    judging: bool,
+    setting: torch_maml.Setting,
+    device: str,
 ) -> tuple[Any, list[Any], list[Any]]:
+    del tasks, judging
     observation, action = (
         samples_last(x, device).to(policies[0].dtype) for x in (batch.observation, batch.action)
     )
@@ -187,8 +88,14 @@ def _sine_batch(batch: Any, device: str) -> torch_sines.Batch:
 
 
 def _sine_random(
-    networks: torch_maml.Params, batch: Any, setting: torch_maml.Setting, device: str
+    networks: torch_maml.Params,
+    tasks: Any,
+    batch: Any,
+    judging: bool,
+    setting: torch_maml.Setting,
+    device: str,
 ) -> tuple[Any, list[Any], list[Any]]:
+    del tasks, judging
     inputs = to_torch(batch.inputs, device).mT.to(networks[0].dtype)
     found = torch_sines.predict(networks, inputs, setting)
     return inputs.squeeze(1), [found.cpu()], [to_torch(batch.predictions).mT]
@@ -209,22 +116,29 @@ def _grids(task: Any, device: str) -> torch_grids.Grids:
     return torch_grids.make_grids(to_torch(walls, device), *places, stay=not is_maze)
 
 
-def _squares(batch: Any, device: str) -> torch.Tensor:
-    return samples_last(np.argmax(np.asarray(batch.observation), axis=-1), device)
+def _index(one_hot: Any, device: str) -> torch.Tensor:
+    """Observations (N, T, B, O) as squares (T, N, B)."""
+    return samples_last(np.argmax(np.asarray(one_hot), axis=-1), device)
 
 
 def _grid_batch(batch: Any, device: str) -> torch_grids.Batch:
     action, mask, advantage = (
         samples_last(field, device) for field in (batch.action, batch.mask, batch.advantage)
     )
-    return torch_grids.to_batch(_squares(batch, device), action.long(), mask, advantage)
+    return torch_grids.to_batch(_index(batch.observation, device), action.long(), mask, advantage)
 
 
 def _grid_random(
-    policies: torch_maml.Params, batch: Any, setting: torch_maml.Setting, device: str
+    policies: torch_maml.Params,
+    tasks: Any,
+    batch: Any,
+    judging: bool,
+    setting: torch_maml.Setting,
+    device: str,
 ) -> tuple[torch.Tensor, list[Any], list[Any]]:
+    del tasks, judging
     policy = torch_grids.by_sample(policies, setting.skip)
-    logits = torch.stack([policy(place) for place in _squares(batch, device).unbind()])
+    logits = torch.stack([policy(place) for place in _index(batch.observation, device).unbind()])
     # The middle of what the action taken has of the unit interval.
     share = logits.softmax(-2)
     middle = share.cumsum(-2) - 0.5 * share  # (T, N, A, B)
@@ -234,11 +148,119 @@ def _grid_random(
     return uniform, [share.cpu()], [theirs]
 
 
-def _grid_games(side: Contest, device: str) -> list[torch_maml.Game]:
+def _middle(thresholds: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """The middle of what `chosen` (...) has of the unit interval, cut at `thresholds` (..., C)."""
+    low, high = (
+        torch.nn.functional.pad(thresholds, pad, value=value)
+        for pad, value in (((1, 0), 0.0), ((0, 1), 1.0))
+    )
+    middle = (low + high) / 2
+    return middle.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+
+
+def _tables(task: Any, device: str) -> torch_tables.Tables:
+    if hasattr(task, "probability"):  # a bandit
+        reward = to_torch(task.probability, device)
+        return torch_tables.Tables(reward, reward.new_zeros(*reward.shape, 0))
+    reward, transition = (to_torch(x, device) for x in (task.reward, task.transition))
+    reached = torch_tables.thresholds(transition.flatten(1, 2))
+    return torch_tables.Tables(reward.flatten(1), reached)
+
+
+def _table_random(
+    policies: torch_maml.Params,
+    tasks: torch_tables.Tables,
+    batch: Any,
+    judging: bool,
+    setting: torch_maml.Setting,
+    device: str,
+) -> tuple[torch_tables.Draws, list[Any], list[Any]]:
+    uniform, ours, theirs = _grid_random(policies, tasks, batch, judging, setting, device)
+    state, action = _index(batch.observation, device), samples_last(batch.action, device).long()
+    reward = samples_last(batch.reward, device).to(uniform.dtype)
+    states = tasks.reached.shape[-1] + 1
+    pair = state * (tasks.reward.shape[1] // states) + action
+    each = torch.arange(len(tasks.reward), device=device).unsqueeze(-1)
+    if states == 1:  # it pays where a number is below the chance
+        return torch_tables.Draws(uniform, uniform[..., :0], 1.0 - reward), ours, theirs
+    led = torch.cat([state[1:], state[:1]])  # nothing depends on where the last step led
+    following = _middle(tasks.reached[each, pair].to(reward.dtype), led)
+    noise = reward - tasks.reward[each, pair]
+    return torch_tables.Draws(uniform, following, noise), ours, theirs
+
+
+def _table_games(side: Contest, device: str) -> list[torch_maml.Game]:
+    env = side.environment
+    is_bandit = hasattr(env, "arms")
+    actions = env.arms if is_bandit else env.actions
+    kind = torch_tables.Kind(1 if is_bandit else env.states, actions, is_bandit)
+    return [
+        torch_tables.game(side.setting, kind, device, reading)
+        for reading in (torch_grids.by_sample, torch_grids.by_square)
+    ]
+
+
+def _pool(side: Contest, device: str) -> torch_grids.Grids:
+    """Tasks that PyTorch picks its own out of."""
     keys = jax.random.split(jax.random.key(0), _POOL * side.setting.tasks)
-    pool = _grids(jax.jit(jax.vmap(side.problem.sample_task))(keys), device)
-    game = functools.partial(torch_grids.game, side.setting, pool, ends=side.preset == "maze")
+    return _grids(jax.jit(jax.vmap(side.problem.sample_task))(keys), device)
+
+
+def _grid_games(side: Contest, device: str) -> list[torch_maml.Game]:
+    pool, ends = _pool(side, device), isinstance(side.environment, Maze)
+    game = functools.partial(torch_grids.game, side.setting, pool, ends=ends)
     return [game(reading=reading) for reading in (torch_grids.by_sample, torch_grids.by_square)]
+
+
+def _steps(batch: Any, device: str) -> torch_q.Steps:
+    action, weight, paid, discount, square, after = (
+        by_task(leaf)
+        for leaf in (
+            samples_last(batch.action, device).long(),
+            samples_last(batch.weight, device),
+            samples_last(batch.n_step_return, device),
+            samples_last(batch.discount, device),
+            _index(batch.observation, device),
+            _index(batch.next_observation, device),
+        )
+    )
+    return torch_q.Steps(square, action, weight, paid, discount, after)
+
+
+def _judged(batch: Any, device: str) -> torch_q.Judged:
+    credit, mask = (by_task(samples_last(x, device)) for x in (batch.credit, batch.mask))
+    steps = mask.sum(-1, keepdim=True).clamp(min=1.0)
+    square, action, *_ = _steps(batch, device)
+    return torch_q.Judged(square, action, credit * mask / steps)
+
+
+def _q_random(
+    values: torch_maml.Params,
+    tasks: Any,
+    batch: Any,
+    judging: bool,
+    setting: torch_maml.Setting,
+    device: str,
+) -> tuple[torch_q.Draws, list[Any], list[Any]]:
+    del tasks
+    assert setting.q is not None
+    square, action, *_ = _steps(batch, device)
+    chances = torch_q.by_square.every(values, setting.skip, torch_q.greedy_chances)
+    greedy = chances(square).mT  # (N, S, A)
+    ours = greedy.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    explore = torch_q.epsilons(setting.q, setting.episodes, judging, greedy)
+    explore = explore.repeat(setting.horizon).unsqueeze(-1)  # (S, 1)
+    added_up = ((1.0 - explore) * greedy + explore / greedy.shape[-1]).cumsum(-1)
+    uniform = _middle(added_up[..., :-1], action)
+    uniform = uniform.unflatten(-1, (setting.horizon, -1)).transpose(0, 1).contiguous()
+    theirs = by_task(samples_last(batch.greedy, "cpu"))
+    return torch_q.Draws(uniform, judging), [ours.cpu()], [theirs]
+
+
+def _q_games(side: Contest, device: str) -> list[torch_maml.Game]:
+    game = functools.partial(torch_q.game, side.setting, _pool(side, device))
+    ends = isinstance(side.environment, Maze)
+    return [game(ends=ends, values=values) for values in (torch_q.by_sample, torch_q.by_square)]
 
 
 _POINT = Bridge(
@@ -250,6 +272,8 @@ _POINT = Bridge(
 )
 _CORNERS = _POINT._replace(games=_corner_games)
 _GRID = Bridge(_grids, _grid_batch, _grid_random, _grid_games, torch_func.grid_loss)
+_TABLE = Bridge(_tables, _grid_batch, _table_random, _table_games, torch_func.grid_loss)
+_Q = Bridge(_grids, _steps, _q_random, _q_games, torch_func.q_loss, _judged)
 _SINE = Bridge(_waves, _sine_batch, _sine_random, _sine_games, torch_func.sine_loss)
 BRIDGES = {
     "point": _POINT,
@@ -257,6 +281,10 @@ BRIDGES = {
     "point-corners": _CORNERS,
     "maze": _GRID,
     "gridworld": _GRID,
+    "gridworld-q": _Q,
+    "maze-q": _Q,
+    "bandit-10x5": _TABLE,
+    "tabular-mdp": _TABLE,
     "sinusoid-5": _SINE,
     "sinusoid-10": _SINE,
 }

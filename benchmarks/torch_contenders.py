@@ -11,7 +11,8 @@ import torch_func
 import torch_learn2learn
 import torch_maml
 from torch import Tensor
-from torch_bridge import BRIDGES, Contest, policy_module
+from torch_bridge import BRIDGES
+from torch_contest import Contest, policy_module
 from torch_maml import Game, Gradient, Kernels, Params, Source
 
 __all__ = ["Contender", "contenders"]
@@ -85,8 +86,8 @@ def contenders(
         return Contender(gradient, loop, update, (game, kernels))
 
     def as_torch_func() -> Contender:
-        loss = bridge.task_loss(params, setting)
-        gradient = functools.partial(torch_func.meta_gradient, setting=setting, loss=loss)
+        losses = bridge.losses(params, setting)
+        gradient = functools.partial(torch_func.meta_gradient, setting=setting, losses=losses)
         return of(gradient, game, eager)
 
     def as_learn2learn() -> Contender:

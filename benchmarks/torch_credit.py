@@ -1,4 +1,4 @@
-"""Advantages in PyTorch, of all tasks at once: GAE on a least-squares baseline, normalised.
+"""Returns and advantages in PyTorch, of all tasks at once.
 
 Shapes: N tasks, T steps, B episodes, S = T·B samples of a task in time-major order.
 """
@@ -10,15 +10,26 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["by_task", "generalised_advantages", "least_squares", "powers_of_time", "returns_to_go"]
+__all__ = [
+    "by_task",
+    "generalised_advantages",
+    "least_squares",
+    "mean_return",
+    "n_step_returns",
+    "normalise",
+    "powers_of_time",
+    "returns_to_go",
+]
 
 
 @functools.cache
-def discounting(horizon: int, rate: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(T, T), its product with values (T, ...) is Σ_{j≥t} rate^{j−t} values_j."""
+def discounting(
+    horizon: int, rate: float, dtype: torch.dtype, device: torch.device, span: int | None = None
+) -> Tensor:
+    """(T, T), its product with values (T, ...) is Σ_{t≤j<t+span} rate^{j−t} values_j."""
     steps = torch.arange(horizon, dtype=torch.float64, device=device)
     powers = rate ** (steps[None, :] - steps[:, None]).clamp(min=0)
-    return powers.triu().to(dtype)
+    return powers.triu().tril((span or horizon) - 1).to(dtype)
 
 
 def by_task(values: Tensor) -> Tensor:
@@ -64,7 +75,45 @@ def generalised_advantages(
     value = value * mask
     error = reward * mask - value
     error[:-1] += discount * value[1:]
-    advantage = returns_to_go(error, torch.ones_like(mask), discount * gae_lambda) * mask
+    return normalise(returns_to_go(error, torch.ones_like(mask), discount * gae_lambda), mask)
+
+
+def n_step_returns(
+    reward: Tensor, ended: Tensor, mask: Tensor, discount: float, steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What n steps paid, and what to add for all that follows them; see `metajax.returns`.
+
+    Args:
+        reward: (T, N, B).
+        ended: whether the task itself ended the episode, (N, B) bool.
+        mask: 1 where a step was taken, (T, N, B).
+        discount: γ.
+        steps: n.
+
+    Returns:
+        The discounted rewards, what the following value counts, γ^m or 0, and the time of the state
+        that it is of, 0 to T; (T, N, B) each.
+    """
+    horizon = len(mask)
+    weights = discounting(horizon, discount, mask.dtype, mask.device, min(steps, horizon))
+    paid = (weights @ (reward * mask).flatten(1)).view_as(mask)
+    time = torch.arange(horizon, device=mask.device).view(-1, 1, 1)
+    length = mask.sum(0).long()
+    end = torch.minimum(time + steps, length)
+    powers = discount ** torch.arange(horizon + 1, dtype=mask.dtype, device=mask.device)
+    power = powers[(end - time).clamp(min=0)]
+    return paid, power.masked_fill_((end == length) & ended, 0.0), end
+
+
+def mean_return(returns: Tensor, mask: Tensor) -> Tensor:
+    """At each time, the mean over the episodes of a task that are still running, (T, N, B)."""
+    count = mask.sum(-1, keepdim=True).clamp(min=1.0)
+    return (returns * mask).sum(-1, keepdim=True) / count * mask
+
+
+def normalise(advantage: Tensor, mask: Tensor) -> Tensor:
+    """Zero mean and unit deviation over each task's steps, 0 where none was taken, (T, N, B)."""
+    advantage = advantage * mask
     count = mask.sum((0, 2), keepdim=True).clamp(min=1.0)
     centred = (advantage - advantage.sum((0, 2), keepdim=True) / count) * mask
     deviation = (centred.square().sum((0, 2), keepdim=True) / count).sqrt()

@@ -8,52 +8,54 @@ Shapes: S samples of the one task; parameters are those of `torch_maml`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch_grids
 import torch_point
+import torch_q
 import torch_sines
 from torch import Tensor, nn
 from torch.profiler import record_function
 from torch_maml import Params, Setting, Source
 
-__all__ = ["TaskLoss", "grid_loss", "meta_gradient", "point_loss", "sine_loss"]
+__all__ = ["Losses", "grid_loss", "meta_gradient", "point_loss", "q_loss", "sine_loss"]
 
-TaskLoss = Callable[[Params, Any], Tensor]
-"""Parameters and batch of one task -> ()."""
+
+class Losses(NamedTuple):
+    """Of one task, () each; as those of a `Game`."""
+
+    inner: Callable[..., Tensor]  # parameters and batch, and where it bootstraps target parameters
+    outer: Callable[[Params, Any], Tensor]
+    bootstraps: bool = False
 
 
 class Network(nn.Module):
-    """Two hidden layers, and a linear path beside them unless its scale is 0."""
+    """Hidden layers, none or more, and a linear path beside them unless its scale is 0."""
 
-    def __init__(
-        self, inputs: int, hidden: tuple[int, int], outputs: int, setting: Setting
-    ) -> None:
+    def __init__(self, widths: Sequence[int], setting: Setting) -> None:
         super().__init__()
-        skip, self.activate = setting.skip, setting.activate
-        self.first = nn.Linear(inputs, hidden[0])
-        self.second = nn.Linear(*hidden)
-        self.last = nn.Linear(hidden[1], outputs)
-        self.beside = nn.Linear(inputs, outputs, bias=False) if skip else None
-        self.skip = skip
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(widths))
+        self.skip, self.activate = setting.skip, setting.activate
+        self.beside = nn.Linear(widths[0], widths[-1], bias=False) if self.skip else None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = self.activate(self.second(self.activate(self.first(inputs))))
-        out = self.last(hidden)
+        first, *others = self.layers
+        out = first(inputs)
+        for layer in others:
+            out = layer(self.activate(out))
         return out + self.skip * self.beside(inputs) if self.beside else out
 
 
 def _caller(shapes: Params, setting: Setting) -> Callable[[Params, Tensor], Tensor]:
     """The network as a function of its parameters, whose shapes are those of `shapes`."""
+    layers = len(shapes) // 2
+    widths = [len(shapes[0]), *(len(bias) for bias in shapes[1 : 2 * layers : 2])]
     with torch.device("meta"):
-        network = Network(
-            shapes[0].shape[0], (len(shapes[1]), len(shapes[3])), len(shapes[5]), setting
-        )
-    names = [
-        f"{layer}.{kind}" for layer in ("first", "second", "last") for kind in ("weight", "bias")
-    ]
+        network = Network(widths, setting)
+    names = [f"layers.{i}.{kind}" for i in range(layers) for kind in ("weight", "bias")]
     names += ["beside.weight"] * bool(setting.skip)
 
     def call(params: Params, inputs: Tensor) -> Tensor:
@@ -66,7 +68,7 @@ def _caller(shapes: Params, setting: Setting) -> Callable[[Params, Tensor], Tens
     return call
 
 
-def point_loss(shapes: Params, setting: Setting) -> TaskLoss:
+def point_loss(shapes: Params, setting: Setting) -> Losses:
     """−mean(π_θ / sg(π_θ) · A) over the steps taken, of a Gaussian policy."""
     mean = _caller(shapes[:-1], setting)
 
@@ -78,10 +80,10 @@ def point_loss(shapes: Params, setting: Setting) -> TaskLoss:
         log_prob = (-0.5 * standard.square() - log_std).sum(-1)
         return -(torch.exp(log_prob - log_prob.detach()) * batch.weight).sum()
 
-    return loss
+    return Losses(loss, loss)
 
 
-def grid_loss(shapes: Params, setting: Setting) -> TaskLoss:
+def grid_loss(shapes: Params, setting: Setting) -> Losses:
     """The same of a categorical policy, less the weighted entropy."""
     logits = _caller(shapes, setting)
     one_hot = torch.eye(shapes[0].shape[0], device=shapes[0].device)
@@ -93,32 +95,56 @@ def grid_loss(shapes: Params, setting: Setting) -> TaskLoss:
         entropy = -(log_probs.exp() * log_probs).sum(-1)
         return -gain - setting.entropy * (entropy * batch.share).sum()
 
-    return loss
+    return Losses(loss, loss)
 
 
-def sine_loss(shapes: Params, setting: Setting) -> TaskLoss:
+def q_loss(shapes: Params, setting: Setting) -> Losses:
+    """Squared temporal-difference errors, judged by what the softmax of the values is worth.
+
+    Values are of all squares, looked up: one-hot vectors of all steps would take gigabytes.
+    """
+    assert setting.q is not None
+    network, temperature = _caller(shapes, setting), setting.q.temperature
+    squares = torch.eye(shapes[0].shape[0], device=shapes[0].device)
+
+    def of_taken(values: Tensor, batch: torch_q.Steps | torch_q.Judged) -> Tensor:
+        return values.flatten().gather(0, batch.square * values.shape[-1] + batch.action)
+
+    def inner(params: Params, batch: torch_q.Steps, target: Params) -> Tensor:
+        following = network(target, squares).amax(-1).gather(0, batch.after)
+        goal = batch.paid + batch.discount * following
+        error = of_taken(network(params, squares), batch) - goal
+        return 0.5 * (error.square() * batch.weight).sum()
+
+    def outer(params: Params, batch: torch_q.Judged) -> Tensor:
+        policy = (network(params, squares) / temperature).softmax(-1)
+        return -(of_taken(policy, batch) * batch.credit).sum()
+
+    return Losses(inner, outer, bootstraps=True)
+
+
+def sine_loss(shapes: Params, setting: Setting) -> Losses:
     """The mean squared error."""
     predict = _caller(shapes, setting)
 
     def loss(params: Params, batch: torch_sines.Batch) -> Tensor:
         return (predict(params, batch.inputs.T) - batch.targets.T).square().mean()
 
-    return loss
+    return Losses(loss, loss)
 
 
-def meta_gradient(params: Params, source: Source, setting: Setting, loss: TaskLoss) -> None:
+def meta_gradient(params: Params, source: Source, setting: Setting, losses: Losses) -> None:
     """Adds the mean meta-gradient over all tasks to `params`' `.grad`.
 
     Inner steps are differentiated by `vjp`, so that what was computed to collect the next batch is
     not computed again.
     """
-    gradient = torch.func.vmap(torch.func.grad(loss))
+    inner, outer = (torch.func.vmap(torch.func.grad(loss)) for loss in losses[:2])
     shared = tuple(p.detach() for p in params)
     fast = tuple(p.expand(setting.tasks, *p.shape) for p in shared)
     last = setting.inner_steps
-    query = None if setting.on_policy else source(last, shared)
     support = None if setting.on_policy else source(0, shared)
-    pullbacks, judged_before = [], []  # of each step; gradients of what judges θ_0, ..., θ_{K-1}
+    pullbacks, path, before = [], [fast], []  # before: gradients of what judges θ_0, ..., θ_{K-1}
 
     def scaled(k: int, grads: Params) -> Params:
         return tuple(setting.weight(k) * g for g in grads)
@@ -127,25 +153,24 @@ def meta_gradient(params: Params, source: Source, setting: Setting, loss: TaskLo
         batch = support or source(k, fast if k else shared)  # one policy plays in one product
 
         def step(fast: Params, k: int = k, batch: Any = batch) -> tuple[Params, Params]:
-            grads, rate = gradient(fast, batch), setting.inner_rate(k)
+            target = (fast,) if losses.bootstraps else ()
+            grads, rate = inner(fast, batch, *target), setting.inner_rate(k)
             return tuple(p - rate * g for p, g in zip(fast, grads, strict=True)), grads
 
         with record_function("inner_gradient"):
-            after, pullback, *aux = torch.func.vjp(step, fast, has_aux=True)
+            fast, pullback, *grads = torch.func.vjp(step, fast, has_aux=True)
         pullbacks.append(pullback)
-        if not setting.weight(k):
-            judged_before.append(None)
-        else:  # that batch judges the step before, or the query does
-            judged_before.append(
-                scaled(k, *aux) if query is None else scaled(k, gradient(fast, query))
-            )
-        fast = after
-    judged = query or source(last, fast)
+        path.append(fast)
+        before += grads  # where every step collects, a batch judges the step before its own
+    judging = source(last, fast)
     with record_function("outer_gradient"):
-        cotangent = scaled(last, gradient(fast, judged))
-        for pullback, more in zip(reversed(pullbacks), reversed(judged_before), strict=True):
-            (cotangent,) = pullback(cotangent)
-            if more is not None:
+        cotangent = scaled(last, outer(path.pop(), judging))
+        while pullbacks:
+            (cotangent,) = pullbacks.pop()(cotangent)
+            start, grads = path.pop(), before.pop()
+            if setting.weight(len(path)):
+                grads = grads if setting.on_policy else outer(start, judging)
+                more = scaled(len(path), grads)
                 cotangent = tuple(c + m for c, m in zip(cotangent, more, strict=True))
         for leaf, of_tasks in zip(params, cotangent, strict=True):
             mean = of_tasks.mean(0)

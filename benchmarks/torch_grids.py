@@ -5,8 +5,8 @@ square: the first layer and the linear path are rows of their weights, and a ste
 one lookup in a table of where each action leads. Walls need not be asked again.
 
 Shapes: N tasks, T steps, B episodes, O squares inside the outer wall, A actions, S = T·B samples of
-a task. The policy is (W₁, b₁, W₂, b₂, W₃, b₃) and, where `Setting.skip` is not 0, the linear path's
-(O, A).
+a task. The policy is (W, b) of each layer, one or more, and, where `Setting.skip` is not 0, the
+linear path's (O, A).
 """
 
 from __future__ import annotations
@@ -27,7 +27,21 @@ from torch_credit import (
 )
 from torch_maml import Game, Kernels, Params, Setting, affine
 
-__all__ = ["Batch", "Grids", "by_sample", "by_square", "game", "logits", "make_grids", "to_batch"]
+__all__ = [
+    "Batch",
+    "Grids",
+    "Reading",
+    "baseline",
+    "by_sample",
+    "by_square",
+    "draw_actions",
+    "game",
+    "logits",
+    "make_grids",
+    "outcome",
+    "surrogate_loss",
+    "to_batch",
+]
 
 Policy = Callable[[Tensor], Tensor]
 """Squares (N, S) -> logits (N, A, S); without the N for a policy that all tasks share."""
@@ -76,6 +90,8 @@ def make_grids(walls: Tensor, start: Tensor, goal: Tensor, stay: bool) -> Grids:
 
 def _rows(table: Tensor, square: Tensor) -> Tensor:
     """The rows of a table (O, F) that squares (S,) name, (S, F); or of N tables, (N, S, F)."""
+    if table.shape[-2] == 1:  # a sum is its derivative, where a lookup's adds sample by sample
+        return table.expand(*square.shape, -1)
     if table.dim() == 2:
         return table.index_select(0, square)
     first = table.shape[1] * torch.arange(len(table), device=table.device).unsqueeze(-1)
@@ -84,10 +100,13 @@ def _rows(table: Tensor, square: Tensor) -> Tensor:
 
 def logits(params: Params, square: Tensor, skip: float) -> Tensor:
     """(N, S) -> (N, A, S); without the N for a policy that all tasks share."""
-    hidden = torch.tanh(_rows(params[0], square) + params[1].unsqueeze(-2)).mT
-    hidden = torch.tanh(affine(params[2], params[3], hidden))
-    out = affine(params[4], params[5], hidden)
-    return out + skip * _rows(params[6], square).mT if skip else out
+    (first, bias, *later), beside = (params[:-1], params[-1]) if skip else (params, None)
+    if beside is not None and not later:  # two tables are one
+        first, beside = first + skip * beside, None
+    out = (_rows(first, square) + bias.unsqueeze(-2)).mT
+    for weight, bias in zip(later[::2], later[1::2], strict=True):
+        out = affine(weight, bias, torch.tanh(out))
+    return out if beside is None else out + skip * _rows(beside, square).mT
 
 
 def by_sample(params: Params, skip: float) -> Policy:
@@ -109,13 +128,22 @@ def by_square(params: Params, skip: float) -> Policy:
     return policy
 
 
-def _loss(params: Params, batch: Batch, setting: Setting, reading: Reading) -> Tensor:
+def surrogate_loss(params: Params, batch: Batch, setting: Setting, reading: Reading) -> Tensor:
     """−Σ_tasks mean(π_θ / sg(π_θ) · A + c · entropy) over the steps taken."""
     log_probs = reading(params, setting.skip)(batch.square).log_softmax(-2)
     log_prob = log_probs.gather(-2, batch.action.unsqueeze(-2)).squeeze(-2)
     gain = (torch.exp(log_prob - log_prob.detach()) * batch.weight).sum()
     entropy = -(log_probs.exp() * log_probs).sum(-2)
     return -gain - setting.entropy * (entropy * batch.share).sum()
+
+
+def draw_actions(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Actions (..., S) int64 from logits (..., A, S) and numbers in [0, 1) (..., S).
+
+    Inverse transform; the last action takes what rounding leaves of the unit interval.
+    """
+    cumulative = logits.softmax(-2).cumsum(-2)[..., :-1, :]
+    return (uniform.unsqueeze(-2) >= cumulative).sum(-2)
 
 
 def _play(
@@ -144,9 +172,7 @@ def _play(
     actions, places = [], []
     for uniform in uniforms.unbind():
         seen, drawn = (x.flatten() if shared else x for x in (place, uniform))
-        # Inverse transform; the last action takes what rounding leaves of the unit interval.
-        cumulative = policy(seen).softmax(-2).cumsum(-2)[..., :-1, :]
-        actions.append((drawn.unsqueeze(-2) >= cumulative).sum(-2).view_as(place))
+        actions.append(draw_actions(policy(seen), drawn).view_as(place))
         place = led.gather(-1, actions[-1] * squares + place)
         places.append(place)
     return torch.stack(actions), torch.stack(places)
@@ -181,6 +207,25 @@ def baseline(square: Tensor, returns: Tensor, mask: Tensor, squares: int) -> Ten
     return value.view(-1, horizon, episodes).transpose(0, 1)
 
 
+def outcome(reached: Tensor, goal: Tensor, ends: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Rewards and masks, (T, N, B) both.
+
+    Args:
+        reached: the squares that the steps led to, (T, N, B) int64.
+        goal: (N,) int64.
+        ends: whether the goal ends an episode and pays less the later it is reached, as in a maze;
+            else it pays at each step on it, as in a gridworld.
+        dtype: of what is returned.
+    """
+    there, horizon = reached == goal.unsqueeze(-1), len(reached)
+    mask = torch.ones(there.shape, dtype=dtype, device=there.device)
+    if not ends:
+        return torch.where(there, 1.0, -0.1).to(dtype), mask
+    step = torch.arange(1, horizon + 1, dtype=dtype, device=there.device).view(-1, 1, 1)
+    mask[1:] = (there.cumsum(0)[:-1] == 0).to(dtype)
+    return there * (1.0 - 0.9 * step / horizon), mask
+
+
 def to_batch(square: Tensor, action: Tensor, mask: Tensor, advantage: Tensor) -> Batch:
     """Trajectories of N tasks, (T, N, B) each, as a loss wants them."""
     share = mask / mask.sum((0, 2), keepdim=True).clamp(min=1.0)
@@ -190,11 +235,9 @@ def to_batch(square: Tensor, action: Tensor, mask: Tensor, advantage: Tensor) ->
 def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sample) -> Game:
     """Tasks out of a pool that was drawn before: to draw mazes costs PyTorch nothing.
 
-    With `ends` the goal ends an episode and pays less the later it is reached, as in a maze; else
-    it pays at each step on it, as in a gridworld.
+    `ends` is that of `outcome`.
     """
     squares, device = pool.following.shape[-1], pool.start.device
-    step = torch.arange(1, setting.horizon + 1, device=device).view(-1, 1, 1)
 
     @torch.no_grad()
     def collect(
@@ -216,13 +259,7 @@ def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sam
                 actions.append(taken)
                 places.append(reached)
             square, action = torch.cat(places), torch.cat(actions)
-            there = square[1:] == tasks.goal.unsqueeze(-1)
-            mask = torch.ones_like(uniforms)
-            if ends:
-                reward = there * (1.0 - 0.9 * step.to(mask.dtype) / setting.horizon)
-                mask[1:] = (there.cumsum(0)[:-1] == 0).to(mask.dtype)
-            else:
-                reward = torch.where(there, 1.0, -0.1).to(mask.dtype)
+            reward, mask = outcome(square[1:], tasks.goal, ends, uniforms.dtype)
         with record_function("advantage"):
             returns = returns_to_go(reward, mask, setting.discount)
             value = baseline(square[:-1], returns, mask, squares)
@@ -238,4 +275,5 @@ def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sam
         return Grids(*(leaf[chosen] for leaf in pool)), torch.rand(shape, device=device)
 
     play = functools.partial(_play, setting=setting, reading=reading)
-    return Game(play, functools.partial(_loss, setting=setting, reading=reading), collect, draw)
+    loss = functools.partial(surrogate_loss, setting=setting, reading=reading)
+    return Game(play, loss, loss, collect, draw)

@@ -1,18 +1,19 @@
 """MAML for policies in PyTorch, as well as we can: what metajax is compared with.
 
 The algorithm is that of a preset: N tasks, B episodes of T steps, K inner gradient steps on the LVC
-surrogate, a linear-feature baseline refitted per task and step, a second-order meta-gradient and
-Adam. It is here twice. `meta_gradient_loop` takes one task after the other, as learn2learn's users
-do. `meta_gradient` gives every task its own weights along a leading axis, so that all of it, the
-rollouts and the backward passes included, is batched matrix products over all tasks; `chunk` takes
-the gradients of that many tasks at once (their intermediate values then stay in a CPU's cache, and
-the rollouts remain batched over all), and `compiled` passes all through Inductor. What is played is
-a `Game`: `torch_point`, `torch_grids` and `torch_sines`.
+surrogate with a baseline refitted per task and step, or on temporal-difference errors, a
+second-order meta-gradient and Adam. It is here twice. `meta_gradient_loop` takes one task after the
+other, as learn2learn's users do. `meta_gradient` gives every task its own weights along a leading
+axis, so that all of it, the rollouts and the backward passes included, is batched matrix products
+over all tasks; `chunk` takes the gradients of that many tasks at once (their intermediate values
+then stay in a CPU's cache, and the rollouts remain batched over all), and `compiled` passes all
+through Inductor. What is played is a `Game`: `torch_point`, `torch_grids`, `torch_q`,
+`torch_tables` and `torch_sines`.
 
 Shapes: N tasks, T steps, B episodes, S = T·B samples of a task. Samples are the LAST axis
 everywhere: with two observations and two actions MKL's products are then up to eight times faster
-than with features last. A policy is a tuple that begins with (W₁, b₁, W₂, b₂, W₃, b₃), `Wᵀ x + b`,
-tanh between. One that all tasks share has the plain shapes (O, H), (H,), ...; one for each task
+than with features last. A policy is a tuple that begins with (W, b) of each layer, `Wᵀ x + b`, tanh
+between. One that all tasks share has the plain shapes (O, H), (H,), ...; one for each task
 puts N in front of each.
 """
 
@@ -34,6 +35,7 @@ __all__ = [
     "Gradient",
     "Kernels",
     "Params",
+    "QLearning",
     "Setting",
     "Source",
     "adapt",
@@ -65,6 +67,18 @@ PARTS = (
 
 
 @dataclasses.dataclass(frozen=True)
+class QLearning:
+    """What Q-learning has besides; names are those of `metajax.q_learning`."""
+
+    n_step: int
+    epsilon: float  # of the episodes that adapt
+    judging_epsilon: float  # of those that judge
+    greedy_episodes: int  # without exploration, the last ones of a batch; they are the score
+    mean_over: str  # steps, or pairs of a square and an action
+    temperature: float  # of the softmax of the values that is judged
+
+
+@dataclasses.dataclass(frozen=True)
 class Setting:
     """The sizes and rates of one update."""
 
@@ -79,12 +93,14 @@ class Setting:
     gradient_clip: float  # greatest norm of the meta-gradient; 0 does not clip
     discount: float
     gae_lambda: float
+    baseline: str  # linear (features of observation and time) or mean (over episodes)
     entropy: float  # weight of the policy's entropy in both losses
     skip: float  # scale of a linear path beside the network; 0 leaves it out
     activation: str  # of the hidden layers, tanh or relu
     action_scale: float  # unit of a Gaussian policy's actions
     step_weights: tuple[float, ...]  # of the loss after each inner step; empty: the last alone
     on_policy: bool  # whether every step collects its own batch; else all adapt on one, as shots
+    q: QLearning | None = None  # None: there are policies, or no episodes
 
     def inner_rate(self, step: int) -> float:
         return self.inner_rates[min(step, len(self.inner_rates) - 1)]
@@ -106,13 +122,16 @@ class Setting:
 
 
 class Game(NamedTuple):
-    """What is played, and the policy's loss."""
+    """What is played, and the losses: sums over tasks."""
 
-    play: Any  # some steps of all episodes at once -> two tensors; None: there are no episodes
-    loss: Callable[[Params, Batch], Tensor]  # the sum over tasks of their losses
+    play: Any  # some steps of all episodes at once -> tensors; None: there are no episodes
+    inner: Callable[..., Tensor]  # parameters and batch, and where it bootstraps target parameters
+    outer: Callable[[Params, Batch], Tensor]  # judges
     # policies, tasks, random numbers, kernels -> batch, each task's mean return (N,)
     collect: Callable[[Params, Any, Any, Kernels], tuple[Batch, Tensor]]
     draw: Callable[[int], tuple[Any, Any]]  # tasks, and random numbers for K + 1 collections
+    # Whether targets are of the parameters: constants of an inner gradient, not of its derivative.
+    bootstraps: bool = False
 
 
 def affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
@@ -130,25 +149,26 @@ class Kernels(NamedTuple):
     outer: Callable[[Params, Batch], Tensor]  # autograd takes its gradient
 
 
-def adapt(
-    params: Params, batch: Batch, rate: float, loss: Callable[[Params, Batch], Tensor]
-) -> tuple[Params, Tensor]:
+def adapt(params: Params, batch: Batch, rate: float, game: Game) -> tuple[Params, Tensor]:
     """One inner step of every task, differentiable once more, and the loss before it."""
-    value = loss(params, batch)
-    grads = torch.autograd.grad(value, params, create_graph=True)
+    if game.bootstraps:  # the gradient is by aliases, which the targets do not depend on
+        varied = tuple(p.view_as(p) for p in params)
+        value = game.inner(varied, batch, params)
+    else:
+        varied, value = params, game.inner(params, batch)
+    grads = torch.autograd.grad(value, varied, create_graph=True)
     return tuple(p - rate * g for p, g in zip(params, grads, strict=True)), value
 
 
-def adapt_traceable(
-    params: Params, batch: Batch, rate: float, loss: Callable[[Params, Batch], Tensor]
-) -> tuple[Params, Tensor]:
+def adapt_traceable(params: Params, batch: Batch, rate: float, game: Game) -> tuple[Params, Tensor]:
     """`adapt` for `torch.compile`, which lacks double backward but traces `torch.func.grad`."""
-    grads, value = torch.func.grad_and_value(loss)(params, batch)
+    target = (params,) if game.bootstraps else ()
+    grads, value = torch.func.grad_and_value(game.inner)(params, batch, *target)
     return tuple(p - rate * g for p, g in zip(params, grads, strict=True)), value
 
 
 def eager(game: Game) -> Kernels:
-    return Kernels(game.play, None, functools.partial(adapt, loss=game.loss), game.loss)
+    return Kernels(game.play, None, functools.partial(adapt, game=game), game.outer)
 
 
 def compiled(game: Game, block: int = 10) -> Kernels:
@@ -158,11 +178,14 @@ def compiled(game: Game, block: int = 10) -> Kernels:
     """
     options: dict[str, Any] = {"cpp.use_decompose_tanh": True}
     through = functools.partial(torch.compile, fullgraph=True, dynamic=False, options=options)
-    inner = functools.partial(adapt_traceable, loss=game.loss)
-    return Kernels(game.play and through(game.play), block, through(inner), through(game.loss))
+    inner = functools.partial(adapt_traceable, game=game)
+    return Kernels(game.play and through(game.play), block, through(inner), through(game.outer))
 
 
 def _join(parts: Sequence[Params]) -> Params:
+    """The parameters of all chunks of tasks, as constants."""
+    if len(parts) == 1:
+        return tuple(p.detach() for p in parts[0])
     return tuple(torch.cat([p.detach() for p in leaf]) for leaf in zip(*parts, strict=True))
 
 
@@ -192,27 +215,28 @@ def meta_gradient(
     fast = [tuple(p.expand(count, *p.shape) for p in params) for count in chunks]
     played = params  # before the first step one policy plays all tasks, in one product
     losses = [torch.zeros((), device=params[0].device) for _ in chunks]
-    query = None if setting.on_policy else _chunks(source(setting.inner_steps, played), size)
+    judged: list[tuple[float, list[Params]]] = []  # by the last batch
     support = None if setting.on_policy else _chunks(source(0, played), size)
     for k in range(setting.inner_steps):
         parts = support or _chunks(source(k, played), size)
         with record_function("inner_gradient"):
             for i, part in enumerate(parts):
                 fast[i], before = kernels.inner(fast[i], part, setting.inner_rate(k))
-                if query is None and (weight := setting.weight(k)):
+                if setting.on_policy and (weight := setting.weight(k)):
                     losses[i] = losses[i] + weight * before  # this batch judges the step before
-        if query is None:
+        if setting.on_policy:
             played = _join(fast)
-        elif (weight := setting.weight(k + 1)) and k + 1 < setting.inner_steps:
-            losses = [
-                loss + weight * kernels.outer(own, part)
-                for loss, own, part in zip(losses, fast, query, strict=True)
-            ]
-    judged = query or _chunks(source(setting.inner_steps, played), size)
-    weight = setting.weight(setting.inner_steps)
+        elif weight := setting.weight(k + 1):
+            judged.append((weight, [*fast]))
+    if setting.on_policy:
+        judged.append((setting.weight(setting.inner_steps), fast))
+    else:
+        played = _join(fast)
+    batches = _chunks(source(setting.inner_steps, played), size)
     with record_function("outer_gradient"):
-        for loss in losses:
-            total = loss + weight * kernels.outer(fast.pop(0), judged.pop(0))
+        for i, (total, batch) in enumerate(zip(losses, batches, strict=True)):
+            for weight, adapted in judged:
+                total = total + weight * kernels.outer(adapted[i], batch)
             (total / setting.tasks).backward()
 
 
@@ -224,19 +248,22 @@ def meta_gradient_loop(params: Params, source: Source, setting: Setting, game: G
         return type(batch)(*(leaf[0] for leaf in batch))
 
     fast, loss = params, torch.zeros((), device=params[0].device)
-    query = None if setting.on_policy else alone(setting.inner_steps, fast)
+    judged: list[tuple[float, Params]] = []
     support = None if setting.on_policy else alone(0, fast)
     for k in range(setting.inner_steps):
         batch = support or alone(k, fast)
         with record_function("inner_gradient"):
-            fast, before = adapt(fast, batch, setting.inner_rate(k), game.loss)
-        if query is None and (weight := setting.weight(k)):
+            fast, before = adapt(fast, batch, setting.inner_rate(k), game)
+        if setting.on_policy and (weight := setting.weight(k)):
             loss = loss + weight * before
-        elif query and (weight := setting.weight(k + 1)) and k + 1 < setting.inner_steps:
-            loss = loss + weight * game.loss(fast, query)
-    judged = query or alone(setting.inner_steps, fast)
+        elif not setting.on_policy and (weight := setting.weight(k + 1)):
+            judged.append((weight, fast))
+    if setting.on_policy:
+        judged.append((setting.weight(setting.inner_steps), fast))
+    batch = alone(setting.inner_steps, fast)
     with record_function("outer_gradient"):
-        loss = loss + setting.weight(setting.inner_steps) * game.loss(fast, judged)
+        for weight, adapted in judged:
+            loss = loss + weight * game.outer(adapted, batch)
         (loss / setting.tasks).backward()
 
 
@@ -280,8 +307,7 @@ def make_update(
         loop: takes one task after the other; else all are batched.
 
     Returns:
-        a function without arguments; it returns the mean score of the judging batches, (), as they
-        were collected: after adaptation where every step collects its own.
+        a function without arguments; it returns the mean score of the judging batches, ().
     """
     outer_step = make_optimizer(params, setting)
 

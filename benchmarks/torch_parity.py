@@ -17,10 +17,11 @@ import optax
 import torch
 import torch_maml
 from jax.flatten_util import ravel_pytree
-from torch_bridge import BRIDGES, Contest, leaves, to_torch, torch_params
+from torch_bridge import BRIDGES
 from torch_contenders import Contender
+from torch_contest import Contest, leaves, to_torch, torch_params
 
-from metajax.baselines import linear_features
+from metajax.baselines import BASELINES, mean_return
 from metajax.inner import Record, replay_path, run
 from metajax.returns import discounted_returns, generalised_advantages, normalise
 
@@ -99,6 +100,13 @@ def relative_error(ours: Any, theirs: Any) -> float:
     )
 
 
+def _converted(side: Contest, batch: Any, k: int, device: str) -> Any:
+    """The batch of inner step k, K for the judging one, as PyTorch's losses see it."""
+    bridge = BRIDGES[side.preset]
+    judged = bridge.judged if k == side.setting.inner_steps else None
+    return (judged or bridge.batch)(batch, device)
+
+
 def frozen_source(
     side: Contest, frozen: Frozen, device: str, tasks: slice = slice(None)
 ) -> torch_maml.Source:
@@ -107,7 +115,7 @@ def frozen_source(
     def source(k: int, policies: torch_maml.Params) -> Any:
         del policies
         batch = jax.tree.map(lambda leaf: leaf[tasks], frozen.batches[k])
-        return BRIDGES[side.preset].batch(batch, device)
+        return _converted(side, batch, k, device)
 
     return source
 
@@ -164,7 +172,7 @@ def exact_advantage(side: Contest, batch: Any) -> np.ndarray:
 
     def one(observation: jax.Array, reward: jax.Array, mask: jax.Array) -> jax.Array:
         returns = discounted_returns(reward, mask, setting.discount)
-        value = linear_features(observation, returns, mask)
+        value = BASELINES[setting.baseline](observation, returns, mask)
         advantage = generalised_advantages(
             reward, value, mask, setting.discount, setting.gae_lambda
         )
@@ -175,6 +183,36 @@ def exact_advantage(side: Contest, batch: Any) -> np.ndarray:
     with jax.enable_x64(True):
         doubles = (seen, reward.astype(np.float64), mask.astype(np.float64))
         return np.asarray(jax.jit(jax.vmap(one))(*doubles))
+
+
+def exact_credit(side: Contest, batch: Any) -> np.ndarray:
+    """The same of what judges Q-learning, (N, T, B): advantages over the chances of the actions.
+
+    Where no episode of a task came upon its goal, advantages are rounding, normalised.
+    """
+    setting, q = side.setting, side.setting.q
+    assert q is not None
+    exploring = np.arange(setting.episodes) < setting.episodes - q.greedy_episodes
+
+    def one(reward: jax.Array, mask: jax.Array, greedy: jax.Array) -> jax.Array:
+        returns = discounted_returns(reward, mask, setting.discount)
+        advantage = normalise(returns - mean_return(reward, returns, mask), mask)
+        epsilon, actions = q.judging_epsilon, side.environment.action_space.n
+        return jnp.where(exploring, advantage / ((1 - epsilon) * greedy + epsilon / actions), 0.0)
+
+    with jax.enable_x64(True):
+        fields = (batch.reward, batch.mask, batch.greedy)
+        doubles = [np.asarray(field, np.float64) for field in fields]
+        return np.asarray(jax.jit(jax.vmap(one))(*doubles))
+
+
+def exactly(side: Contest, batch: Any, judging: bool) -> Any:
+    """A batch as metajax computes it in double precision, where float32 leaves few digits."""
+    if side.setting.on_policy:
+        return dataclasses.replace(batch, advantage=exact_advantage(side, batch))
+    if side.setting.q and judging:
+        return dataclasses.replace(batch, credit=exact_credit(side, batch))
+    return batch
 
 
 def expected_score(side: Contest, batch: Any) -> Any:
@@ -194,19 +232,20 @@ def collection_errors(
     In float32, for what was compiled for it, advantages are left out.
     """
     assert contender.collects is not None
-    (game, kernels), bridge = contender.collects, BRIDGES[side.preset]
-    tasks, errors = bridge.tasks(frozen.tasks, device), {}
-    for batch, params in zip(frozen.batches, frozen.params, strict=True):
-        policies = tuple(to_torch(leaf, device).to(dtype) for leaf in leaves(params))
-        random, *outputs = bridge.random(policies, batch, side.setting, device)
+    (game, kernels), setting = contender.collects, side.setting
+    bridge, errors, last = BRIDGES[side.preset], {}, setting.inner_steps
+    tasks, exact = bridge.tasks(frozen.tasks, device), dtype == torch.float64
+    for k in range(last + 1) if setting.on_policy else (0, last):
+        batch, judging = frozen.batches[k], k == last
+        policies = tuple(to_torch(leaf, device).to(dtype) for leaf in leaves(frozen.params[k]))
+        random, *outputs = bridge.random(policies, tasks, batch, judging, setting, device)
         played, score = game.collect(policies, tasks, random, kernels)
-        exact, expected = dtype == torch.float64, np.asarray(expected_score(side, batch))
-        if exact and side.setting.on_policy:
-            batch = dataclasses.replace(batch, advantage=exact_advantage(side, batch))
-        given = bridge.batch(batch, device)
+        expected = np.asarray(expected_score(side, batch))
+        given = _converted(side, exactly(side, batch, judging) if exact else batch, k, device)
         pairs = {"policy": outputs}
         for name, ours, theirs in zip(given._fields, played, given, strict=True):
-            if exact or name != "weight":
+            of_advantages = name == "credit" or (name == "weight" and setting.on_policy)
+            if exact or not of_advantages:
                 pairs[name] = [[ours.cpu()], [theirs.cpu()]]
         pairs["score"] = [[score.cpu()], [expected]]
         for name, (ours, theirs) in pairs.items():

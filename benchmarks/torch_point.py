@@ -181,9 +181,6 @@ def game(setting: Setting, ground: Ground, device: str = "cpu") -> Game:
             start.uniform_(-ground.spread, ground.spread)
         return goal, list(zip(noise, start, strict=True))
 
-    return Game(
-        functools.partial(play, setting=setting, stride=ground.stride),
-        functools.partial(surrogate_loss, setting=setting),
-        collect,
-        draw,
-    )
+    walk = functools.partial(play, setting=setting, stride=ground.stride)
+    loss = functools.partial(surrogate_loss, setting=setting)
+    return Game(walk, loss, loss, collect, draw)

@@ -71,4 +71,5 @@ def game(setting: Setting, device: str = "cpu") -> Game:
         shape = (setting.inner_steps + 1, count, setting.episodes)
         return Waves(amplitude, phase), 10.0 * torch.rand(shape, device=device) - 5.0
 
-    return Game(None, functools.partial(squared_error, setting=setting), collect, draw)
+    loss = functools.partial(squared_error, setting=setting)
+    return Game(None, loss, loss, collect, draw)

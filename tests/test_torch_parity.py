@@ -15,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import layouts
 import torch
-import torch_bridge as bridge
-import torch_contenders as contestants
+import torch_contenders
+import torch_contest as contests
 import torch_parity as parity
 import torch_split
+from torch_bridge import BRIDGES
 
 import metajax as mj
 
@@ -30,6 +31,10 @@ SIZES = {
     "point-corners": dict(episodes=6, horizon=30),
     "maze": dict(episodes=6, horizon=30, inner_steps=1, held_out=0.0),
     "gridworld": dict(episodes=6, horizon=10, inner_steps=2),
+    "gridworld-q": dict(episodes=8, inner_steps=2),
+    "maze-q": dict(episodes=12, horizon=60, inner_steps=3, held_out=0.0),
+    "bandit-10x5": dict(episodes=6, inner_steps=2),
+    "tabular-mdp": dict(episodes=6, horizon=8),
     "sinusoid-5": dict(),  # two steps, each of which is judged
     "sinusoid-10": dict(),
 }
@@ -45,37 +50,41 @@ torch.set_num_threads(1)  # at these sizes more of them only wait for one anothe
 
 
 class Case(NamedTuple):
-    side: bridge.Contest
+    side: contests.Contest
     params: Any
     frozen: parity.Frozen
-    ways: dict[str, contestants.Contender]
+    ways: dict[str, torch_contenders.Contender]
 
 
-def contenders(side: bridge.Contest, params: Any, *names: str) -> dict[str, contestants.Contender]:
-    return contestants.contenders(side, bridge.torch_params(params), "cpu", 3, names)
+def contenders(
+    side: contests.Contest, params: Any, *names: str
+) -> dict[str, torch_contenders.Contender]:
+    return torch_contenders.contenders(side, contests.torch_params(params), "cpu", 3, names)
 
 
 slow = pytest.mark.slow
 
 
-DEFAULT = ("point", "gridworld", "sinusoid-5")
+DEFAULT = ("point", "gridworld", "gridworld-q", "sinusoid-5")
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=[slow] * (name not in DEFAULT)) for name in bridge.BRIDGES],
+    params=[pytest.param(name, marks=[slow] * (name not in DEFAULT)) for name in BRIDGES],
 )
 def case(request: pytest.FixtureRequest) -> Case:
     """Parameters away from the near-zero head of a fresh policy, and an adaptation from them."""
-    side = bridge.contest(request.param, **SMALL, **SIZES[request.param])
+    side = contests.contest(request.param, **SMALL, **SIZES[request.param])
     noise = jax.random.key(1)
     params = jax.jit(side.problem.init)(jax.random.key(0))
-    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(noise, p.shape), params)
+    scale = 0.01 if side.preset == "maze-q" else 0.1  # its softmax has a low temperature
+    params = jax.tree.map(lambda p: p + scale * jax.random.normal(noise, p.shape), params)
     frozen = parity.freeze(side, params, jax.random.split(jax.random.key(2), 4))
     return Case(side, params, frozen, contenders(side, params, *EAGER))
 
 
 def test_meta_gradients_agree(case: Case) -> None:
+    assert optax.tree.norm(case.frozen.gradient) > 1e-3
     errors = {
         name: parity.meta_gradient_error(case.side, case.params, case.frozen, way)
         for name, way in case.ways.items()
@@ -84,19 +93,26 @@ def test_meta_gradients_agree(case: Case) -> None:
     assert max(errors.values()) < 1e-4
 
 
+def collected(side: contests.Contest) -> set[str]:
+    """Some of what a batch must have been compared in."""
+    if side.setting.q:
+        return {"action", "weight", "paid", "discount", "after", "credit"}
+    return {"action", "weight"} if side.setting.on_policy else {"inputs", "targets"}
+
+
 def test_rollouts_and_advantages_agree(case: Case) -> None:
-    if case.side.preset == "maze":  # some episodes end early, and not all
+    if case.side.preset.startswith("maze"):  # some episodes end early, and not all
         assert 0 < float(case.frozen.batches[0].mask[:, -1].mean()) < 1
     for name in {"torch batched", "torch batched, by square"} & case.ways.keys():
         errors = parity.collection_errors(case.side, case.frozen, case.ways[name])
-        seen = {"action", "weight"} if case.side.setting.on_policy else {"inputs", "targets"}
-        assert {"policy", "score"} | seen <= errors.keys()
+        assert {"policy", "score"} | collected(case.side) <= errors.keys()
         assert max(errors.values()) < 1e-5
 
 
 def test_every_contender_updates_its_parameters(case: Case) -> None:
+    torch.manual_seed(0)  # for tasks some of whose episodes reach the goal
     for name, way in case.ways.items():
-        params = bridge.torch_params(case.params)
+        params = contests.torch_params(case.params)
         before = [p.detach().clone() for p in params]
         update = way.update(params)
         assert torch.isfinite(update()), name
@@ -107,6 +123,7 @@ def test_every_contender_updates_its_parameters(case: Case) -> None:
 @slow
 @pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
 def test_compiled_contender_agrees(case: Case) -> None:
+    torch.compiler.reset()  # or the sizes of other presets count as recompilations of this one
     (way,) = contenders(case.side, case.params, "torch compiled").values()
     assert parity.meta_gradient_error(case.side, case.params, case.frozen, way) < 1e-4
     collected = parity.collection_errors(case.side, case.frozen, way, dtype=torch.float32)
@@ -114,9 +131,9 @@ def test_compiled_contender_agrees(case: Case) -> None:
 
 
 @pytest.fixture(scope="module")
-def one_step() -> tuple[bridge.Contest, Any]:
+def one_step() -> tuple[contests.Contest, Any]:
     """A contest of one inner step, and the state that its learner begins with."""
-    side = bridge.contest("gridworld", episodes=6, horizon=5, inner_steps=1, **SMALL)
+    side = contests.contest("gridworld", episodes=6, horizon=5, inner_steps=1, **SMALL)
     return side, jax.jit(side.learner.init)(jax.random.key(0))
 
 
@@ -124,7 +141,7 @@ def one_step() -> tuple[bridge.Contest, Any]:
 def test_an_update_is_split_into_its_parts(one_step: Any, tmp_path: Path) -> None:
     side, state = one_step
     (way,) = contenders(side, state.params, "torch.func vmap").values()
-    step = way.update(bridge.torch_params(state.params))
+    step = way.update(contests.torch_params(state.params))
     shares = torch_split.torch_split(tmp_path / "trace.json", step, 2)
     assert set(shares) == {*torch_split.PARTS, "other"}
     assert all(0 < share < 1 for share in shares.values())

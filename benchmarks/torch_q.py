@@ -1,0 +1,275 @@
+"""Mazes and gridworlds by Q-learning in PyTorch, all episodes of all tasks at once.
+
+K inner steps descend on the n-step temporal-difference errors of one batch of random episodes. The
+adapted values then play once more, and what their softmax is worth judges them. Grids, and how
+values are computed of squares, are those of `torch_grids`; the algorithm is `metajax.q_learning`'s.
+
+Shapes: N tasks, T steps, B episodes, O squares inside the outer wall, A actions, S = T·B samples of
+a task.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+from torch_credit import by_task, mean_return, n_step_returns, normalise, returns_to_go
+from torch_grids import Grids, logits, outcome
+from torch_maml import Game, Kernels, Params, QLearning, Setting
+
+__all__ = [
+    "Draws",
+    "Judged",
+    "Steps",
+    "Values",
+    "by_sample",
+    "by_square",
+    "epsilons",
+    "game",
+    "greedy_chances",
+]
+
+
+class Steps(NamedTuple):
+    """What the inner loss sees of N tasks; of one task, without the N."""
+
+    square: Tensor  # (N, S) int64
+    action: Tensor  # (N, S) int64
+    weight: Tensor  # (N, S), how much its error counts
+    paid: Tensor  # (N, S), the discounted rewards of n steps
+    discount: Tensor  # (N, S), of the value that follows
+    after: Tensor  # (N, S) int64, the square after those n steps
+
+
+class Judged(NamedTuple):
+    """What the outer loss sees of N tasks; of one task, without the N."""
+
+    square: Tensor  # (N, S) int64
+    action: Tensor  # (N, S) int64
+    credit: Tensor  # (N, S), advantage over the action's chance, over steps taken
+
+
+class Draws(NamedTuple):
+    """What makes one collection of episodes."""
+
+    uniform: Tensor  # (T, N, B), in [0, 1)
+    judging: bool  # whether the episodes judge; else they adapt
+
+
+Mapping = Callable[[Tensor], Tensor]
+"""Of the values of squares, (..., A, S) -> (..., F, S)."""
+
+
+class Values(NamedTuple):
+    """How what is mapped of the values is computed; without the N for a network that is shared."""
+
+    # parameters, scale of the linear path, mapping -> what squares (N, S) have, (N, F, S)
+    every: Callable[[Params, float, Mapping], Callable[[Tensor], Tensor]]
+    # the same, squares and actions (N, S) -> (N, S)
+    taken: Callable[[Params, float, Mapping, Tensor, Tensor], Tensor]
+
+
+def _every_sample(params: Params, skip: float, mapping: Mapping) -> Callable[[Tensor], Tensor]:
+    return lambda square: mapping(logits(params, square, skip))
+
+
+def _taken_sample(
+    params: Params, skip: float, mapping: Mapping, square: Tensor, action: Tensor
+) -> Tensor:
+    found = mapping(logits(params, square, skip))
+    return found.gather(-2, action.unsqueeze(-2)).squeeze(-2)
+
+
+def _table(params: Params, skip: float, mapping: Mapping) -> Tensor:
+    """(N, F, O)"""
+    first = params[0]
+    everywhere = torch.arange(first.shape[-2], device=first.device).expand(first.shape[:-1])
+    return mapping(logits(params, everywhere, skip))
+
+
+def _every_square(params: Params, skip: float, mapping: Mapping) -> Callable[[Tensor], Tensor]:
+    table = _table(params, skip, mapping)
+    if table.dim() == 2:
+        return lambda square: table.index_select(-1, square)
+    return lambda square: table.gather(-1, square.unsqueeze(-2).expand(-1, table.shape[1], -1))
+
+
+def _taken_square(
+    params: Params, skip: float, mapping: Mapping, square: Tensor, action: Tensor
+) -> Tensor:
+    table = _table(params, skip, mapping)
+    return table.flatten(-2).gather(-1, action * table.shape[-1] + square)
+
+
+by_sample = Values(_every_sample, _taken_sample)
+"""The network sees every sample."""
+by_square = Values(_every_square, _taken_square)
+"""The network sees each of the O squares once, as metajax's does; the samples look it up."""
+
+
+def _themselves(values: Tensor) -> Tensor:
+    return values
+
+
+def _best(values: Tensor) -> Tensor:
+    return values.amax(-2, keepdim=True)
+
+
+def greedy_chances(values: Tensor) -> Tensor:
+    """Of each action without exploration; equally good ones share."""
+    best = (values == _best(values)).to(values.dtype)
+    return best / best.sum(-2, keepdim=True)
+
+
+def _added_up(values: Tensor) -> Tensor:
+    """Chances without exploration of all actions but the last, added up."""
+    return greedy_chances(values).cumsum(-2)[..., :-1, :]
+
+
+def epsilons(q: QLearning, episodes: int, judging: bool, like: Tensor) -> Tensor:
+    """ε of each episode of a batch, (B,), with the type and the device of `like`."""
+    epsilon = like.new_full((episodes,), q.judging_epsilon if judging else q.epsilon)
+    epsilon[episodes - q.greedy_episodes :] = 0.0
+    return epsilon
+
+
+def td_loss(
+    params: Params, batch: Steps, target: Params, setting: Setting, values: Values
+) -> Tensor:
+    """Σ_tasks of the weighted ½ (Q(s_t, a_t) − Σ_{j<m} γ^j r_{t+j} − γ^m max_a Q'(s_{t+m}, a))².
+
+    Q' is of the target parameters.
+    """
+    following = values.every(target, setting.skip, _best)(batch.after).squeeze(-2)
+    taken = values.taken(params, setting.skip, _themselves, batch.square, batch.action)
+    error = taken - (batch.paid + batch.discount * following)
+    return 0.5 * (error.square() * batch.weight).sum()
+
+
+def policy_loss(
+    params: Params, batch: Judged, setting: Setting, q: QLearning, values: Values
+) -> Tensor:
+    """−Σ_tasks mean(π(a|s) / μ(a|s) · A) of π, the softmax of the values over τ (Degris 2012)."""
+
+    def policy(values: Tensor) -> Tensor:
+        return (values / q.temperature).softmax(-2)
+
+    taken = values.taken(params, setting.skip, policy, batch.square, batch.action)
+    return -(taken * batch.credit).sum()
+
+
+def _play(
+    params: Params,
+    place: Tensor,
+    uniforms: Tensor,
+    following: Tensor,
+    epsilon: Tensor,
+    setting: Setting,
+    values: Values,
+) -> tuple[Tensor, Tensor]:
+    """ε-greedy steps of all episodes at once; dynamics and arguments as in `torch_grids`.
+
+    Args:
+        epsilon: of each episode, (B,).
+    """
+    shared = params[0].dim() == 2  # one network plays the episodes of all tasks as one (N·B,)
+    added_up = values.every(params, setting.skip, _added_up)
+    led, (_, choices, squares) = following.flatten(1), following.shape
+    explore = epsilon.repeat(len(place)) if shared else epsilon
+    greedy = 1.0 - explore
+    steps = torch.arange(1, choices, device=place.device).to(explore.dtype) / choices
+    random = steps.unsqueeze(-1) * explore
+    actions, places = [], []
+    for uniform in uniforms.unbind():
+        seen, drawn = (x.flatten() if shared else x for x in (place, uniform))
+        cumulative = torch.addcmul(random, added_up(seen), greedy)
+        actions.append((drawn.unsqueeze(-2) >= cumulative).sum(-2).view_as(place))
+        place = led.gather(-1, actions[-1] * squares + place)
+        places.append(place)
+    return torch.stack(actions), torch.stack(places)
+
+
+def pair_weights(pair: Tensor, mask: Tensor, pairs: int) -> Tensor:
+    """Such that the weighted sum of errors is the mean over pairs of their means, (N, S).
+
+    Args:
+        pair: of a square and an action, (N, S) int64.
+        mask: 1 where a step was taken, (N, S).
+        pairs: how many there are.
+    """
+    visits = mask.new_zeros(len(mask), pairs).scatter_add_(-1, pair, mask)
+    return mask / visits.gather(-1, pair).clamp(min=1.0) / pairs
+
+
+def game(setting: Setting, pool: Grids, *, ends: bool, values: Values = by_sample) -> Game:
+    """Tasks out of a pool that was drawn before; `ends` is that of `torch_grids.outcome`."""
+    q, (_, choices, squares), device = setting.q, pool.following.shape, pool.start.device
+    assert q is not None
+
+    @torch.no_grad()
+    def collect(
+        params: Params, tasks: Grids, draws: Draws, kernels: Kernels
+    ) -> tuple[Steps | Judged, Tensor]:
+        """Plays B episodes of each task, to the horizon; what follows an end is masked afterwards.
+
+        Args:
+            params: one network for all tasks, or one for each.
+            tasks: N of them.
+            draws: the random numbers, and which ε.
+            kernels: eager or compiled.
+        """
+        uniforms, judging = draws
+        with record_function("rollout"):
+            explore = epsilons(q, setting.episodes, judging, uniforms)
+            start = tasks.start.unsqueeze(-1).expand(uniforms.shape[1:])
+            places, actions = [start.unsqueeze(0)], []
+            for part in uniforms.split(kernels.block or len(uniforms)):
+                taken, led = kernels.play(params, places[-1][-1], part, tasks.following, explore)
+                actions.append(taken)
+                places.append(led)
+            square, action = torch.cat(places), torch.cat(actions)
+            reward, mask = outcome(square[1:], tasks.goal, ends, uniforms.dtype)
+        with record_function("advantage"):
+            seen, chosen, taken = by_task(square[:-1]), by_task(action), by_task(mask)
+            share = taken / taken.sum(-1, keepdim=True).clamp(min=1.0)
+            if judging:
+                returns = returns_to_go(reward, mask, setting.discount)
+                advantage = by_task(normalise(returns - mean_return(returns, mask), mask))
+                shared = params[0].dim() == 2
+                at = (x.flatten() if shared else x for x in (seen, chosen))
+                greedy = values.taken(params, setting.skip, greedy_chances, *at).view_as(seen)
+                explored = explore.repeat(setting.horizon)  # (S,)
+                chance = (1.0 - explored) * greedy + explored / choices
+                credit = torch.where(explored > 0, advantage * share / chance, 0.0)
+                batch = Judged(seen, chosen, credit)
+            else:
+                ended = (square[1:] == tasks.goal.unsqueeze(-1)).any(0) & ends
+                paid, discount, end = n_step_returns(
+                    reward, ended, mask, setting.discount, q.n_step
+                )
+                if q.mean_over == "pairs":
+                    share = pair_weights(seen * choices + chosen, taken, squares * choices)
+                after = square.gather(0, end)
+                batch = Steps(seen, chosen, share, *map(by_task, (paid, discount, after)))
+        scored = (reward * mask)[..., -q.greedy_episodes :]
+        return batch, scored.sum((0, 2)) / q.greedy_episodes
+
+    def draw(count: int) -> tuple[Grids, list[Draws]]:
+        chosen = torch.randint(len(pool.start), (count,), device=device)
+        shape = (2, setting.horizon, count, setting.episodes)
+        adapts, judges = torch.rand(shape, device=device).unbind()
+        tasks = Grids(*(leaf[chosen] for leaf in pool))
+        return tasks, [Draws(adapts, False)] * setting.inner_steps + [Draws(judges, True)]
+
+    return Game(
+        functools.partial(_play, setting=setting, values=values),
+        functools.partial(td_loss, setting=setting, values=values),
+        functools.partial(policy_loss, setting=setting, q=q, values=values),
+        collect,
+        draw,
+        bootstraps=True,
+    )
