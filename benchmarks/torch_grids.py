@@ -37,9 +37,9 @@ __all__ = [
     "draw_actions",
     "game",
     "logits",
+    "loss_of",
     "make_grids",
     "outcome",
-    "surrogate_loss",
     "to_batch",
 ]
 
@@ -114,11 +114,16 @@ def by_sample(params: Params, skip: float) -> Policy:
     return lambda square: logits(params, square, skip)
 
 
-def by_square(params: Params, skip: float) -> Policy:
-    """The network sees each of the O squares once, whose logits the samples look up."""
+def _table(params: Params, skip: float) -> Tensor:
+    """The logits of all squares, (N, A, O); without the N for a policy that all tasks share."""
     first = params[0]
     everywhere = torch.arange(first.shape[-2], device=first.device).expand(first.shape[:-1])
-    table = logits(params, everywhere, skip)
+    return logits(params, everywhere, skip)
+
+
+def by_square(params: Params, skip: float) -> Policy:
+    """The network sees each of the O squares once, whose logits the samples look up."""
+    table = _table(params, skip)
 
     def policy(square: Tensor) -> Tensor:
         if table.dim() == 2:
@@ -128,13 +133,34 @@ def by_square(params: Params, skip: float) -> Policy:
     return policy
 
 
-def surrogate_loss(params: Params, batch: Batch, setting: Setting, reading: Reading) -> Tensor:
+def surrogate_loss(params: Params, batch: Batch, setting: Setting) -> Tensor:
     """−Σ_tasks mean(π_θ / sg(π_θ) · A + c · entropy) over the steps taken."""
-    log_probs = reading(params, setting.skip)(batch.square).log_softmax(-2)
+    log_probs = logits(params, batch.square, setting.skip).log_softmax(-2)
     log_prob = log_probs.gather(-2, batch.action.unsqueeze(-2)).squeeze(-2)
+    return _surrogate(log_prob, _entropy(log_probs), batch, setting)
+
+
+def surrogate_loss_by_square(params: Params, batch: Batch, setting: Setting) -> Tensor:
+    """The same from log-probabilities and entropies of each square, which the samples look up."""
+    log_probs = _table(params, setting.skip).log_softmax(-2)
+    place = batch.action * log_probs.shape[-1] + batch.square
+    log_prob = log_probs.flatten(-2).gather(-1, place)
+    return _surrogate(log_prob, _entropy(log_probs).gather(-1, batch.square), batch, setting)
+
+
+def _entropy(log_probs: Tensor) -> Tensor:
+    return -(log_probs.exp() * log_probs).sum(-2)
+
+
+def _surrogate(log_prob: Tensor, entropy: Tensor, batch: Batch, setting: Setting) -> Tensor:
     gain = (torch.exp(log_prob - log_prob.detach()) * batch.weight).sum()
-    entropy = -(log_probs.exp() * log_probs).sum(-2)
     return -gain - setting.entropy * (entropy * batch.share).sum()
+
+
+def loss_of(setting: Setting, reading: Reading) -> Callable[[Params, Batch], Tensor]:
+    """The surrogate loss as the policy is read."""
+    loss = surrogate_loss_by_square if reading is by_square else surrogate_loss
+    return functools.partial(loss, setting=setting)
 
 
 def draw_actions(logits: Tensor, uniform: Tensor) -> Tensor:
@@ -275,5 +301,5 @@ def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sam
         return Grids(*(leaf[chosen] for leaf in pool)), torch.rand(shape, device=device)
 
     play = functools.partial(_play, setting=setting, reading=reading)
-    loss = functools.partial(surrogate_loss, setting=setting, reading=reading)
+    loss = loss_of(setting, reading)
     return Game(play, loss, loss, collect, draw)

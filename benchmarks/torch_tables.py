@@ -22,7 +22,7 @@ from torch_grids import (
     baseline,
     by_sample,
     draw_actions,
-    surrogate_loss,
+    loss_of,
     to_batch,
 )
 from torch_maml import Game, Kernels, Params, Setting
@@ -165,5 +165,5 @@ def game(setting: Setting, kind: Kind, device: str = "cpu", reading: Reading = b
         ]
 
     play = functools.partial(_play, setting=setting, reading=reading)
-    loss = functools.partial(surrogate_loss, setting=setting, reading=reading)
+    loss = loss_of(setting, reading)
     return Game(play, loss, loss, collect, draw)
