@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Distribution", "categorical", "diagonal_gaussian", "epsilon_greedy", "for_action_space"]
+__all__ = [
+    "Distribution",
+    "categorical",
+    "diagonal_gaussian",
+    "epsilon_greedy",
+    "for_action_space",
+    "of_action",
+]
 
 Array = jax.Array
 
@@ -31,6 +38,8 @@ class Distribution(NamedTuple):
     entropy: Callable[[Any], Array]  # parameters -> (...)
     mode: Callable[[Any], Array]  # parameters -> action
     divergence: Callable[[Any, Any], Array]  # parameters of p and of q -> KL(p ‖ q), (...)
+    # parameters -> log-probabilities of all actions, (..., A); None where they are not counted
+    log_probs: Callable[[Any], Array] | None = None
 
     def sample(self, key: Array, parameters: Any) -> Array:
         """An action of each of the distributions."""
@@ -47,10 +56,15 @@ def _draw_categorical(uniform: Array, logits: Array) -> Array:
     return jnp.sum(below, axis=-1, dtype=jnp.int32)
 
 
-def _log_prob_categorical(logits: Array, action: Array) -> Array:
+def of_action(values: Array, action: Array) -> Array:
+    """Of values (..., A) those of the actions (...)."""
     # A masked sum rather than a gather: its transpose is a product, not a scatter.
-    chosen = jax.nn.one_hot(action, logits.shape[-1], dtype=bool)
-    return jnp.sum(jnp.where(chosen, jax.nn.log_softmax(logits), 0.0), axis=-1)
+    chosen = jax.nn.one_hot(action, values.shape[-1], dtype=bool)
+    return jnp.sum(jnp.where(chosen, values, 0.0), axis=-1)
+
+
+def _log_prob_categorical(logits: Array, action: Array) -> Array:
+    return of_action(jax.nn.log_softmax(logits), action)
 
 
 def _entropy_categorical(logits: Array) -> Array:
@@ -72,6 +86,7 @@ categorical = Distribution(
     entropy=_entropy_categorical,
     mode=lambda logits: jnp.argmax(logits, axis=-1).astype(jnp.int32),
     divergence=_divergence_categorical,
+    log_probs=jax.nn.log_softmax,
 )
 """Over the integers 0..A-1; the parameters are logits (..., A)."""
 

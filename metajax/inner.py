@@ -176,10 +176,13 @@ def run(
     key: Array,
     tile: int | None = None,
     judgements: bool = False,
+    ends: bool = False,
 ) -> tuple[Params, Record, Trace]:
     """Adapts `params` to one task in K steps. Returns θ_K, the record and the trace.
 
     The record has `judgements` where they are asked for; of slow parameters they cost products.
+    With `ends` the trace has the scores before the first step and after the last one alone: off
+    policy each of the others takes a batch for nothing else.
     """
     key_steps, key_judged = jax.random.split(key)
     fast, slow = inner.split(params)
@@ -202,11 +205,15 @@ def run(
 
     def step(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], Any]:
         fast, opt_state = carry
-        batch = collect(merge(fast, slow), task, key)
+        kept = score = samples = None
+        if support is None or not ends:
+            batch = collect(merge(fast, slow), task, key)
+            score = problem.score(batch)
+            if support is None:
+                kept, samples = batch, problem.samples(batch)
         with jax.named_scope("inner_gradient"):
-            grads, judged = gradient(fast, slow, batch if support is None else support)
-        kept = batch if support is None else None
-        record = (kept, grads, judged, problem.score(batch), problem.samples(batch))
+            grads, judged = gradient(fast, slow, kept if support is None else support)
+        record = (kept, grads, judged, score, samples)
         return descend(inner.optimizer, grads, opt_state, fast, meta=params), record
 
     keys = jax.random.split(key_steps, inner.steps)
@@ -221,6 +228,10 @@ def run(
         used = jnp.sum(samples, dtype=jnp.int32)
     else:
         batches, used = support, problem.samples(support) if inner.steps else jnp.int32(0)
+    if scores is None:
+        scores = problem.score(collect(params, task, key_judged))[None]
+    if ends:
+        scores = scores[: min(inner.steps, 1)]
     trace = Trace(
         score=jnp.concatenate([scores, problem.score(judged)[None]]),
         samples=used + problem.samples(judged),

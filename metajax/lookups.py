@@ -14,12 +14,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .distributions import of_action
 from .networks import Network
 from .types import Params
 
-__all__ = ["Lookup", "lookup"]
+__all__ = ["Lookup", "Reading", "lookup"]
 
 Array = jax.Array
+Of = Callable[[Any], Any]  # of outputs (..., ...) -> the same leading axes
+
+
+class Reading(NamedTuple):
+    """A network's outputs for a batch of observations (T, B, ...), and what is made of them.
+
+    What each observation has is computed once for each that there is, before it is looked up.
+    """
+
+    each: Callable[[Of], Any]  # of outputs -> (T, B, ...)
+    # the same where that is a number for each action, and actions (T, B) -> those taken, (T, B)
+    taken: Callable[[Of, Array], Array]
 
 
 class Lookup(NamedTuple):
@@ -27,7 +40,7 @@ class Lookup(NamedTuple):
 
     prepare: Callable[[Params], Any]  # once for all that is observed under the same parameters
     one: Callable[[Any, Array, Any], tuple[Any, Array, Any]]  # prepared in the place of parameters
-    all: Callable[[Params, Array], Any]  # params, (T, B, ...) -> outputs (T, B, ...)
+    read: Callable[[Params, Array], Reading]  # params, observations (T, B, ...)
     row: Callable[[Array], Array] | None  # which of all observations one is, where they are rows
 
 
@@ -39,13 +52,14 @@ def lookup(network: Network, space: Any) -> Lookup:
         space: of the observations; `one_hot` says that one element of each is 1, the others 0.
     """
 
-    def all_by_step(params: Params, observation: Array) -> Any:
+    def by_step(params: Params, observation: Array) -> Reading:
         leading = observation.shape[: observation.ndim - len(space.shape)]
         outputs = network.apply(params, observation.reshape(-1, *space.shape), ())[0]
-        return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), outputs)
+        outputs = jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), outputs)
+        return Reading(lambda of: of(outputs), lambda of, action: of_action(of(outputs), action))
 
     if not getattr(space, "one_hot", False):
-        return Lookup(lambda params: params, network.apply, all_by_step, None)
+        return Lookup(lambda params: params, network.apply, by_step, None)
 
     def table(params: Params) -> Any:
         return network.apply(params, jnp.eye(*space.shape, dtype=space.dtype), ())[0]
@@ -59,8 +73,18 @@ def lookup(network: Network, space: Any) -> Lookup:
         at = row(observation)
         return jax.tree.map(lambda leaf: leaf[at], table), jnp.zeros(()), carry
 
-    def all_by_table(params: Params, observation: Array) -> Any:
-        at = row(observation)
-        return jax.tree.map(lambda leaf: leaf[at], table(params))
+    def by_table(params: Params, observation: Array) -> Reading:
+        outputs, at = table(params), row(observation)
 
-    return Lookup(table, one, all_by_table, row)
+        def each(of: Of) -> Any:
+            return jax.tree.map(lambda leaf: leaf[at], of(outputs))
+
+        def taken(of: Of, action: Array) -> Array:
+            # One number a step: to look up a row and choose from it, forward and back, is most of
+            # what a batch of many steps would cost.
+            every = of(outputs)
+            return every.reshape(-1)[at * every.shape[-1] + action]
+
+        return Reading(each, taken)
+
+    return Lookup(table, one, by_table, row)

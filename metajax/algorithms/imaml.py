@@ -98,7 +98,7 @@ def imaml(
         params: Params, task: Any, key: Array, step: Array
     ) -> tuple[Params, dict[str, Array]]:
         del step
-        adapted, record, trace = run(problem, inner, params, task, key, mapping.tile)
+        adapted, record, trace = run(problem, inner, params, task, key, mapping.tile, ends=True)
         support = record.judged if problem.on_policy else record.batches
         gradient = tiled(meta_gradient, mapping.tile)
         (loss, aux), grads = gradient(adapted, support, record.judged)

@@ -73,7 +73,9 @@ def maml(
     def task_gradient(
         params: Params, task: Any, key: Array, step: Array
     ) -> tuple[Params, dict[str, Array]]:
-        _, record, trace = run(problem, inner, params, task, key, mapping.tile, is_known)
+        _, record, trace = run(
+            problem, inner, params, task, key, mapping.tile, judgements=is_known, ends=True
+        )
 
         def meta_gradient(params: Params, record: Record, step: Array) -> tuple[Any, Params]:
             order = first_order(step) if callable(first_order) else first_order

@@ -46,7 +46,7 @@ def reptile(
         params: Params, task: Any, key: Array, step: Array
     ) -> tuple[Params, dict[str, Array]]:
         del step
-        adapted, record, trace = run(problem, inner, params, task, key, mapping.tile)
+        adapted, record, trace = run(problem, inner, params, task, key, mapping.tile, ends=True)
         loss, aux = problem.outer_loss(adapted, record.judged)
         grads = jax.tree.map(jnp.subtract, params, adapted)
         return grads, {**trace_metrics(trace), "outer_loss": loss, **aux}

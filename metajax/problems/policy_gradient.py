@@ -18,7 +18,7 @@ from ..estimators import (
     masked_mean,
     ratio_surrogate,
 )
-from ..lookups import lookup
+from ..lookups import Reading, lookup
 from ..networks import Network
 from ..returns import discounted_returns, generalised_advantages, normalise
 from ..rollout import Episodes, rollout
@@ -46,6 +46,10 @@ def _choice(name: str, value: str, choices: dict[str, Any]) -> Any:
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
     return choices[value]
+
+
+def _itself(parameters: Any) -> Any:
+    return parameters
 
 
 def policy_gradient(
@@ -151,16 +155,18 @@ def policy_gradient(
         advantage = generalised_advantages(played.reward, value, played.mask, discount, gae_lambda)
         return normalise(advantage, played.mask) if normalise_advantage else advantage
 
-    def policy(params: Params, batch: Trajectories) -> tuple[Any, Array]:
-        """The distribution parameters and log π of every step, (T, B, ...) and (T, B)."""
-        parameters = observed.all(params, batch.observation)
-        return parameters, distribution.log_prob(parameters, batch.action)
+    def policy(params: Params, batch: Trajectories) -> tuple[Reading, Array]:
+        """What the policy has for every step, and log π of the actions taken, (T, B)."""
+        reading = observed.read(params, batch.observation)
+        if distribution.log_probs is None:
+            return reading, distribution.log_prob(reading.each(_itself), batch.action)
+        return reading, reading.taken(distribution.log_probs, batch.action)
 
     def loss_of(
-        gain: Array, parameters: Any, batch: Trajectories, weight: float | Array = entropy
+        gain: Array, reading: Reading, batch: Trajectories, weight: float | Array = entropy
     ) -> tuple[Array, dict[str, Array]]:
         """Minus the mean gain of a step and, unless that is 0, of the entropy by its weight."""
-        mean_entropy = masked_mean(distribution.entropy(parameters), batch.mask)
+        mean_entropy = masked_mean(reading.each(distribution.entropy), batch.mask)
         value = -gain / jnp.maximum(jnp.sum(batch.mask), 1.0)
         if isinstance(weight, Array) or weight:
             value -= weight * mean_entropy
@@ -174,16 +180,16 @@ def policy_gradient(
         advantage = credit(batch, **learned) if learned else batch.advantage
         if bonus is not None:
             advantage += bonus * batch.mask
-        parameters, log_prob = policy(params, batch)
-        return loss_of(objective(log_prob, advantage, batch.mask), parameters, batch, weight)
+        reading, log_prob = policy(params, batch)
+        return loss_of(objective(log_prob, advantage, batch.mask), reading, batch, weight)
 
     def ratio_loss(
         params: Params, batch: Trajectories, clip: float | None = None
     ) -> tuple[Array, dict[str, Array]]:
-        parameters, log_prob = policy(params, batch)
+        reading, log_prob = policy(params, batch)
         behaviour = distribution.log_prob(batch.behaviour, batch.action)
         gain = ratio_surrogate(log_prob, behaviour, batch.advantage, batch.mask, clip)
-        return loss_of(gain, parameters, batch)
+        return loss_of(gain, reading, batch)
 
     def transitions(batch: Trajectories) -> tuple[Array, Array]:
         action = batch.action
@@ -192,7 +198,8 @@ def policy_gradient(
         return transition_features(batch.observation, action, batch.reward, batch.mask)
 
     def divergence(params: Params, batch: Trajectories) -> Array:
-        each = distribution.divergence(batch.behaviour, policy(params, batch)[0])
+        now = observed.read(params, batch.observation).each(_itself)
+        each = distribution.divergence(batch.behaviour, now)
         return masked_mean(each, batch.mask)
 
     return Problem(

@@ -157,7 +157,10 @@ def q_learning(
         after = states[end, jnp.arange(episodes)[None]]
         returns = discounted_returns(played.reward, played.mask, discount)
         baseline = mean_return(played.observation, returns, played.mask)
-        advantage = normalise(returns - baseline, played.mask)
+        # Equal returns are equal to rounding, which normalised would be credit like any other.
+        difference, size = returns - baseline, jnp.max(jnp.abs(returns), axis=1, keepdims=True)
+        difference = jnp.where(jnp.abs(difference) > 1e-5 * size, difference, 0.0)
+        advantage = normalise(difference, played.mask)
         of_greedy = epsilon_greedy(jnp.zeros_like(chances)[None])
         greedy = jnp.exp(of_greedy.log_prob(played.parameters, played.action))
         credit = jnp.where(exploring[None], advantage / chance(greedy, chances[None]), 0.0)
@@ -193,10 +196,11 @@ def q_learning(
         each = jnp.log(chance(batch.greedy, epsilon))
         return masked_mean(each, batch.mask * exploring[None].astype(each.dtype))
 
-    # Of the actions taken: masked sums rather than gathers, whose transposes would be scatters.
-    def of_taken(values: Array, action: Array) -> Array:
-        taken = jax.nn.one_hot(action, values.shape[-1], dtype=bool)
-        return jnp.sum(jnp.where(taken, values, 0.0), axis=-1)
+    def best(values: Array) -> Array:
+        return jnp.max(values, axis=-1)
+
+    def softmax(values: Array) -> Array:
+        return jax.nn.softmax(values / temperature)
 
     def td_loss(
         params: Params,
@@ -211,16 +215,16 @@ def q_learning(
             paid, power, _ = n_step_returns(
                 batch.reward, batch.terminated, batch.mask, discount, n_step
             )
-        following = jnp.max(observed.all(target, batch.next_observation), axis=-1)
-        values = of_taken(observed.all(params, batch.observation), batch.action)
+        following = observed.read(target, batch.next_observation).each(best)
+        values = observed.read(params, batch.observation).taken(lambda each: each, batch.action)
         error = values - (paid + power * following)
         each = 0.5 * error**2 if huber is None else optax.losses.huber_loss(error, delta=huber)
         td_error = masked_mean(jnp.abs(error), batch.mask)
         return jnp.sum(each * batch.weight), {"td_error": td_error}
 
     def policy_loss(params: Params, batch: Transitions) -> tuple[Array, dict[str, Array]]:
-        policy = jax.nn.softmax(observed.all(params, batch.observation) / temperature)
-        return -masked_mean(of_taken(policy, batch.action) * batch.credit, batch.mask), {}
+        policy = observed.read(params, batch.observation).taken(softmax, batch.action)
+        return -masked_mean(policy * batch.credit, batch.mask), {}
 
     return Problem(
         sample_task=sample_task or env.sample_task,

@@ -76,6 +76,20 @@ def test_a_network_is_asked_once_for_each_observation_there_is():
 
     space = envs.make("gridworld").observation_space
     many = jax.nn.one_hot(jnp.arange(4000).reshape(100, 40) % 25, 25, dtype=space.dtype)
-    outputs = lookup(Network(), space).all(jnp.float32(3.0), many)
+    reading = lookup(Network(), space).read(jnp.float32(3.0), many)
     assert asked == [(25, 25)]
-    np.testing.assert_array_equal(outputs, np.full((100, 40), 3.0))
+    np.testing.assert_array_equal(reading.each(lambda out: 2 * out), np.full((100, 40), 6.0))
+
+
+@pytest.mark.parametrize("space", [envs.OneHot(5), envs.Box(0, 1, (5,), np.uint8)])
+def test_what_the_actions_taken_have_is_read(space):
+    class Network:
+        def apply(self, params, observation, carry):
+            return observation.astype(jnp.float32) @ params, None, carry
+
+    params = jnp.arange(15.0).reshape(5, 3)
+    at = jnp.array([[4, 0], [2, 2]])
+    action = jnp.array([[0, 2], [1, 1]], jnp.int32)
+    reading = lookup(Network(), space).read(params, jax.nn.one_hot(at, 5, dtype=jnp.uint8))
+    found = reading.taken(lambda values: values**2, action)
+    np.testing.assert_array_equal(found, params[at, action] ** 2)

@@ -366,3 +366,18 @@ def test_continuous_actions_are_refused():
 def test_values_out_of_range_are_refused(fields, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         corridor(**fields)
+
+
+def test_episodes_that_are_worth_the_same_give_no_credit():
+    """Their mean differs from each by rounding, which must not be normalised."""
+    env = envs.make("gridworld", horizon=7)  # eight steps from the start to the far corner
+    problem = mj.q_learning(
+        env, mj.networks.mlp_policy(env.action_space, ()), episodes=13, discount=0.9, outer="policy"
+    )
+    task = dataclasses.replace(
+        env.sample_task(jax.random.key(0)), goal=jnp.array([4, 4], jnp.int32)
+    )
+    params = problem.init(jax.random.key(1))
+    batch = jax.jit(problem.collect)(params, task, jax.random.key(2))
+    assert float(batch.reward.max()) < 0  # nobody came there
+    np.testing.assert_array_equal(batch.credit, 0.0)
