@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from .core import (
-    Box,
     Discrete,
+    OneHot,
     TimeStep,
     first_timestep,
     pytree_dataclass,
@@ -43,7 +43,7 @@ class BernoulliBandit:
 
     Duan et al. 2016 (arXiv 1611.02779), section 3.1.
 
-    Observation: float32 (1,), always 1.
+    Observation: uint8 (1,), always 1: which of one state it is in, one-hot.
     Action: int32 () in 0..arms - 1, the arm to pull.
     Reward: float32 (), 1 with the arm's probability, else 0.
     Termination: never. Truncation: after `task.horizon` pulls.
@@ -63,8 +63,8 @@ class BernoulliBandit:
         require_integer("horizon", self.horizon, 1)
 
     @property
-    def observation_space(self) -> Box:
-        return Box(1.0, 1.0, (1,))
+    def observation_space(self) -> OneHot:
+        return OneHot(1)
 
     @property
     def action_space(self) -> Discrete:
@@ -111,4 +111,4 @@ class BernoulliBandit:
 
 
 def _observation() -> Array:
-    return jnp.ones((1,), jnp.float32)
+    return jnp.ones((1,), jnp.uint8)

@@ -26,7 +26,8 @@ class Informed:
         env = Informed(env, lambda task: jax.nn.one_hot(task.goal, env.size, dtype=jnp.uint8))
 
     Observation: the environment's, flattened, then what `tell` makes of the task, flattened; the
-      dtype is the environment's, and so are the bounds of integers; real numbers have none.
+      dtype is the environment's, and so are the bounds of integers. Real numbers have no bounds;
+      where they are told, all are real.
     Everything else is the environment's.
 
     Raises:
@@ -35,15 +36,23 @@ class Informed:
     """
 
     env: Environment
-    tell: Callable[[Any], Array] | None = None  # task -> an array of the observation's dtype
+    tell: Callable[[Any], Array] | None = (
+        None  # task -> an array of the observation's dtype, or real
+    )
 
     def __post_init__(self) -> None:
         space = self.env.observation_space
         require("env", self.env, isinstance(space, Box), "one that observes an array")
         tells = self.tell is not None or hasattr(self.env, "tell")
         require("env", self.env, tells, "one that can tell its task")
-        dtype = self._told.dtype
-        require("tell", dtype, dtype == space.dtype, f"the observation's dtype, {space.dtype}")
+        told = self._told.dtype
+        fits = told == self._dtype
+        require("tell", told, fits, f"the observation's dtype, {space.dtype}, or a real one")
+
+    @property
+    def _dtype(self) -> np.dtype:
+        told, seen = self._told.dtype, self.env.observation_space.dtype
+        return np.dtype(told if np.issubdtype(told, np.floating) else seen)
 
     @property
     def _told(self) -> jax.ShapeDtypeStruct:
@@ -54,8 +63,8 @@ class Informed:
         space = self.env.observation_space
         assert isinstance(space, Box)
         length = math.prod(space.shape) + math.prod(self._told.shape)
-        if np.issubdtype(space.dtype, np.floating):
-            return Box(-np.inf, np.inf, (length,), space.dtype)
+        if np.issubdtype(self._dtype, np.floating):
+            return Box(-np.inf, np.inf, (length,), self._dtype)
         return Box(space.low, space.high, (length,), space.dtype)
 
     @property
@@ -90,5 +99,6 @@ class Informed:
         return tell(task)
 
     def _informed(self, timestep: TimeStep, task: Any) -> TimeStep:
-        seen = jnp.concatenate([timestep.observation.ravel(), self._tell(task).ravel()])
+        parts = (timestep.observation, self._tell(task))
+        seen = jnp.concatenate([part.ravel().astype(self._dtype) for part in parts])
         return dataclasses.replace(timestep, observation=seen)
