@@ -32,13 +32,12 @@ class Informed:
 
     Raises:
       ValueError: an environment that observes no array, one that has no `tell` of its own where
-        none is given, or a `tell` of another dtype.
+        none is given, or a `tell` of another dtype that is not real.
     """
 
     env: Environment
-    tell: Callable[[Any], Array] | None = (
-        None  # task -> an array of the observation's dtype, or real
-    )
+    # task -> an array of the observation's dtype, or of real numbers
+    tell: Callable[[Any], Array] | None = None
 
     def __post_init__(self) -> None:
         space = self.env.observation_space
@@ -46,13 +45,14 @@ class Informed:
         tells = self.tell is not None or hasattr(self.env, "tell")
         require("env", self.env, tells, "one that can tell its task")
         told = self._told.dtype
-        fits = told == self._dtype
+        fits = told == self._dtype_of(told)
         require("tell", told, fits, f"the observation's dtype, {space.dtype}, or a real one")
 
-    @property
-    def _dtype(self) -> np.dtype:
-        told, seen = self._told.dtype, self.env.observation_space.dtype
-        return np.dtype(told if np.issubdtype(told, np.floating) else seen)
+    def _dtype_of(self, told: np.dtype) -> np.dtype:
+        """Of what is observed: real where that or what is told is."""
+        seen = self.env.observation_space.dtype
+        is_wider = np.issubdtype(told, np.floating) and not np.issubdtype(seen, np.floating)
+        return np.dtype(told if is_wider else seen)
 
     @property
     def _told(self) -> jax.ShapeDtypeStruct:
@@ -63,8 +63,9 @@ class Informed:
         space = self.env.observation_space
         assert isinstance(space, Box)
         length = math.prod(space.shape) + math.prod(self._told.shape)
-        if np.issubdtype(self._dtype, np.floating):
-            return Box(-np.inf, np.inf, (length,), self._dtype)
+        dtype = self._dtype_of(self._told.dtype)
+        if np.issubdtype(dtype, np.floating):
+            return Box(-np.inf, np.inf, (length,), dtype)
         return Box(space.low, space.high, (length,), space.dtype)
 
     @property
@@ -100,5 +101,6 @@ class Informed:
 
     def _informed(self, timestep: TimeStep, task: Any) -> TimeStep:
         parts = (timestep.observation, self._tell(task))
-        seen = jnp.concatenate([part.ravel().astype(self._dtype) for part in parts])
+        dtype = self._dtype_of(parts[1].dtype)
+        seen = jnp.concatenate([part.ravel().astype(dtype) for part in parts])
         return dataclasses.replace(timestep, observation=seen)

@@ -177,7 +177,8 @@ def _plan(arguments: list[str]) -> int:
         _keep_programs()
         print(plan.plan(config, options.memory), flush=True)
         if options.tune:
-            print(f"  {'tuned':<13}{tuning.tune(config, tuning.memory())}")
+            free = None if options.memory is None else round(options.memory * 2**30)
+            print(f"  {'tuned':<13}{tuning.tune(config, tuning.memory(), free)}")
     return 0
 
 

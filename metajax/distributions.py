@@ -50,7 +50,9 @@ class Distribution(NamedTuple):
 def _draw_categorical(uniform: Array, logits: Array) -> Array:
     """Inverse transform: one uniform number per action instead of one per category."""
     cumulative = jnp.cumsum(jax.nn.softmax(logits), axis=-1)
-    uniform = uniform.astype(logits.dtype)
+    # In the wider type of both: a number below 1 must not be rounded to 1.
+    wide = jnp.promote_types(uniform.dtype, cumulative.dtype)
+    uniform, cumulative = uniform.astype(wide), cumulative.astype(wide)
     # The last category takes what rounding leaves of the unit interval.
     below = uniform[..., None] >= cumulative[..., :-1]
     return jnp.sum(below, axis=-1, dtype=jnp.int32)

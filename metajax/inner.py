@@ -3,9 +3,9 @@
 Adaptation runs once, forward, and records its batches and gradients. Its derivative is taken
 afterwards from that record: step k contributes v ← v − (∂update/∂gradient) H_k v, and H_k v is a
 forward-mode derivative of the recorded gradient's function (forward over reverse, arXiv
-2505.00793). Nothing that the forward pass computed is kept but K parameter-sized records and the
-batches, so memory does not grow with the network's activations over K, and no rollout lies inside
-a differentiated function.
+2505.00793). Nothing that the forward pass computed is kept but parameter-sized records of each step
+and the batches, so memory does not grow with the network's activations over K, and no rollout lies
+inside a differentiated function.
 
 Of the meta-parameters a task adapts the fast ones, all where `Inner.fast` is None. The others are
 slow: a loss may depend on them, and so may the inner optimiser, which sees all meta-parameters as
@@ -333,7 +333,7 @@ def losses_along(
 
     def change(at: Array, grad: Array) -> Array:
         moved = at[:-1] - jax.lax.stop_gradient(at[:-1])
-        return jnp.sum((moved * grad).reshape(len(grad), -1), axis=1)
+        return jnp.sum(moved * grad, axis=tuple(range(1, grad.ndim)))
 
     changes = jax.tree.leaves(jax.tree.map(change, path, grads))
     loss, aux = problem.outer_loss(jax.tree.map(lambda leaf: leaf[-1], path), record.judged)

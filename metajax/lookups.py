@@ -21,7 +21,7 @@ from .types import Params
 __all__ = ["Lookup", "Reading", "lookup"]
 
 Array = jax.Array
-Of = Callable[[Any], Any]  # of outputs (..., ...) -> the same leading axes
+Of = Callable[[Any], Any]  # of outputs, whose leading axes, (O,) or (T, B), it keeps
 
 
 class Reading(NamedTuple):

@@ -125,7 +125,7 @@ def _at_once(function: Callable[[Any], Any], per_task: Any) -> Any:
     if jax.tree.leaves(per_task)[0].shape[0] > 1:
         return jax.vmap(function)(per_task)
     out = function(jax.tree.map(lambda leaf: leaf[0], per_task))
-    return jax.tree.map(lambda leaf: leaf[None], out)
+    return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), out)
 
 
 def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[..., Any]:

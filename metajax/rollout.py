@@ -61,7 +61,7 @@ def rollout(
     # What is random is drawn for all steps at once: a generator's rounds are dozens of kernels,
     # which every step would launch. An environment that needs no randomness leaves its keys unused,
     # and they are never computed.
-    action_shape = (episodes, *env.action_space.shape)
+    action_shape = (episodes, *getattr(env.action_space, "shape", ()))
     noise = jax.vmap(lambda key: distribution.noise(key, action_shape))(
         jax.random.split(key_actions, horizon)
     )

@@ -42,6 +42,11 @@ class TrustRegion:
             raise ValueError(f"shrink: expected above 0 and below 1, got {self.shrink}")
 
 
+def _dot(one: Array, other: Array) -> Array:
+    """In full precision, which a product on an accelerator has not."""
+    return jnp.vdot(one, other, precision="highest")
+
+
 def _ratio(numerator: Array | float, denominator: Array) -> Array:
     """0 where the denominator is not above 0: nothing is left to solve, or nothing can be."""
     positive = denominator > 0
@@ -57,13 +62,13 @@ def conjugate_gradients(
     def step(_: Array, carry: tuple[Array, Array, Array, Array]) -> tuple[Array, ...]:
         solution, residual, direction, squared = carry
         image = ravel_pytree(product(restore(direction)))[0]
-        length = _ratio(squared, direction @ image)
+        length = _ratio(squared, _dot(direction, image))
         solution = solution + length * direction
         residual = residual - length * image
-        left = residual @ residual
+        left = _dot(residual, residual)
         return solution, residual, residual + _ratio(left, squared) * direction, left
 
-    start = (jnp.zeros_like(vector), vector, vector, vector @ vector)
+    start = (jnp.zeros_like(vector), vector, vector, _dot(vector, vector))
     solution, residual, *_ = jax.lax.fori_loop(0, steps, step, start)
     return restore(solution), restore(residual)
 
@@ -80,7 +85,7 @@ def longest_step(
     solved, left = conjugate_gradients(damped, gradient, region.solver_steps)
     (solution, restore), (residual, _) = ravel_pytree(solved), ravel_pytree(left)
     # H x is the gradient less what is left of it.
-    curvature = solution @ (ravel_pytree(gradient)[0] - residual)
+    curvature = _dot(solution, ravel_pytree(gradient)[0] - residual)
     return restore(-jnp.sqrt(_ratio(2 * region.bound, curvature)) * solution)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
+import os
+import platform
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +21,8 @@ from .configs import TrainConfig
 from .mapping import largest_divisor
 
 __all__ = ["Tuned", "memory", "tune"]
+
+logger = logging.getLogger(__name__)
 
 _ROUNDS = 5  # of timed updates
 _WORTH = 0.97  # of the planned size's time, which another one has to be below
@@ -60,7 +65,7 @@ def memory() -> Path | None:
     return Path(folder) / "tuned"
 
 
-def tune(config: TrainConfig, memory: Path | None = None) -> Tuned:
+def tune(config: TrainConfig, memory: Path | None = None, free: int | None = None) -> Tuned:
     """Times updates with the planned size and with smaller and larger ones, in turn.
 
     A tile moves the last digits of a run, which must follow from its configuration alone: what is
@@ -69,6 +74,8 @@ def tune(config: TrainConfig, memory: Path | None = None) -> Tuned:
     Args:
         config: of the run; a tile or chunk in it is what others are compared with.
         memory: folder that remembers times, by program, device and versions; None: none does.
+
+        free: bytes of a device; None for what this one has free.
 
     Raises:
         ValueError: a value out of range, in one line.
@@ -89,16 +96,21 @@ def tune(config: TrainConfig, memory: Path | None = None) -> Tuned:
     found = _read(file)
     if planned in found:
         return Tuned(field, planned, found, remembered=True)
-    seconds = _time(config, field, planned, sorted(sizes))
+    free = plan.free_bytes(experiment.mapping.devices) if free is None else free
+    seconds = _time(config, field, planned, sorted(sizes), free)
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_json(file, {"field": field, "seconds": seconds})
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            runs.write_json(file, {"field": field, "seconds": seconds})
+        except OSError as error:  # a run can do without
+            logger.warning("times are not remembered: %s", error)
     return Tuned(field, planned, seconds, remembered=False)
 
 
 def _identity(lowered: jax.stages.Lowered, sizes: Iterable[int]) -> str:
-    """Of what times depend on: program, device, versions, and what is tried."""
-    what = [runs.device(), runs.versions(), sorted(sizes), lowered.as_text()]
+    """Of what times depend on: program, machine, versions, and what is tried."""
+    machine = [platform.node(), os.cpu_count(), runs.device()]
+    what = [machine, runs.versions(), sorted(sizes), lowered.as_text()]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
 
 
@@ -111,13 +123,14 @@ def _read(file: Path | None) -> dict[int, float]:
         return {}
 
 
-def _time(config: TrainConfig, field: str, planned: int, sizes: list[int]) -> dict[int, float]:
+def _time(
+    config: TrainConfig, field: str, planned: int, sizes: list[int], free: int | None
+) -> dict[int, float]:
     """Seconds of an update by size, the least of a few; sizes that memory has no room for left out.
 
     The planned size comes as the configuration has it, perhaps unsaid: its program is the run's.
     """
     timed: dict[int, tuple[Any, Any, list[float]]] = {}
-    free = plan.free_bytes(experiments.build(config).mapping.devices)
     for size in sizes:
         asked = config if size == planned else dataclasses.replace(config, **{field: size})
         learner = experiments.build(asked).learner
@@ -127,9 +140,15 @@ def _time(config: TrainConfig, field: str, planned: int, sizes: list[int]) -> di
         init = jax.jit(learner.init, out_shardings=program.input_shardings[0][0])
         timed[size] = (program, init(jax.random.key(config.seed)), [])
     for _ in range(_ROUNDS):
-        for size, (program, state, seconds) in timed.items():
+        for size, (program, state, seconds) in [*timed.items()]:
             began = time.perf_counter()
-            state, _ = jax.block_until_ready(program(state, np.int32(1)))
+            try:
+                state, _ = jax.block_until_ready(program(state, np.int32(1)))
+            except jax.errors.JaxRuntimeError as error:  # memory in pieces, none of them enough
+                if size == planned or "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                del timed[size]
+                continue
             seconds.append(time.perf_counter() - began)
             timed[size] = (program, state, seconds)
     return {size: min(seconds) for size, (*_, seconds) in timed.items()}

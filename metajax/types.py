@@ -97,7 +97,8 @@ class MetaState:
 class Trace:
     """What one task's adaptation went through."""
 
-    score: Array  # (K+1,) float32, before the first inner step, ..., after the last
+    # (K+1,) float32, before the first inner step, ..., after the last; in training those two alone
+    score: Array
     samples: Array  # () int32, environment steps or examples used, the judging batch included
 
 

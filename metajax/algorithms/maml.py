@@ -63,12 +63,12 @@ def maml(
         )
 
     one_loss = problem.inner_loss is problem.outer_loss
-    is_known = bool(step_weights) and problem.on_policy and one_loss  # what the steps began with
+    is_known = len(step_weights) > 1 and problem.on_policy and one_loss  # what the steps began with
 
     def multi_step_loss(params: Params, record: Record, order: Order) -> tuple[Array, Any]:
         path, judged = replay_path(problem, inner, params, record, order)
         losses, aux = losses_along(problem, path, judged, record)
-        return jnp.asarray(step_weights, losses.dtype) @ losses, aux
+        return jnp.sum(jnp.asarray(step_weights, losses.dtype) * losses), aux
 
     def task_gradient(
         params: Params, task: Any, key: Array, step: Array

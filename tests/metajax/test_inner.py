@@ -113,10 +113,12 @@ def test_a_multi_step_loss_judges_every_step_by_the_batch_that_follows_it():
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("fast", [None, lambda path: "bias" in path])
-def test_judgements_that_are_known_are_those_taken_anew(fast):
+@pytest.mark.parametrize(
+    ("fast", "weights"), [(None, [1.0]), (lambda path: "bias" in path, [0.2, 0.5, 0.3])]
+)
+def test_judgements_that_are_known_are_those_taken_anew(fast, weights):
     problem = problems.point("lvc")
-    inner = mj.sgd((0.5, 0.25), 3)._replace(fast=fast)
+    inner = mj.sgd((0.5, 0.25), len(weights))._replace(fast=fast)
     params = problem.init(jax.random.key(0))
     task = problem.sample_task(jax.random.key(1))
     _, record, _ = run(problem, inner, params, task, jax.random.key(2), judgements=True)
@@ -124,7 +126,7 @@ def test_judgements_that_are_known_are_those_taken_anew(fast):
     def objective(p, record):
         path, judged = replay_path(problem, inner, p, record)
         losses, aux = losses_along(problem, path, judged, record)
-        return jnp.array([0.2, 0.5, 0.3]) @ losses, (losses, aux)
+        return jnp.array(weights) @ losses, (losses, aux)
 
     of = jax.jit(jax.grad(objective, has_aux=True))
     known, unknown = of(params, record), of(params, dataclasses.replace(record, judgements=None))

@@ -167,6 +167,19 @@ def test_tiled_function_is_itself_under_vmap_whatever_is_batched():
             assert_trees_close(out, jax.vmap(function, in_axes=axes)(*args), rtol=0)
 
 
+@pytest.mark.parametrize("layout", [dict(tile=1), dict(chunk=1), dict(tile=2)])
+def test_a_result_may_be_a_plain_number(layout):
+    def one(shared, value):
+        twice = tiled(lambda value: {"twice": 2 * value, "one": 1.0}, layout.get("tile"))(value)
+        return {**twice, "two": 2.0}
+
+    program = map_tasks(one, mj.Mapping(chunk=layout.get("chunk")))
+    out = jax.jit(program)(None, jnp.arange(4.0))
+    np.testing.assert_array_equal(out["twice"], [0.0, 2.0, 4.0, 6.0])
+    np.testing.assert_array_equal(out["one"], np.ones(4))
+    np.testing.assert_array_equal(out["two"], np.full(4, 2.0))
+
+
 def test_tiles_run_one_after_another():
     program = jax.make_jaxpr(jax.vmap(tiled(jnp.sin, 2)))(jnp.ones((6, 3)))
     (loop,) = [e for e in program.eqns if e.primitive.name == "scan"]

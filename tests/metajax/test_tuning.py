@@ -22,7 +22,7 @@ def timed(monkeypatch):
     """What is timed, without taking the time."""
     asked = []
 
-    def time(config, field, planned, sizes):
+    def time(config, field, planned, sizes, free):
         asked.append((field, planned, sizes))
         return {size: 1.0 / size for size in sizes}
 
@@ -60,6 +60,23 @@ def test_a_damaged_memory_is_written_anew(tmp_path, timed, content):
     file.write_text(content)
     assert not tuning.tune(CONFIG, tmp_path).remembered
     assert file.read_text() == whole
+
+
+def test_a_memory_that_cannot_be_written_is_done_without(tmp_path, timed, caplog):
+    (tmp_path / "file").write_text("")
+    assert tuning.tune(CONFIG, tmp_path / "file" / "tuned").best == 4
+    assert "times are not remembered" in caplog.text
+
+
+def test_on_an_accelerator_chunks_are_tried(tmp_path, timed, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    tuned = tuning.tune(dataclasses.replace(CONFIG, tile=None, chunk=2), tmp_path)
+    assert (tuned.field, tuned.planned, tuned.best) == ("chunk", 2, 4)
+
+
+def test_a_size_that_memory_has_no_room_for_is_left_out(monkeypatch):
+    monkeypatch.setattr(roofline, "peak_bytes", lambda program: 2)
+    assert [*tuning.tune(CONFIG, free=1).seconds] == [2]  # the planned one, come what may
 
 
 def test_memory_is_beside_the_compiled_programs(tmp_path):
