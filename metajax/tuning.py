@@ -74,7 +74,6 @@ def tune(config: TrainConfig, memory: Path | None = None, free: int | None = Non
     Args:
         config: of the run; a tile or chunk in it is what others are compared with.
         memory: folder that remembers times, by program, device and versions; None: none does.
-
         free: bytes of a device; None for what this one has free.
 
     Raises:
