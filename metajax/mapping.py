@@ -112,12 +112,30 @@ def _intermediate_bytes(jaxpr: Any) -> int:
     return total
 
 
-def _automatic_tile(function: Callable[..., Any], axis_size: int, one_task: Any) -> int:
+class _Trace(NamedTuple):
+    """A function that was traced once, and is that trace from then on."""
+
+    function: Callable[..., Any]
+    jaxpr: Any
+    shapes: Any  # of what it returns
+
+
+def _traced(function: Callable[..., Any], *args: Any) -> _Trace:
+    """A function of Python code is run anew by everything that looks at it; its trace is not."""
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+
+    def replayed(*args: Any) -> Any:
+        flat = jaxpr_as_fun(closed)(*jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shapes), flat)
+
+    return _Trace(replayed, closed.jaxpr, shapes)
+
+
+def _automatic_tile(jaxpr: Any, axis_size: int) -> int:
     """All tasks at once where memory is wide; on a CPU as many as the cache holds."""
     if jax.default_backend() != "cpu":
         return axis_size
-    program = jax.make_jaxpr(function)(*one_task)
-    return _CPU_TILE_BYTES // max(_intermediate_bytes(program.jaxpr), 1)
+    return _CPU_TILE_BYTES // max(_intermediate_bytes(jaxpr), 1)
 
 
 def _at_once(function: Callable[[Any], Any], per_task: Any) -> Any:
@@ -134,40 +152,41 @@ def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[...
     A tile that does not divide n is lowered to the next size that does. It cannot be differentiated
     from outside: it is for functions that take their gradient themselves.
     """
-    call = jax.custom_batching.custom_vmap(function)
 
-    @call.def_vmap
-    def run_tiles(axis_size: int, in_batched: Any, *args: Any) -> tuple[Any, Any]:
-        leaves, structure = jax.tree.flatten(args)
-        batched = jax.tree.leaves(in_batched)
-        moving = [leaf for leaf, moves in zip(leaves, batched, strict=True) if moves]
+    def of_tiles(*args: Any) -> Any:
+        traced = _traced(function, *args)
+        call = jax.custom_batching.custom_vmap(traced.function)
 
-        def merge(moving: Sequence[Any]) -> Any:
-            rest = iter(moving)
-            return jax.tree.unflatten(
-                structure,
-                [
+        @call.def_vmap
+        def run_tiles(axis_size: int, in_batched: Any, *args: Any) -> tuple[Any, Any]:
+            leaves, structure = jax.tree.flatten(args)
+            batched = jax.tree.leaves(in_batched)
+            moving = [leaf for leaf, moves in zip(leaves, batched, strict=True) if moves]
+
+            def of_one(moving: list[Array]) -> Any:
+                rest = iter(moving)
+                all_of_it = [
                     next(rest) if moves else leaf
                     for leaf, moves in zip(leaves, batched, strict=True)
-                ],
-            )
+                ]
+                return traced.function(*jax.tree.unflatten(structure, all_of_it))
 
-        def one_tile(moving: list[Array]) -> Any:
-            return _at_once(lambda one: function(*merge(one)), moving)
+            size = largest_divisor(axis_size, tile or _automatic_tile(traced.jaxpr, axis_size))
+            # The name tells profiles, and `plan`, what was chosen.
+            with jax.named_scope(f"{TILE}{size}"):
+                if size == axis_size:
+                    out = _at_once(of_one, moving)
+                else:
+                    tiles = [
+                        leaf.reshape(axis_size // size, size, *leaf.shape[1:]) for leaf in moving
+                    ]
+                    out = jax.lax.map(lambda moving: _at_once(of_one, moving), tiles)
+                    out = jax.tree.map(lambda leaf: leaf.reshape(axis_size, *leaf.shape[2:]), out)
+            return out, jax.tree.map(lambda _: True, out)
 
-        one_task = merge([jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in moving])
-        size = largest_divisor(axis_size, tile or _automatic_tile(function, axis_size, one_task))
-        # The name tells profiles, and `plan`, what was chosen.
-        with jax.named_scope(f"{TILE}{size}"):
-            if size == axis_size:
-                out = one_tile(moving)
-            else:
-                groups = [leaf.reshape(axis_size // size, size, *leaf.shape[1:]) for leaf in moving]
-                out = jax.lax.map(one_tile, groups)
-                out = jax.tree.map(lambda leaf: leaf.reshape(axis_size, *leaf.shape[2:]), out)
-        return out, jax.tree.map(lambda _: True, out)
+        return call(*args)
 
-    return call
+    return of_tiles
 
 
 def _over_devices(body: Callable[..., Any], mapping: Mapping, out_specs: Any) -> Callable[..., Any]:
@@ -220,27 +239,23 @@ def _most_kept(jaxpr: Any, inside: bool) -> int:
     return most
 
 
-def _sized(
-    function: Callable[..., Any], mapping: Mapping, shared: Any, per_task: Any
-) -> tuple[Callable[..., Any], Mapping]:
-    """`function` and a mapping with a chunk for it, where none was given.
+def _sized(mapping: Mapping, jaxpr: Any) -> Mapping:
+    """`mapping` with a chunk for the function of one task that has this jaxpr, if none was given.
 
-    The function is traced for that, once, and what comes back is its trace. On a CPU tiles bound
-    what a gradient keeps inside; elsewhere a tile is the chunk, and all of it counts.
+    On a CPU tiles bound what a gradient keeps inside; elsewhere a tile is the chunk, and all of it
+    counts.
     """
     allowed = _chunk_bytes()
     if mapping.chunk is not None or allowed is None:
-        return function, mapping
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), per_task)
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(shared, one)
-    kept = _most_kept(closed.jaxpr, inside=jax.default_backend() != "cpu")
+        return mapping
+    kept = _most_kept(jaxpr, inside=jax.default_backend() != "cpu")
     fitting = allowed // max(kept, 1)
+    return mapping._replace(chunk=min(max(fitting, 1), _CHUNK))
 
-    def traced(shared: Any, one: Any) -> Any:
-        flat = jaxpr_as_fun(closed)(*jax.tree.leaves((shared, one)))
-        return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 
-    return traced, mapping._replace(chunk=min(max(fitting, 1), _CHUNK))
+def _of_one_task(function: Callable[..., Any], shared: Any, per_task: Any) -> _Trace:
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), per_task)
+    return _traced(function, shared, one)
 
 
 def _split(per_task: Any, mapping: Mapping) -> tuple[Any, Any]:
@@ -296,19 +311,24 @@ def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[
     """
 
     def body(shared: Any, per_task: Any) -> Any:
-        of_task, sized = _sized(function, mapping, shared, per_task)
+        traced = _of_one_task(function, shared, per_task)
+
+        def total_of(results: Any) -> Any:
+            return jax.tree.map(functools.partial(jnp.sum, axis=0), results)
 
         def total(chunk: Any) -> Any:
-            out = _of_chunk(of_task, shared, chunk)
-            return jax.tree.map(functools.partial(jnp.sum, axis=0), out)
+            return total_of(_of_chunk(traced.function, shared, chunk))
 
-        chunks, left_over = _split(per_task, sized)
+        chunks, left_over = _split(per_task, _sized(mapping, traced.jaxpr))
         first = jax.tree.map(lambda leaf: leaf[0], chunks)
         if jax.tree.leaves(chunks)[0].shape[0] == 1:
             sums = total(first)
         else:  # one program for all of them
+            one = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), traced.shapes
+            )
             nothing = jax.tree.map(
-                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(total, first)
+                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(total_of, one)
             )
             sums, _ = jax.lax.scan(
                 lambda sums, chunk: (jax.tree.map(jnp.add, sums, total(chunk)), None),
@@ -329,13 +349,13 @@ def map_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[..., A
     """`function(shared, task_data)` of one task -> the same of N tasks, each result kept."""
 
     def body(shared: Any, per_task: Any) -> Any:
-        of_task, sized = _sized(function, mapping, shared, per_task)
-        chunks, left_over = _split(per_task, sized)
-        out = jax.lax.map(lambda chunk: _of_chunk(of_task, shared, chunk), chunks)
+        traced = _of_one_task(function, shared, per_task)
+        chunks, left_over = _split(per_task, _sized(mapping, traced.jaxpr))
+        out = jax.lax.map(lambda chunk: _of_chunk(traced.function, shared, chunk), chunks)
         out = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
         if left_over is None:
             return out
-        rest = _of_chunk(of_task, shared, left_over)
+        rest = _of_chunk(traced.function, shared, left_over)
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), out, rest)
 
     return _over_devices(body, mapping, out_specs=jax.P(AXIS))
