@@ -33,6 +33,7 @@ from .problems import regression as regression
 from .problems import sinusoid as sinusoid
 from .training import train as train
 from .trust_region import TrustRegion as TrustRegion
+from .types import Divergence as Divergence
 from .types import Hyperparameter as Hyperparameter
 from .types import MetaLearner as MetaLearner
 from .types import MetaState as MetaState

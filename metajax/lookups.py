@@ -40,8 +40,14 @@ class Lookup(NamedTuple):
 
     prepare: Callable[[Params], Any]  # once for all that is observed under the same parameters
     one: Callable[[Any, Array, Any], tuple[Any, Array, Any]]  # prepared in the place of parameters
-    read: Callable[[Params, Array], Reading]  # params, observations (T, B, ...)
+    # params, observations (T, B, ...) -> what the network has for them, or for all that there are
+    outputs: Callable[[Params, Array], Any]
+    reading: Callable[[Any, Array], Reading]  # those outputs, the observations
     row: Callable[[Array], Array] | None  # which of all observations one is, where they are rows
+
+    def read(self, params: Params, observation: Array) -> Reading:
+        """What is read of observations (T, B, ...)."""
+        return self.reading(self.outputs(params, observation), observation)
 
 
 def lookup(network: Network, space: Any) -> Lookup:
@@ -52,14 +58,17 @@ def lookup(network: Network, space: Any) -> Lookup:
         space: of the observations; `one_hot` says that one element of each is 1, the others 0.
     """
 
-    def by_step(params: Params, observation: Array) -> Reading:
+    def of_steps(params: Params, observation: Array) -> Any:
         leading = observation.shape[: observation.ndim - len(space.shape)]
         outputs = network.apply(params, observation.reshape(-1, *space.shape), ())[0]
-        outputs = jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), outputs)
+        return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), outputs)
+
+    def by_step(outputs: Any, observation: Array) -> Reading:
+        del observation
         return Reading(lambda of: of(outputs), lambda of, action: of_action(of(outputs), action))
 
     if not getattr(space, "one_hot", False):
-        return Lookup(lambda params: params, network.apply, by_step, None)
+        return Lookup(lambda params: params, network.apply, of_steps, by_step, None)
 
     def table(params: Params) -> Any:
         return network.apply(params, jnp.eye(*space.shape, dtype=space.dtype), ())[0]
@@ -73,8 +82,8 @@ def lookup(network: Network, space: Any) -> Lookup:
         at = row(observation)
         return jax.tree.map(lambda leaf: leaf[at], table), jnp.zeros(()), carry
 
-    def by_table(params: Params, observation: Array) -> Reading:
-        outputs, at = table(params), row(observation)
+    def by_table(outputs: Any, observation: Array) -> Reading:
+        at = row(observation)
 
         def each(of: Of) -> Any:
             return jax.tree.map(lambda leaf: leaf[at], of(outputs))
@@ -87,4 +96,4 @@ def lookup(network: Network, space: Any) -> Lookup:
 
         return Reading(each, taken)
 
-    return Lookup(table, one, by_table, row)
+    return Lookup(table, one, lambda params, _: table(params), by_table, row)

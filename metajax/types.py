@@ -14,7 +14,15 @@ from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import jax
 
-__all__ = ["Hyperparameter", "MetaLearner", "MetaState", "Problem", "Trace", "pytree_dataclass"]
+__all__ = [
+    "Divergence",
+    "Hyperparameter",
+    "MetaLearner",
+    "MetaState",
+    "Problem",
+    "Trace",
+    "pytree_dataclass",
+]
 
 Array = jax.Array
 Params = Any  # a pytree of float arrays
@@ -41,6 +49,31 @@ class Hyperparameter(NamedTuple):
     log_prob: Callable[[Any, Array], Array] | None = None
 
 
+class Divergence(NamedTuple):
+    """How far a policy is from the one that collected a batch, 0 where it is that one.
+
+    In two parts, of which the second one knows no network: least where the outputs are those that
+    collected, it has no slope there, and so the Hessian by the parameters is that by the outputs
+    between two Jacobians of the first part (Gauss-Newton).
+    """
+
+    outputs: Callable[[Params, Batch], Any]  # params, batch -> a pytree of arrays
+    of_outputs: Callable[[Any, Batch], Array]  # those outputs, batch -> ()
+
+    def __call__(self, params: Params, batch: Batch) -> Array:
+        """The divergence of `params`, ()."""
+        return self.of_outputs(self.outputs(params, batch), batch)
+
+    def hessian_product(self, params: Params, batch: Batch, vector: Params) -> Params:
+        """∇²D(params) · `vector`, where `params` collected the batch."""
+
+        at, pull = jax.vjp(lambda params: self.outputs(params, batch), params)
+        # The transpose of reverse mode, as a network may define no forward mode of its own.
+        along = jax.vjp(lambda image: pull(image)[0], at)[1](vector)[0]
+        slope = jax.grad(lambda outputs: self.of_outputs(outputs, batch))
+        return pull(jax.jvp(slope, (at,), (along,))[1])[0]
+
+
 class Problem(NamedTuple):
     """What a meta-learner learns over. No meta-learner knows which kind of problem it has.
 
@@ -63,7 +96,7 @@ class Problem(NamedTuple):
     # Of a batch that other parameters collected: both losses at once, the probability ratio clipped
     # where a number is given, and the mean KL divergence of their policy from that of `params`.
     ratio_loss: Callable[[Params, Batch, float | None], tuple[Array, Any]] | None = None
-    divergence: Callable[[Params, Batch], Array] | None = None
+    divergence: Divergence | None = None
     # Whether `inner_loss` takes `target` by name: parameters that its targets are computed from.
     # Without it they are constants, as an inner step has them, of `params`.
     bootstraps: bool = False

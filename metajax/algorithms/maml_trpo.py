@@ -32,9 +32,7 @@ def curvature_product(
     assert divergence is not None
     tangent = pushforward(problem, inner, params, record, vector)
     adapted, pull = jax.vjp(lambda params: replay(problem, inner, params, record), params)
-    slope = jax.grad(divergence)
-    image = jax.jvp(lambda adapted: slope(adapted, record.judged), (adapted,), (tangent,))[1]
-    return pull(image)[0]
+    return pull(divergence.hessian_product(adapted, record.judged, tangent))[0]
 
 
 def maml_trpo(

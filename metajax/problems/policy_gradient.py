@@ -23,7 +23,7 @@ from ..networks import Network
 from ..returns import discounted_returns, generalised_advantages, normalise
 from ..rollout import Episodes, rollout
 from ..transitions import transition_features
-from ..types import Hyperparameter, Params, Problem, pytree_dataclass
+from ..types import Divergence, Hyperparameter, Params, Problem, pytree_dataclass
 
 __all__ = ["Trajectories", "policy_gradient"]
 
@@ -197,10 +197,9 @@ def policy_gradient(
             action = jax.nn.one_hot(action, env.action_space.n, dtype=batch.mask.dtype)
         return transition_features(batch.observation, action, batch.reward, batch.mask)
 
-    def divergence(params: Params, batch: Trajectories) -> Array:
-        now = observed.read(params, batch.observation).each(_itself)
-        each = distribution.divergence(batch.behaviour, now)
-        return masked_mean(each, batch.mask)
+    def divergence(outputs: Any, batch: Trajectories) -> Array:
+        now = observed.reading(outputs, batch.observation).each(_itself)
+        return masked_mean(distribution.divergence(batch.behaviour, now), batch.mask)
 
     return Problem(
         sample_task=sample_task or env.sample_task,
@@ -217,6 +216,8 @@ def policy_gradient(
             Hyperparameter("entropy", entropy),
         ),
         ratio_loss=None if of_rewards else ratio_loss,
-        divergence=divergence,
+        divergence=Divergence(
+            lambda params, batch: observed.outputs(params, batch.observation), divergence
+        ),
         transitions=None if of_rewards else transitions,
     )

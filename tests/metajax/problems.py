@@ -25,7 +25,10 @@ def quadratic(spread: float = 1.0) -> mj.Problem:
         score=lambda batch: -jnp.sum((batch["at"] - batch["centre"]) ** 2),
         samples=lambda batch: jnp.int32(1),
         ratio_loss=lambda params, batch, clip: loss(params, batch),
-        divergence=lambda params, batch: 0.5 * jnp.sum((params["theta"] - batch["at"]) ** 2),
+        divergence=mj.Divergence(
+            lambda params, batch: params["theta"] - batch["at"],
+            lambda moved, batch: 0.5 * jnp.sum(moved**2),
+        ),
     )
 
 
