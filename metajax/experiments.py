@@ -121,12 +121,19 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
 
 
 def _check_options(config: TrainConfig) -> None:
-    """Raises ValueError for an option that was changed and that the algorithm does not have."""
+    """Raises ValueError for an option that was changed and that nothing would read."""
     default = preset(config.preset, config.algorithm)
+
+    def is_changed(name: str) -> bool:
+        return getattr(config, name, None) != getattr(default, name, None)
+
     for name, algorithms in OPTIONS.items():
-        changed = getattr(config, name, None) != getattr(default, name, None)
-        if changed and config.algorithm not in algorithms:
+        if is_changed(name) and config.algorithm not in algorithms:
             raise ValueError(f"{name}: is for {', '.join(algorithms)}, not {config.algorithm}")
+    actions = getattr(getattr(config, "env", None), "action_space", None)
+    for name in ("initial_std", "action_scale", "adapt_std"):
+        if is_changed(name) and hasattr(actions, "n"):
+            raise ValueError(f"{name}: is for continuous actions, not {config.preset}")
 
 
 def _devices(config: TrainConfig) -> int:

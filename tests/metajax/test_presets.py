@@ -93,6 +93,8 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ("maze", dict(final_rate=1.5), "final_rate: expected 0 to 1, got 1.5"),
         ("maze", dict(inner_learning_rate=(0.0,)), "inner learning rate: expected above 0"),
         ("point", dict(initial_std=0.0), "initial_std: expected above 0, got 0.0"),
+        ("maze", dict(initial_std=0.5), "initial_std: is for continuous actions, not maze"),
+        ("tabular-mdp", dict(adapt_std=False), "adapt_std: is for continuous actions, not tabular"),
         ("sinusoid-5", dict(shots=0), "shots: expected at least 1, got 0"),
         ("maze", dict(tasks=3, devices=2), "tasks: 3 is not a multiple of the 2 devices"),
         ("maze", dict(annealing=-1), "annealing: expected at least 0, got -1"),
