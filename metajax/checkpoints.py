@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from . import processes
 
@@ -72,7 +71,7 @@ def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -
     with processes.together():
         if processes.first():
             shutil.rmtree(new, ignore_errors=True)
-    ocp.save(str(new), _without_empty(state))
+    _orbax().save(str(new), _without_empty(state))
     with processes.together():
         if processes.first():
             _seal(new, record)
@@ -239,9 +238,16 @@ class Keeper:
                 self._lock = None
 
 
+def _orbax() -> Any:
+    """Imported by the first to read or write: no start should wait for what it may never need."""
+    from orbax.checkpoint import v1
+
+    return v1
+
+
 def _checkpointer(directory: Path, keep: int) -> Any:
-    # Any: the policies are typed against the metadata class of another Orbax version.
-    policy: Any = ocp.training.preservation_policies.LatestN(keep)
+    ocp = _orbax()
+    policy = ocp.training.preservation_policies.LatestN(keep)
     return ocp.training.Checkpointer(
         str(directory),
         preservation_policy=policy,
@@ -380,7 +386,7 @@ def _read(path: Path, like: Any) -> Any:
 
     like = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf), like)
     try:
-        loaded = ocp.load(str(path), jax.tree.map(abstract, _without_empty(like)))
+        loaded = _orbax().load(str(path), jax.tree.map(abstract, _without_empty(like)))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"it cannot be read ({reason})") from error
