@@ -15,11 +15,18 @@ __all__ = ["hardware", "processor", "versions", "write"]
 
 
 def processor() -> str:
-    """The CPU's own name, where the system tells it."""
+    """The CPU's own name where the system tells it, and what tells apart those that share it."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    first = info.read_text().partition("\n\n")[0].splitlines() if info.exists() else []
+    pairs = (line.partition(":") for line in first)
+    fields = {name.strip(): value.strip() for name, _, value in pairs}
+    name = fields.get("model name")
+    if not name:
+        return platform.processor() or platform.machine()
+    flags = fields.get("flags", "").split()
+    vectors = [kind for kind in ("avx512f", "avx2") if kind in flags][:1]
+    kind = [f"{key} {fields[key]}" for key in ("cpu family", "model") if key in fields]
+    return f"{name} ({', '.join([*kind, *vectors])})" if kind else name
 
 
 def hardware() -> str:
