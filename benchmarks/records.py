@@ -24,9 +24,9 @@ def processor() -> str:
     if not name:
         return platform.processor() or platform.machine()
     flags = fields.get("flags", "").split()
-    vectors = [kind for kind in ("avx512f", "avx2") if kind in flags][:1]
-    kind = [f"{key} {fields[key]}" for key in ("cpu family", "model") if key in fields]
-    return f"{name} ({', '.join([*kind, *vectors])})" if kind else name
+    widest = [vectors for vectors in ("avx512f", "avx2") if vectors in flags][:1]
+    kind = [f"{key} {fields[key]}" for key in ("cpu family", "model") if key in fields] + widest
+    return f"{name} ({', '.join(kind)})" if kind else name
 
 
 def hardware() -> str:

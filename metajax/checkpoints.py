@@ -173,6 +173,10 @@ class Keeper:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def get_ready(self) -> None:
+        """Imports what a save needs, in the background, so that no chunk waits for it."""
+        threading.Thread(target=_orbax, daemon=True).start()
+
     def set_aside(self, after: int) -> None:
         """Moves every checkpoint after update `after` to `DIRECTORY-refused`, out of the way.
 
@@ -239,7 +243,7 @@ class Keeper:
 
 
 def _orbax() -> Any:
-    """Imported by the first to read or write: no start should wait for what it may never need."""
+    """Imported by the first to read or write: it takes a quarter of the time of all of metajax."""
     from orbax.checkpoint import v1
 
     return v1
@@ -385,8 +389,9 @@ def _read(path: Path, like: Any) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding(leaf) or anywhere)
 
     like = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf), like)
+    ocp = _orbax()
     try:
-        loaded = _orbax().load(str(path), jax.tree.map(abstract, _without_empty(like)))
+        loaded = ocp.load(str(path), jax.tree.map(abstract, _without_empty(like)))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"it cannot be read ({reason})") from error

@@ -131,8 +131,9 @@ def _check_options(config: TrainConfig) -> None:
         if is_changed(name) and config.algorithm not in algorithms:
             raise ValueError(f"{name}: is for {', '.join(algorithms)}, not {config.algorithm}")
     actions = getattr(getattr(config, "env", None), "action_space", None)
-    for name in ("initial_std", "action_scale", "adapt_std"):
-        if is_changed(name) and hasattr(actions, "n"):
+    of_continuous_actions = ("initial_std", "action_scale", "adapt_std")
+    for name in of_continuous_actions if hasattr(actions, "n") else ():
+        if is_changed(name):
             raise ValueError(f"{name}: is for continuous actions, not {config.preset}")
 
 

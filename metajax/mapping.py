@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 
 from .roofline import bodies
@@ -115,20 +115,22 @@ def _intermediate_bytes(jaxpr: Any) -> int:
 class _Trace(NamedTuple):
     """A function that was traced once, and is that trace from then on."""
 
-    function: Callable[..., Any]
+    function: Callable[..., Any]  # of the constants, then of the function's own arguments
+    constants: list[Any]  # values that the function closes over
     jaxpr: Any
     shapes: Any  # of what it returns
 
 
 def _traced(function: Callable[..., Any], *args: Any) -> _Trace:
-    """A function of Python code is run anew by everything that looks at it; its trace is not."""
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    """Python code would be run anew by everything that looks at it; its trace is not."""
+    # A function of its own, for jax gives back the trace of one that it has seen.
+    closed, shapes = jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)
 
-    def replayed(*args: Any) -> Any:
-        flat = jaxpr_as_fun(closed)(*jax.tree.leaves(args))
+    def replayed(constants: list[Any], *args: Any) -> Any:
+        flat = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))(*jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 
-    return _Trace(replayed, closed.jaxpr, shapes)
+    return _Trace(replayed, list(closed.consts), closed.jaxpr, shapes)
 
 
 def _automatic_tile(jaxpr: Any, axis_size: int) -> int:
@@ -150,7 +152,7 @@ def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[...
     """`function` of one task, which `vmap` over n tasks runs as n / tile groups, one by one.
 
     A tile that does not divide n is lowered to the next size that does. It cannot be differentiated
-    from outside: it is for functions that take their gradient themselves.
+    from outside: it is for functions that take their gradient themselves. Arguments are positional.
     """
 
     def of_tiles(*args: Any) -> Any:
@@ -184,7 +186,7 @@ def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[...
                     out = jax.tree.map(lambda leaf: leaf.reshape(axis_size, *leaf.shape[2:]), out)
             return out, jax.tree.map(lambda _: True, out)
 
-        return call(*args)
+        return call(traced.constants, *args)
 
     return of_tiles
 
@@ -254,8 +256,11 @@ def _sized(mapping: Mapping, jaxpr: Any) -> Mapping:
 
 
 def _of_one_task(function: Callable[..., Any], shared: Any, per_task: Any) -> _Trace:
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), per_task)
-    return _traced(function, shared, one)
+    def of_one(leaf: Array) -> jax.ShapeDtypeStruct:
+        weak = getattr(leaf, "weak_type", False)
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, weak_type=weak)
+
+    return _traced(function, shared, jax.tree.map(of_one, per_task))
 
 
 def _split(per_task: Any, mapping: Mapping) -> tuple[Any, Any]:
@@ -297,10 +302,10 @@ def _sum_over_devices(tree: Any) -> Any:
     return jax.tree.map(unpacked, tree, restore(jax.lax.psum(flat, AXIS)))
 
 
-def _of_chunk(function: Callable[..., Any], shared: Any, chunk: Any) -> Any:
+def _of_chunk(traced: _Trace, shared: Any, chunk: Any) -> Any:
     size = jax.tree.leaves(chunk)[0].shape[0]
     with jax.named_scope(f"{CHUNK}{size}"):  # as with tiles, for profiles and `plan`
-        return _at_once(functools.partial(function, shared), chunk)
+        return _at_once(functools.partial(traced.function, traced.constants, shared), chunk)
 
 
 def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[..., Any]:
@@ -317,12 +322,11 @@ def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[
             return jax.tree.map(functools.partial(jnp.sum, axis=0), results)
 
         def total(chunk: Any) -> Any:
-            return total_of(_of_chunk(traced.function, shared, chunk))
+            return total_of(_of_chunk(traced, shared, chunk))
 
         chunks, left_over = _split(per_task, _sized(mapping, traced.jaxpr))
-        first = jax.tree.map(lambda leaf: leaf[0], chunks)
         if jax.tree.leaves(chunks)[0].shape[0] == 1:
-            sums = total(first)
+            sums = total(jax.tree.map(lambda leaf: leaf[0], chunks))
         else:  # one program for all of them
             one = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), traced.shapes
@@ -351,11 +355,11 @@ def map_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[..., A
     def body(shared: Any, per_task: Any) -> Any:
         traced = _of_one_task(function, shared, per_task)
         chunks, left_over = _split(per_task, _sized(mapping, traced.jaxpr))
-        out = jax.lax.map(lambda chunk: _of_chunk(traced.function, shared, chunk), chunks)
+        out = jax.lax.map(lambda chunk: _of_chunk(traced, shared, chunk), chunks)
         out = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
         if left_over is None:
             return out
-        rest = _of_chunk(traced.function, shared, left_over)
+        rest = _of_chunk(traced, shared, left_over)
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), out, rest)
 
     return _over_devices(body, mapping, out_specs=jax.P(AXIS))

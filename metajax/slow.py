@@ -73,7 +73,8 @@ def beside(
             query=problem.query and of_params(problem.query),
             log_prob=problem.log_prob and of_params(problem.log_prob),
             ratio_loss=problem.ratio_loss and of_params(problem.ratio_loss),
-            divergence=problem.divergence and of_params(problem.divergence),
+            divergence=problem.divergence
+            and problem.divergence._replace(outputs=of_params(problem.divergence.outputs)),
         ),
         inner._replace(
             optimizer=optax.GradientTransformationExtraArgs(init_state, update),

@@ -278,7 +278,10 @@ def _run_chunks(
     traced = trace(learner, like)
     if recorder.peak:
         recorder.flops = roofline.cost(traced.jaxpr.jaxpr).flops  # the loop's body is an update
-    program = traced.lower().compile()
+    lowered = traced.lower()
+    if recorder.keeper:
+        recorder.keeper.get_ready()  # beside the compiler, which leaves Python free
+    program = lowered.compile()
     # Where the program wants its state, which may span devices: put there once, it stays there.
     shardings = jax.tree.map(
         _named, like, program.input_shardings[0][0], program.output_shardings[0]

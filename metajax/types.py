@@ -57,7 +57,7 @@ class Divergence(NamedTuple):
     between two Jacobians of the first part (Gauss-Newton).
     """
 
-    outputs: Callable[[Params, Batch], Any]  # params, batch -> a pytree of arrays
+    outputs: Callable[[Params, Batch], Any]  # params, batch -> a pytree of float arrays
     of_outputs: Callable[[Any, Batch], Array]  # those outputs, batch -> ()
 
     def __call__(self, params: Params, batch: Batch) -> Array:
@@ -68,8 +68,9 @@ class Divergence(NamedTuple):
         """∇²D(params) · `vector`, where `params` collected the batch."""
 
         at, pull = jax.vjp(lambda params: self.outputs(params, batch), params)
-        # The transpose of reverse mode, as a network may define no forward mode of its own.
-        along = jax.vjp(lambda image: pull(image)[0], at)[1](vector)[0]
+        # The transpose of reverse mode, as a network may define no forward mode of its own. Where
+        # it rounds both operands of its products, this rounds one.
+        along = jax.linear_transpose(lambda image: pull(image)[0], at)(vector)[0]
         slope = jax.grad(lambda outputs: self.of_outputs(outputs, batch))
         return pull(jax.jvp(slope, (at,), (along,))[1])[0]
 

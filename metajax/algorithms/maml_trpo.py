@@ -11,7 +11,7 @@ import optax
 from ..inner import Inner, Record, pushforward, replay
 from ..mapping import Mapping, mean_over_tasks, tiled
 from ..trust_region import TrustRegion, longest_step, search
-from ..types import MetaLearner, Params, Problem
+from ..types import Divergence, MetaLearner, Params, Problem
 from .core import from_records
 
 __all__ = ["curvature_product", "maml_trpo"]
@@ -57,12 +57,15 @@ def maml_trpo(
         mapping: how tasks are laid on hardware; the batches of all tasks are alive at once.
 
     Raises:
-        ValueError: a size that cannot be, a problem without a ratio of policies, or an optimiser
-            in the place of the trust region.
+        ValueError: a size that cannot be, a problem without a ratio of policies or whose divergence
+            is no `Divergence`, or an optimiser in the place of the trust region.
     """
     ratio_loss, divergence = problem.ratio_loss, problem.divergence
     if ratio_loss is None or divergence is None:
         raise ValueError("problem: TRPO needs policies, expected a `ratio_loss`, got None")
+    if not isinstance(divergence, Divergence):
+        kind = type(divergence).__name__
+        raise ValueError(f"problem: TRPO expected a `divergence` in two parts, got a {kind}")
     if not isinstance(outer, TrustRegion):
         raise ValueError(f"outer: MAML-TRPO expected a TrustRegion, got {type(outer).__name__}")
     problem = problem._replace(inner_loss=lambda params, batch: ratio_loss(params, batch, None))

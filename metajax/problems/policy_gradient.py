@@ -197,7 +197,7 @@ def policy_gradient(
             action = jax.nn.one_hot(action, env.action_space.n, dtype=batch.mask.dtype)
         return transition_features(batch.observation, action, batch.reward, batch.mask)
 
-    def divergence(outputs: Any, batch: Trajectories) -> Array:
+    def from_behaviour(outputs: Any, batch: Trajectories) -> Array:
         now = observed.reading(outputs, batch.observation).each(_itself)
         return masked_mean(distribution.divergence(batch.behaviour, now), batch.mask)
 
@@ -217,7 +217,7 @@ def policy_gradient(
         ),
         ratio_loss=None if of_rewards else ratio_loss,
         divergence=Divergence(
-            lambda params, batch: observed.outputs(params, batch.observation), divergence
+            lambda params, batch: observed.outputs(params, batch.observation), from_behaviour
         ),
         transitions=None if of_rewards else transitions,
     )

@@ -180,6 +180,52 @@ def test_a_result_may_be_a_plain_number(layout):
     np.testing.assert_array_equal(out["two"], np.full(4, 2.0))
 
 
+@pytest.mark.parametrize("layout", [dict(), dict(chunk=2), dict(chunk=3), dict(chunk=5, tile=1)])
+@pytest.mark.parametrize("mapped", [mean_over_tasks, map_tasks])
+def test_the_code_of_a_task_runs_once_in_every_layout(mapped, layout):
+    runs = []
+
+    def inside(value):
+        runs.append("inside")
+        return 2 * value
+
+    def one(shared, task):
+        runs.append("task")
+        return tiled(inside, layout.get("tile"))(task) + shared
+
+    tasks = jnp.arange(5.0)
+    program = mapped(one, mj.Mapping(chunk=layout.get("chunk")))
+    each = 2 * tasks + 1
+    expected = jnp.mean(each) if mapped is mean_over_tasks else each
+    np.testing.assert_allclose(jax.jit(program)(1.0, tasks), expected)
+    assert runs == ["task", "inside"]
+
+
+@pytest.mark.parametrize("chunk", [None, 2, 4])
+def test_a_tiled_function_may_close_over_values(chunk):
+    outside = jnp.float32(3.0)
+
+    def one(shared, task):
+        root = jnp.sqrt(shared)
+
+        def body(carry, weight):
+            value = tiled(lambda t: {"sum": t * root + task + weight + outside}, 2)(task)
+            return carry + value["sum"], None
+
+        return jax.lax.scan(body, jnp.float32(0.0), jnp.arange(2.0))[0]
+
+    out = jax.jit(map_tasks(one, mj.Mapping(chunk=chunk)))(4.0, jnp.arange(4.0))
+    np.testing.assert_allclose(out, 6 * jnp.arange(4.0) + 7)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_weak_types_of_tasks_are_kept(chunk):
+    tasks = jnp.full(4, 2.0)  # weak, as the number is
+    with jax.numpy_dtype_promotion("strict"):
+        out = map_tasks(lambda s, t: s * t, mj.Mapping(chunk=chunk))(jnp.bfloat16(2), tasks)
+    assert out.dtype == jnp.bfloat16
+
+
 def test_tiles_run_one_after_another():
     program = jax.make_jaxpr(jax.vmap(tiled(jnp.sin, 2)))(jnp.ones((6, 3)))
     (loop,) = [e for e in program.eqns if e.primitive.name == "scan"]

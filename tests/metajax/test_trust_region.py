@@ -1,5 +1,6 @@
 """The trust region: what it solves, what its search accepts; and MAML's step within one."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -135,6 +136,56 @@ def plain_adaptation(params, record):
         gradient = jax.grad(lambda p, b: problem().inner_loss(p, b)[0])(params, batch)
         params = jax.tree.map(lambda p, g, rate=rate: p - rate * g, params, gradient)
     return params
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "policy"),
+    [
+        ("point", dict(horizon=6), dict(action_scale=0.1)),
+        ("gridworld", {}, {}),  # outputs are a table
+        ("point", dict(horizon=6), dict(dtype=jnp.bfloat16)),
+    ],
+)
+def test_the_hessian_of_a_divergence_is_that_of_its_outputs_between_jacobians(
+    name, options, policy
+):
+    env = envs.make(name, **options)
+    network = mj.networks.mlp_policy(env.action_space, (8,), **policy)
+    of_env = mj.policy_gradient(env, network, episodes=4)
+
+    @jax.jit
+    def both(key):
+        params = of_env.init(key)
+        batch = of_env.collect(params, of_env.sample_task(key), key)
+        some = jax.random.bernoulli(key, 0.7, batch.mask.shape)
+        batch = dataclasses.replace(batch, mask=jnp.where(some, batch.mask, 0.0))
+        start, restore = jax.flatten_util.ravel_pytree(params)
+        vector = jax.random.normal(key, start.shape)
+
+        def slope(start):
+            return jax.grad(lambda start: of_env.divergence(restore(start), batch))(start)
+
+        found = of_env.divergence.hessian_product(params, batch, restore(vector))
+        return flat_array(found), jax.jvp(slope, (start,), (vector,))[1]
+
+    found, expected = both(jax.random.key(1))
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert error < (0.02 if "dtype" in policy else 1e-5)
+
+
+def test_trust_region_holds_beside_slow_parameters():
+    env = envs.make("point", horizon=3)
+    network = mj.networks.mlp_policy(env.action_space, (), initial_std=0.3)
+    single = mj.policy_gradient(env, network, episodes=3, baseline="none")
+    learner = mj.maml_trpo(*mj.meta_learned(single, mj.sgd(0.1), ["discount"]), REGION, TASKS)
+    _, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
+    assert 0 < metrics["divergence"] <= REGION.bound
+
+
+def test_a_divergence_in_one_part_is_refused():
+    whole = problem()._replace(divergence=lambda params, batch: jnp.float32(0.0))
+    with pytest.raises(ValueError, match="`divergence` in two parts, got a function"):
+        mj.maml_trpo(whole, INNER, REGION, TASKS)
 
 
 @pytest.mark.usefixtures("double")
