@@ -23,6 +23,7 @@ import tyro
 from arrival import arrival
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
 from rich.table import Table
 from trained import Run, train
@@ -330,6 +331,9 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
     axes.set_xticks(setting.steps)
     if setting.sign < 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         # One that diverges would hide the others.
         first = [row.ours for row in rows if row.steps == setting.steps[0] and row.ours is not None]
         axes.set_ylim(top=1.5 * max(first))
