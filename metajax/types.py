@@ -66,7 +66,6 @@ class Divergence(NamedTuple):
 
     def hessian_product(self, params: Params, batch: Batch, vector: Params) -> Params:
         """∇²D(params) · `vector`, where `params` collected the batch."""
-
         at, pull = jax.vjp(lambda params: self.outputs(params, batch), params)
         # The transpose of reverse mode, as a network may define no forward mode of its own. Where
         # it rounds both operands of its products, this rounds one.

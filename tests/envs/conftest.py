@@ -1,11 +1,14 @@
-"""The environments under test, and batches of their episodes that the tests share."""
+"""The environments under test, batches of their episodes and sets of their tasks."""
 
 from __future__ import annotations
 
 import functools
 
+import jax
 import pytest
 from whole_episodes import CONFIGURATIONS, run_episodes, sample_tasks
+
+import envs
 
 
 @functools.cache
@@ -33,3 +36,15 @@ def optimal_episodes(env):
 def erring_episodes(env):
     """Of a policy that is mostly optimal: nearest to beating an oracle that is too low."""
     return _batch(env, 0.1)
+
+
+@pytest.fixture(scope="module")
+def points():
+    """A set of point navigation's tasks."""
+    return envs.TaskSet.make(envs.make("point"), jax.random.key(0), 2000, chunk=512)
+
+
+@pytest.fixture(scope="module")
+def goals():
+    """All of the 21 tasks of VariBAD's gridworld."""
+    return envs.TaskSet.make(envs.make("gridworld"), jax.random.key(0), 500)

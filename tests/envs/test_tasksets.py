@@ -1,48 +1,25 @@
-"""Sets of tasks: identity by content, splits that do not leak, files that are whole or refused."""
-
-import dataclasses
-import json
+"""Sets of tasks: identity by content, splits that do not leak."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from any_task import anything
 
 import envs
 from envs import Maze, TaskSet, taskfiles
-from envs.taskfiles import read_tasks
 from envs.tasksets import content_hash, sampler_of_side
 
 ENV = envs.make("point")
 GRIDWORLD = envs.make("gridworld")
 GOAL = GRIDWORLD.sample_task(jax.random.key(0))
-FORM = jax.eval_shape(ENV.sample_task, jax.random.key(0))
-
-
-@pytest.fixture(scope="module")
-def points():
-    return TaskSet.make(ENV, jax.random.key(0), 2000, chunk=512)
 
 
 @pytest.fixture(scope="module")
 def longer():
     """Of the same key, drawn in other chunks, and with what was drawn twice."""
     return TaskSet.make(ENV, jax.random.key(0), 3000, chunk=1000, unique=False)
-
-
-@pytest.fixture(scope="module")
-def goals():
-    """All of the 21 tasks of VariBAD's gridworld."""
-    return TaskSet.make(GRIDWORLD, jax.random.key(0), 500)
-
-
-@pytest.fixture
-def file(points, tmp_path):
-    points.save(tmp_path / "points.npz")
-    return tmp_path / "points.npz"
 
 
 class Keyed:
@@ -54,18 +31,6 @@ class Keyed:
 
 def identities(tasks):
     return {tuple(words) for words in np.asarray(tasks.hashes).tolist()}
-
-
-def anything(bit=0):
-    """A task with leaves of every kind, one of them absent."""
-    return {
-        "bool": jnp.array([[True, False, True]]),
-        "int": [jnp.int8(-3), jnp.uint32(2**32 - 1), jnp.array([5, -6], jnp.int16)],
-        "float": (jnp.array([-0.0, jnp.nan, 1e-40], jnp.float32), jnp.bfloat16(0.1)),
-        "flipped": jnp.uint32(7) ^ jnp.uint32(bit),
-        "none": None,
-        "empty": jnp.zeros((0, 2), jnp.float16),
-    }
 
 
 # Drawing, sampling ------------------------------------------------------------------------------
@@ -235,138 +200,19 @@ def test_a_greater_share_only_gains_and_another_salt_splits_anew(points):
     assert len(half.split(0.5)[1]) == 0
 
 
-# Files ------------------------------------------------------------------------------------------
+def test_a_sampler_of_a_side_draws_what_the_split_has_there():
+    env = Maze(size=5)  # 2 by 2 cells: a handful of tasks
+    everything = TaskSet.make(env, jax.random.key(0), 500)
+    sides = everything.split(0.6, salt=3)
+    keys = jax.random.split(jax.random.key(1), 300)
+    for first, side in zip((True, False), sides, strict=True):
+        sample = sampler_of_side(env.sample_task, 0.6, first=first, salt=3)
+        drawn = TaskSet.of(env, jax.jit(jax.vmap(sample))(keys))
+        found = {tuple(row) for row in np.asarray(drawn.hashes).tolist()}
+        assert found == {tuple(row) for row in np.asarray(side.hashes).tolist()}
 
 
-@pytest.mark.smoke
-def test_a_set_comes_back_from_its_file_to_the_bit(points, file):
-    for like in (ENV, FORM, points.get(0)):
-        chex.assert_trees_all_equal(TaskSet.load(file, like), points)
-    assert TaskSet.load(file, ENV).environment == points.environment
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
-
-
-def test_tasks_of_any_kind_come_back_to_the_bit(tmp_path):
-    stacked = jax.vmap(anything)(jnp.arange(19))
-    taskfiles.write_tasks(tmp_path / "any", stacked, "{}")
-    loaded, _ = read_tasks(tmp_path / "any", anything(), None)
-    assert jax.tree.structure(loaded) == jax.tree.structure(stacked)
-    for found, expected in zip(jax.tree.leaves(loaded), jax.tree.leaves(stacked), strict=True):
-        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-        assert np.asarray(found).tobytes() == np.asarray(expected).tobytes()
-
-
-def test_a_file_holds_only_the_bits_that_differ(goals, tmp_path):
-    """A row and a column of three bits each; walls, start and horizon are the same for all."""
-    goals.save(tmp_path / "goals.npz")
-    with np.load(tmp_path / "goals.npz", allow_pickle=False) as archive:
-        assert archive["planes"].shape == (6, 3)
-
-
-@pytest.fixture(scope="module")
-def whole(points, tmp_path_factory):
-    """A small file: its path, its bytes, its tasks."""
-    path = tmp_path_factory.mktemp("files") / "small"
-    tasks = points.get(jnp.arange(5))
-    taskfiles.write_tasks(path, tasks, points.environment)
-    return path, path.read_bytes(), tasks
-
-
-def test_a_file_cut_short_anywhere_is_refused(whole):
-    path, content, _ = whole
-    for length in range(0, len(content), 7):
-        path.with_name("short").write_bytes(content[:length])
-        with pytest.raises(ValueError, match="not a task set") as refusal:
-            read_tasks(path.with_name("short"), FORM, None)
-        assert "\n" not in str(refusal.value)
-
-
-@given(st.data())
-def test_a_damaged_file_is_refused_or_the_damage_is_outside_its_content(whole, data):
-    path, content, tasks = whole
-    place = data.draw(st.integers(0, len(content) - 1))
-    damaged = bytearray(content)
-    damaged[place] ^= data.draw(st.integers(1, 255))
-    path.with_name("damaged").write_bytes(damaged)
-    try:
-        found, _ = read_tasks(path.with_name("damaged"), FORM, None)
-    except ValueError as error:
-        found, refusal = tasks, str(error)
-    else:
-        refusal = "not needed"
-    assert "\n" not in refusal
-    chex.assert_trees_all_equal(found, tasks)
-
-
-def rewritten(file, **changes):
-    """The archive with members changed, and no seal to match."""
-    with np.load(file) as archive:
-        content = {**archive, **changes}
-    np.savez(file, **content)
-
-
-def test_what_is_not_a_task_set_of_ours_is_refused_with_the_reason(file):
-    with np.load(file) as archive:
-        header = json.loads(archive["header"].tobytes())
-    header["format"] += 1
-    rewritten(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8))
-    with pytest.raises(ValueError, match=r"points.npz: of format 2, expected 1$"):
-        TaskSet.load(file, ENV)
-    header.update(format=1, count=1)
-    rewritten(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8))
-    with pytest.raises(ValueError, match=r"damaged \(its SHA-256 does not match\)"):
-        TaskSet.load(file, ENV)
-    np.savez(file, walls=np.zeros(3))
-    with pytest.raises(ValueError, match=r"not a task set, or damaged .*header"):
-        TaskSet.load(file, ENV)
-    file.write_text("walls")
-    with pytest.raises(ValueError, match="not a task set, or cut short"):
-        TaskSet.load(file, ENV)
-    with pytest.raises(FileNotFoundError):
-        TaskSet.load(file.with_name("nothing"), ENV)
-
-
-def test_pickled_content_is_never_opened(tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return (pytest.fail, ("unpickled",))
-
-    trap = np.array([Trap()], dtype=object)
-    np.savez(tmp_path / "trap.npz", **dict.fromkeys(("header", "first", "sha256"), trap))
-    with pytest.raises(ValueError, match="not a task set"):
-        TaskSet.load(tmp_path / "trap.npz", ENV)
-
-
-@pytest.mark.parametrize(
-    ("like", "message"),
-    [
-        (GRIDWORLD, "tasks of PointNavigation, expected Gridworld"),
-        (envs.make("point", horizon=7), "of PointNavigation with horizon 100, expected 7"),
-        (
-            dataclasses.replace(FORM, goal=jnp.zeros(3, jnp.int8)),
-            r"a task has goal float32\[2\], expected goal int8\[3\]",
-        ),
-        (dataclasses.replace(FORM, horizon=None), "a task has 2 leaves, expected 1"),
-    ],
-)
-def test_tasks_of_another_environment_are_refused(file, like, message):
-    with pytest.raises(ValueError, match=message) as refusal:
-        TaskSet.load(file, like)
-    assert str(refusal.value).startswith(f"{file}: ")
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(goals, file, monkeypatch):
-    before = file.read_bytes()
-
-    def full(file, **content):
-        file.write(b"half of it")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(OSError, match="no space"):
-        goals.save(file)
-    assert file.read_bytes() == before
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
+# Bad input ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -406,18 +252,6 @@ def test_a_split_out_of_range_is_refused(goals, fields, message):
         goals.split(**fields)
     with pytest.raises(ValueError, match="tasks: got 0, expected at least one to write"):
         goals.split(0)[0].save("nowhere")
-
-
-def test_a_sampler_of_a_side_draws_what_the_split_has_there():
-    env = Maze(size=5)  # 2 by 2 cells: a handful of tasks
-    everything = TaskSet.make(env, jax.random.key(0), 500)
-    sides = everything.split(0.6, salt=3)
-    keys = jax.random.split(jax.random.key(1), 300)
-    for first, side in zip((True, False), sides, strict=True):
-        sample = sampler_of_side(env.sample_task, 0.6, first=first, salt=3)
-        drawn = TaskSet.of(env, jax.jit(jax.vmap(sample))(keys))
-        found = {tuple(row) for row in np.asarray(drawn.hashes).tolist()}
-        assert found == {tuple(row) for row in np.asarray(side.hashes).tolist()}
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -1, 2])

@@ -1,0 +1,31 @@
+"""Runs of the command line, for the files that look at what one leaves or refuses."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import toy
+from command_line import GRIDWORLD
+
+from metajax import cli
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("programs")
+    yield from toy.compiled_once(directory, jax_disable_most_optimizations=True)
+
+
+@pytest.fixture(scope="module")
+def trained(compiled_once, tmp_path_factory) -> Path:
+    """A finished run of a tiny gridworld, with everything in it. Not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "grid"
+    assert cli.run([*GRIDWORLD, "--run", str(run)]) == 0
+    return run
+
+
+@pytest.fixture
+def copied(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "grid"))
