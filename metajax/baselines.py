@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,11 +60,41 @@ def _time_features(mask: Array) -> Array:
     return jnp.stack([column * mask for column in columns], axis=-1)
 
 
+def _exact() -> Any:
+    """Products in full precision: what an accelerator has by itself is too little for these."""
+    return jax.default_matmul_precision("highest")
+
+
 def _least_squares(gram: Array, moments: Array, ridge: float) -> Array:
     """Solved for columns of unit norm, which keeps a float32 solve accurate; `ridge` is of them."""
-    scale = jax.lax.rsqrt(jnp.maximum(jnp.diagonal(gram), 1e-12))
+    scale = _unit_norm(jnp.diagonal(gram))
     scaled = gram * jnp.outer(scale, scale) + ridge * jnp.eye(len(scale), dtype=gram.dtype)
     return _solve_positive_definite(scaled, moments * scale) * scale
+
+
+def _unit_norm(diagonal: Array) -> Array:
+    """What makes the norms of columns 1, from their squares."""
+    return jax.lax.rsqrt(jnp.maximum(diagonal, 1e-12))
+
+
+def _least_squares_of_rows(
+    count: Array, across: Array, gram: Array, row_moments: Array, moments: Array, ridge: float
+) -> tuple[Array, Array]:
+    """`_least_squares` of a matrix [[diag(`count`), `across`], [`across`ᵀ, `gram`]], (d, e) across.
+
+    Eliminating the d columns that share nothing with each other leaves e by e (the Schur
+    complement): elimination in the same order, without the zeros.
+    """
+    row_scale, scale = _unit_norm(count), _unit_norm(jnp.diagonal(gram))
+    diagonal = count * row_scale**2 + ridge
+    across = across * jnp.outer(row_scale, scale)
+    row_moments, moments = row_moments * row_scale, moments * scale
+    gram = gram * jnp.outer(scale, scale) + ridge * jnp.eye(len(scale), dtype=gram.dtype)
+    eliminated = across / diagonal[:, None]
+    schur = gram - across.T @ eliminated
+    weights = _solve_positive_definite(schur, moments - eliminated.T @ row_moments)
+    of_rows = (row_moments - across @ weights) / diagonal
+    return of_rows * row_scale, weights * scale
 
 
 def linear_features(observation: Array, returns: Array, mask: Array, ridge: float = 1e-5) -> Array:
@@ -78,9 +109,10 @@ def linear_features(observation: Array, returns: Array, mask: Array, ridge: floa
     of_observation = jnp.concatenate([clipped, *squares], axis=-1) * mask[..., None]
     features = jnp.concatenate([of_observation, _time_features(mask)], axis=-1)
     features = features.reshape(mask.size, -1)
-    moments = features.T @ (returns * mask).reshape(-1)
-    weights = _least_squares(features.T @ features, moments, ridge)
-    return (features @ weights).reshape(mask.shape)
+    with _exact():
+        moments = features.T @ (returns * mask).reshape(-1)
+        weights = _least_squares(features.T @ features, moments, ridge)
+        return (features @ weights).reshape(mask.shape)
 
 
 def linear_features_of_rows(
@@ -97,11 +129,12 @@ def linear_features_of_rows(
     data = jnp.concatenate([time, (returns * mask)[..., None]], axis=-1).reshape(mask.size, -1)
     sums = jnp.zeros((rows, data.shape[-1]), data.dtype).at[row.reshape(-1)].add(data)
     across, count = sums[:, :-1], sums[:, -2]
-    along = data[:, :-1]
-    gram = jnp.block([[jnp.diag(count), across], [across.T, along.T @ along]])
-    moments = jnp.concatenate([sums[:, -1], along.T @ data[:, -1]])
-    weights = _least_squares(gram, moments, ridge)
-    return (weights[row] + time @ weights[rows:]) * mask
+    with _exact():
+        gram = data.T @ data  # of the features of time, and of these with the returns
+        of_rows, of_time = _least_squares_of_rows(
+            count, across, gram[:-1, :-1], sums[:, -1], gram[:-1, -1], ridge
+        )
+        return (of_rows[row] + time @ of_time) * mask
 
 
 BASELINES: dict[str, Baseline] = {"linear": linear_features, "mean": mean_return, "none": zero}

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .fused import once_differentiated
 from .mapping import tiled
 from .types import Batch, Params, Problem, Trace, pytree_dataclass
 
@@ -129,7 +130,11 @@ def descend(
 
 
 def _loss_of_parts(loss: Callable[..., Any]) -> Callable[[Params, Params, Batch], Array]:
-    return lambda fast, slow, batch: loss(merge(fast, slow), batch)[0]
+    @once_differentiated()
+    def of_parts(fast: Params, slow: Params, batch: Batch) -> Array:
+        return loss(merge(fast, slow), batch)[0]
+
+    return of_parts
 
 
 def hessian_product(
@@ -219,7 +224,7 @@ def run(
     keys = jax.random.split(key_steps, inner.steps)
     if not problem.on_policy:  # one query set judges every step
         keys = jnp.broadcast_to(key_judged, (inner.steps,))
-    carry, (batches, gradients, judged_steps, scores, samples) = jax.lax.scan(
+    carry, (batches, gradients, judged_steps, scores, samples) = _over_steps(
         step, (fast, inner.optimizer.init(fast)), keys
     )
     adapted = merge(carry[0], slow)
@@ -237,6 +242,17 @@ def run(
         samples=used + problem.samples(judged),
     )
     return adapted, Record(batches, gradients, judged, judged_steps), trace
+
+
+def _over_steps(step: Callable[..., Any], carry: Any, keys: Array) -> tuple[Any, Any]:
+    """`lax.scan`, but for a single step, which stays by itself.
+
+    There the parameters are those that all tasks share; what a loop carries is each task's own.
+    """
+    if len(keys) != 1:
+        return jax.lax.scan(step, carry, keys)
+    carry, out = step(carry, keys[0])
+    return carry, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], out)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -326,8 +342,9 @@ def losses_along(
         judged: the batch that judges each, of `replay_path`.
         record: of the steps.
     """
+    judge = once_differentiated()(problem.outer_loss)
     if record.judgements is None:
-        losses, aux = jax.lax.map(lambda step: problem.outer_loss(*step), (path, judged))
+        losses, aux = jax.lax.map(lambda step: judge(*step), (path, judged))
         return losses, jax.tree.map(lambda leaf: leaf[-1], aux)
     losses, grads = jax.tree.map(lambda leaf: leaf[1:], record.judgements)
 
@@ -336,7 +353,7 @@ def losses_along(
         return jnp.sum(moved * grad, axis=tuple(range(1, grad.ndim)))
 
     changes = jax.tree.leaves(jax.tree.map(change, path, grads))
-    loss, aux = problem.outer_loss(jax.tree.map(lambda leaf: leaf[-1], path), record.judged)
+    loss, aux = judge(jax.tree.map(lambda leaf: leaf[-1], path), record.judged)
     return jnp.concatenate([losses + sum(changes), loss[None]]), aux
 
 

@@ -25,7 +25,7 @@ Of = Callable[[Any], Any]  # of outputs, whose leading axes, (O,) or (T, B), it 
 
 
 class Reading(NamedTuple):
-    """A network's outputs for a batch of observations (T, B, ...), and what is made of them.
+    """A network's outputs for what was seen in a batch, (T, B, ...), and what is made of them.
 
     What each observation has is computed once for each that there is, before it is looked up.
     """
@@ -36,18 +36,28 @@ class Reading(NamedTuple):
 
 
 class Lookup(NamedTuple):
-    """A network without memory, for what is observed in one space."""
+    """A network without memory, for what is observed in one space.
 
-    prepare: Callable[[Params], Any]  # once for all that is observed under the same parameters
-    one: Callable[[Any, Array, Any], tuple[Any, Array, Any]]  # prepared in the place of parameters
-    # params, observations (T, B, ...) -> what the network has for them, or for all that there are
+    What it has seen of an observation is the observation, or where observations are one-hot its
+    `row`, which of all it is: a rollout keeps and losses read a number, and not all the zeros.
+    """
+
+    prepare: Callable[[Params], Any]  # once for all that is seen under the same parameters
+    # what was prepared, seen, carry -> outputs, value, carry: a policy of what was seen
+    one: Callable[[Any, Array, Any], tuple[Any, Array, Any]]
+    # params, seen (T, B, ...) -> what the network has for it, or for all observations that there are
     outputs: Callable[[Params, Array], Any]
-    reading: Callable[[Any, Array], Reading]  # those outputs, the observations
-    row: Callable[[Array], Array] | None  # which of all observations one is, where they are rows
+    reading: Callable[[Any, Array], Reading]  # those outputs, what was seen
+    # observations with any leading axes -> int32; None where the network sees them as they are
+    row: Callable[[Array], Array] | None
 
-    def read(self, params: Params, observation: Array) -> Reading:
-        """What is read of observations (T, B, ...)."""
-        return self.reading(self.outputs(params, observation), observation)
+    def read(self, params: Params, seen: Array) -> Reading:
+        """What is read of a batch, (T, B, ...)."""
+        return self.reading(self.outputs(params, seen), seen)
+
+    def seen(self, observation: Array, row: Array | None) -> Array:
+        """Of observations, and their rows where these are known."""
+        return observation if self.row is None else self.row(observation) if row is None else row
 
 
 def lookup(network: Network, space: Any) -> Lookup:
@@ -58,13 +68,13 @@ def lookup(network: Network, space: Any) -> Lookup:
         space: of the observations; `one_hot` says that one element of each is 1, the others 0.
     """
 
-    def of_steps(params: Params, observation: Array) -> Any:
-        leading = observation.shape[: observation.ndim - len(space.shape)]
-        outputs = network.apply(params, observation.reshape(-1, *space.shape), ())[0]
+    def of_steps(params: Params, seen: Array) -> Any:
+        leading = seen.shape[: seen.ndim - len(space.shape)]
+        outputs = network.apply(params, seen.reshape(-1, *space.shape), ())[0]
         return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), outputs)
 
-    def by_step(outputs: Any, observation: Array) -> Reading:
-        del observation
+    def by_step(outputs: Any, seen: Array) -> Reading:
+        del seen
         return Reading(lambda of: of(outputs), lambda of, action: of_action(of(outputs), action))
 
     if not getattr(space, "one_hot", False):
@@ -78,13 +88,10 @@ def lookup(network: Network, space: Any) -> Lookup:
         places = jnp.arange(space.shape[0], dtype=jnp.int32)
         return observation.astype(jnp.int32) @ places
 
-    def one(table: Any, observation: Array, carry: Any) -> tuple[Any, Array, Any]:
-        at = row(observation)
-        return jax.tree.map(lambda leaf: leaf[at], table), jnp.zeros(()), carry
+    def one(table: Any, at: Array, carry: Any) -> tuple[Any, Array, Any]:
+        return jax.tree.map(lambda leaf: leaf[at], table), jnp.zeros(at.shape), carry
 
-    def by_table(outputs: Any, observation: Array) -> Reading:
-        at = row(observation)
-
+    def by_table(outputs: Any, at: Array) -> Reading:
         def each(of: Of) -> Any:
             return jax.tree.map(lambda leaf: leaf[at], of(outputs))
 

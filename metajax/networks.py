@@ -15,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from . import fused
+
 __all__ = ["MLP", "CategoricalPolicy", "Conditioned", "GaussianPolicy", "Network", "mlp_policy"]
 
 Array = jax.Array
@@ -82,19 +84,22 @@ class Dense(nn.Module):
     dtype: Any = None
 
     @nn.compact
+    def parameters(self, width: int) -> tuple[Array, Array | None]:
+        """Kernel and bias for inputs of that width."""
+        kernel = self.param("kernel", self.kernel_init, (width, self.features))
+        shape = (self.features,)
+        return kernel, self.param("bias", nn.initializers.zeros, shape) if self.use_bias else None
+
     def __call__(self, inputs: Array) -> Array:
         width = inputs.shape[-1]
-        kernel = self.param("kernel", self.kernel_init, (width, self.features))
+        kernel, bias = self.parameters(width)
         # Of one input the gradient is no product of matrices, and `vmap` would not make it one.
         if inputs.ndim > 1 and (self.dtype is not None or jax.default_backend() == "cpu"):
             flat: Any = _product(inputs.reshape(-1, width), kernel, self.dtype)
             outputs = flat.reshape(*inputs.shape[:-1], self.features)
         else:
             outputs = _matmul(inputs, kernel, self.dtype)
-        if not self.use_bias:
-            return outputs
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return outputs + jnp.broadcast_to(bias, outputs.shape)
+        return outputs if bias is None else outputs + jnp.broadcast_to(bias, outputs.shape)
 
 
 class MLP(nn.Module):
@@ -110,9 +115,17 @@ class MLP(nn.Module):
     def __call__(self, inputs: Array) -> Array:
         hidden = inputs
         *widths, last = self.features
-        for width in widths:
-            hidden = self.activation(Dense(width, self.kernel_init, dtype=self.dtype)(hidden))
-        return Dense(last, self.last_kernel_init or self.kernel_init, dtype=self.dtype)(hidden)
+        layers = [Dense(width, self.kernel_init, dtype=self.dtype) for width in widths]
+        layers.append(Dense(last, self.last_kernel_init or self.kernel_init, dtype=self.dtype))
+        through = (inputs.shape[-1], *self.features)
+        if fused.enabled() and self.dtype is None and fused.takes(through, inputs.dtype):
+            parameters = [layer.parameters(width) for layer, width in zip(layers, through)]
+            flat = inputs.reshape(-1, through[0])
+            outputs = fused.mlp(tuple(parameters), flat, self.activation)
+            return outputs.reshape(*inputs.shape[:-1], last)
+        for layer in layers[:-1]:
+            hidden = self.activation(layer(hidden))
+        return layers[-1](hidden)
 
 
 # Nearly uniform first policies explore; the gain, 0.01, is that of PPO's reference implementations.

@@ -8,20 +8,41 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 __all__ = ["discounted_returns", "generalised_advantages", "n_step_returns", "normalise"]
 
 Array = jax.Array
 
 
+# Steps of which discounted sums are one product. Its operations grow with the square of them.
+_LONGEST_PRODUCT = 512
+
+
 def _discounted_sums(values: Array, discount: Array | float) -> Array:
-    """Σ_{j≥t} discount^{j-t} values_j along the leading axis."""
+    """Σ_{j≥t} discount^{j-t} values_j along the leading axis.
+
+    A loop over time is hundreds of kernels on an accelerator, each of which has little to do; there
+    it is a product with the triangular matrix of discounts, where these are known and few.
+    """
+    horizon = len(values)
+    known = isinstance(discount, (int, float)) and horizon <= _LONGEST_PRODUCT
+    if known and jax.default_backend() != "cpu":
+        return _product_with_discounts(values, discount)
 
     def step(tail: Array, value: Array) -> tuple[Array, Array]:
         total = value + discount * tail
         return total, total
 
     return jax.lax.scan(step, jnp.zeros_like(values[0]), values, reverse=True)[1]
+
+
+def _product_with_discounts(values: Array, discount: float) -> Array:
+    time = np.arange(len(values))
+    discounts = np.triu(float(discount) ** np.maximum(time[None] - time[:, None], 0))
+    # In full precision, which a product on an accelerator has not by itself.
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.tensordot(discounts.astype(values.dtype), values, axes=1, precision=exact)
 
 
 def discounted_returns(reward: Array, mask: Array, discount: Array | float) -> Array:

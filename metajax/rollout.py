@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .distributions import Distribution
+from .fused import once_differentiated
 from .types import Params, pytree_dataclass
 
 __all__ = ["Episodes", "rollout"]
@@ -27,6 +28,8 @@ class Episodes:
     terminated: Array  # (T, B) bool, whether the step ended the task itself, not its horizon
     parameters: Any  # (T, B, ...) of the distributions that the actions were drawn from
     last_observation: Array  # (B, ...) after step T; of an episode of L < T steps, observation[L]
+    row: Array | None  # (T, B) int32, what the policy was given in its place, see `lookups`
+    last_row: Array | None  # (B,) of the last observation
 
 
 @jax.named_scope("rollout")
@@ -41,21 +44,26 @@ def rollout(
     episodes: int,
     horizon: int,
     carry: Any = (),
+    row: Callable[[Array], Array] | None = None,
 ) -> Episodes:
     """Plays `episodes` episodes of at most `horizon` steps with actions drawn from the policy.
 
     Args:
         env: `reset(key, task)` and `step(key, state, action, task)`, see `envs.core`.
-        apply: the policy, for one observation: params, observation, carry.
+        apply: the policy: params, what it sees, carry. Without a memory it takes what it sees with
+            leading axes, else for one episode.
         params: of the policy.
         task: one task.
         carry: the policy's memory before the first step; `()` without memory.
+        row: of observations with any leading axes, what the policy is given in their place.
     """
     key_reset, key_actions, key_steps = jax.random.split(key, 3)
     reset = jax.vmap(env.reset, in_axes=(0, None))
     state, timestep = reset(jax.random.split(key_reset, episodes), task)
     carries = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (episodes, *leaf.shape)), carry)
-    policy = jax.vmap(apply, in_axes=(None, 0, 0))
+    # Without a memory a policy takes all episodes' observations as they are.
+    policy = jax.vmap(apply, in_axes=(None, 0, 0)) if jax.tree.leaves(carry) else apply
+    policy = once_differentiated()(policy)
     advance = jax.vmap(env.step, in_axes=(0, 0, 0, None))
 
     # What is random is drawn for all steps at once: a generator's rounds are dozens of kernels,
@@ -70,17 +78,21 @@ def rollout(
     )
 
     def step(loop: Any, drawn: tuple[Array, Array]) -> tuple[Any, tuple[Array, ...]]:
-        state, observation, mask, carries = loop
+        state, (observation, at), mask, carries = loop
         noise, keys = drawn
-        parameters, _, carries = policy(params, observation, carries)
+        parameters, _, carries = policy(params, observation if at is None else at, carries)
         action = distribution.draw(noise, parameters)
         state, timestep = advance(keys, state, action, task)
         ended = timestep.terminated & (mask > 0)
-        record = (observation, action, timestep.reward * mask, mask, ended, parameters)
+        record = (observation, action, timestep.reward * mask, mask, ended, parameters, at)
         running = 1.0 - (timestep.terminated | timestep.truncated).astype(jnp.float32)
-        return (state, timestep.observation, mask * running, carries), record
+        return (state, observed(timestep), mask * running, carries), record
 
-    loop = (state, timestep.observation, jnp.ones((episodes,), jnp.float32), carries)
-    (_, last_observation, _, _), record = jax.lax.scan(step, loop, (noise, keys))
-    observation, action, reward, mask, terminated, parameters = record
-    return Episodes(observation, action, reward, mask, terminated, parameters, last_observation)
+    def observed(timestep: Any) -> tuple[Array, Array | None]:
+        observation = timestep.observation
+        return observation, row and row(observation)
+
+    loop = (state, observed(timestep), jnp.ones((episodes,), jnp.float32), carries)
+    (_, (last_observation, last_row), _, _), record = jax.lax.scan(step, loop, (noise, keys))
+    *found, rows = record
+    return Episodes(*found, last_observation, rows, last_row)

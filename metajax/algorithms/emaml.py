@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..fused import once_differentiated
 from ..inner import Inner, Record, descend, replay_path, starts
 from ..mapping import Mapping, map_tasks, mean_over_tasks, tiled
 from ..types import MetaLearner, Params, Problem
@@ -36,7 +37,8 @@ def exploring_loss(
         sampled = jnp.sum(jax.lax.map(lambda step: log_prob(*step), steps))
     else:
         sampled = log_prob(params, record.batches)
-    loss, aux = problem.outer_loss(jax.tree.map(lambda leaf: leaf[-1], path), record.judged)
+    judge = once_differentiated()(problem.outer_loss)
+    loss, aux = judge(jax.tree.map(lambda leaf: leaf[-1], path), record.judged)
     return loss - credit * sampled, {"outer_loss": loss, **aux}
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..fused import once_differentiated
 from ..inner import Inner, hessian_product, merge, run
 from ..mapping import Mapping, tiled
 from ..trust_region import conjugate_gradients
@@ -78,9 +79,10 @@ def imaml(
     if damping < 0:
         raise ValueError(f"damping: expected at least 0, got {damping}")
     inner = proximal(inner, strength)
+    outer_loss = once_differentiated()(problem.outer_loss)
 
     def meta_gradient(adapted: Params, support: Batch, judged: Batch) -> tuple[Any, Params]:
-        value, grads = jax.value_and_grad(problem.outer_loss, has_aux=True)(adapted, judged)
+        value, grads = jax.value_and_grad(outer_loss, has_aux=True)(adapted, judged)
         (fast, slow), (grads_fast, grads_slow) = inner.split(adapted), inner.split(grads)
 
         def scaled_product(vector: Params) -> tuple[Params, Params]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..fused import once_differentiated
 from ..groups import UNIFORM, Weighting
 from ..inner import Inner, Order, Record, losses_along, replay, replay_path, run
 from ..mapping import Mapping, tiled
@@ -62,6 +63,7 @@ def maml(
             f"step weights: expected {inner.steps} of at least 0, not all 0, got {step_weights}"
         )
 
+    judge = once_differentiated()(problem.outer_loss)
     one_loss = problem.inner_loss is problem.outer_loss
     is_known = len(step_weights) > 1 and problem.on_policy and one_loss  # what the steps began with
 
@@ -84,7 +86,7 @@ def maml(
                 if step_weights:
                     return multi_step_loss(params, record, order)
                 adapted = replay(problem, inner, params, record, order)
-                return problem.outer_loss(adapted, record.judged)
+                return judge(adapted, record.judged)
 
             return jax.value_and_grad(objective, has_aux=True)(params)
 

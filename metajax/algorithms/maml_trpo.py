@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 
+from ..fused import once_differentiated
 from ..inner import Inner, Record, pushforward, replay
 from ..mapping import Mapping, mean_over_tasks, tiled
 from ..trust_region import TrustRegion, longest_step, search
@@ -68,6 +69,7 @@ def maml_trpo(
         raise ValueError(f"problem: TRPO expected a `divergence` in two parts, got a {kind}")
     if not isinstance(outer, TrustRegion):
         raise ValueError(f"outer: MAML-TRPO expected a TrustRegion, got {type(outer).__name__}")
+    ratio_loss = once_differentiated()(ratio_loss)
     problem = problem._replace(inner_loss=lambda params, batch: ratio_loss(params, batch, None))
 
     def gradient(params: Params, record: Record) -> tuple[Any, Params]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..fused import once_differentiated
 from ..inner import Inner, Record, descend, replay_path, starts
 from ..mapping import Mapping, mean_over_tasks, tiled
 from ..types import MetaLearner, Params, Problem
@@ -73,6 +74,7 @@ def promp(
     if penalty < 0:
         raise ValueError(f"penalty: expected at least 0, got {penalty}")
     check_optimizer(outer)
+    ratio_loss = once_differentiated()(ratio_loss)
     problem = problem._replace(inner_loss=lambda params, batch: ratio_loss(params, batch, None))
 
     def judge(params: Params, record: Record) -> tuple[Array, Array, dict[str, Array]]:

@@ -40,6 +40,7 @@ class Trajectories:
     mask: Array  # (T, B) float32, 1 where a step was taken
     advantage: Array  # (T, B) float32, 0 where no step was taken; γ^t r_t for the surrogate "dice"
     behaviour: Any  # (T, B, ...) parameters of the distributions that the actions were drawn from
+    row: Array | None = None  # (T, B) int32, which of all observations each is; see `lookups`
 
 
 def _choice(name: str, value: str, choices: dict[str, Any]) -> Any:
@@ -126,6 +127,7 @@ def policy_gradient(
             key,
             episodes=episodes,
             horizon=steps,
+            row=observed.row,
         )
         return Trajectories(
             played.observation,
@@ -134,7 +136,11 @@ def policy_gradient(
             played.mask,
             credit(played),
             played.parameters,
+            played.row,
         )
+
+    def seen(batch: Episodes | Trajectories) -> Array:
+        return observed.seen(batch.observation, batch.row)
 
     @jax.named_scope("advantage")
     def credit(
@@ -147,17 +153,16 @@ def policy_gradient(
             return discounts[:, None] * played.reward * played.mask
         returns = discounted_returns(played.reward, played.mask, discount)
         if fit is linear_features and observed.row is not None:
-            row = observed.row(played.observation)
-            value = linear_features_of_rows(row, space.shape[0], returns, played.mask)
+            value = linear_features_of_rows(seen(played), space.shape[0], returns, played.mask)
         else:
-            seen = played.observation.astype(bool) if is_binary else played.observation
-            value = fit(seen, returns, played.mask)
+            observation = played.observation.astype(bool) if is_binary else played.observation
+            value = fit(observation, returns, played.mask)
         advantage = generalised_advantages(played.reward, value, played.mask, discount, gae_lambda)
         return normalise(advantage, played.mask) if normalise_advantage else advantage
 
     def policy(params: Params, batch: Trajectories) -> tuple[Reading, Array]:
         """What the policy has for every step, and log π of the actions taken, (T, B)."""
-        reading = observed.read(params, batch.observation)
+        reading = observed.read(params, seen(batch))
         if distribution.log_probs is None:
             return reading, distribution.log_prob(reading.each(_itself), batch.action)
         return reading, reading.taken(distribution.log_probs, batch.action)
@@ -198,7 +203,7 @@ def policy_gradient(
         return transition_features(batch.observation, action, batch.reward, batch.mask)
 
     def from_behaviour(outputs: Any, batch: Trajectories) -> Array:
-        now = observed.reading(outputs, batch.observation).each(_itself)
+        now = observed.reading(outputs, seen(batch)).each(_itself)
         return masked_mean(distribution.divergence(batch.behaviour, now), batch.mask)
 
     return Problem(
@@ -217,7 +222,7 @@ def policy_gradient(
         ),
         ratio_loss=None if of_rewards else ratio_loss,
         divergence=Divergence(
-            lambda params, batch: observed.outputs(params, batch.observation), from_behaviour
+            lambda params, batch: observed.outputs(params, seen(batch)), from_behaviour
         ),
         transitions=None if of_rewards else transitions,
     )

@@ -39,6 +39,8 @@ class Transitions:
     next_observation: Array  # (T, B, ...) after those m steps
     credit: Array  # (T, B) float32, advantage over the action's chance; 0 in greedy episodes
     greedy: Array  # (T, B) float32, the chance of the action were ε 0
+    row: Array | None = None  # (T, B) int32, which of all observations each is; see `lookups`
+    next_row: Array | None = None  # (T, B) int32, likewise
 
 
 def q_learning(
@@ -127,8 +129,7 @@ def q_learning(
     exploring = jnp.arange(episodes) < episodes - greedy_episodes
     space = env.observation_space
     observed = lookup(network, space)
-    row = observed.row
-    if mean_over == "pairs" and row is None:
+    if mean_over == "pairs" and observed.row is None:
         raise ValueError(f"mean_over: pairs are of one-hot observations, got {space!r}")
 
     def init(key: Array) -> Params:
@@ -148,13 +149,16 @@ def q_learning(
             key,
             episodes=episodes,
             horizon=steps,
+            row=observed.row,
         )
         terminated = jnp.any(played.terminated, axis=0)
         paid, following, end = n_step_returns(
             played.reward, terminated, played.mask, discount, n_step
         )
-        states = jnp.concatenate([played.observation, played.last_observation[None]])
-        after = states[end, jnp.arange(episodes)[None]]
+
+        def after(steps: Array, last: Array) -> Array:
+            return jnp.concatenate([steps, last[None]])[end, jnp.arange(episodes)[None]]
+
         returns = discounted_returns(played.reward, played.mask, discount)
         baseline = mean_return(played.observation, returns, played.mask)
         # Equal returns are equal to rounding, which normalised would be credit like any other.
@@ -169,21 +173,23 @@ def q_learning(
             played.action,
             played.reward,
             played.mask,
-            weight(played.observation, played.action, played.mask),
+            weight(played.row, played.action, played.mask),
             paid,
             following,
             terminated,
-            after,
+            after(played.observation, played.last_observation),
             credit,
             greedy,
+            played.row,
+            None if played.row is None else after(played.row, played.last_row),
         )
 
-    def weight(observation: Array, action: Array, mask: Array) -> Array:
+    def weight(row: Array | None, action: Array, mask: Array) -> Array:
         """Such that the weighted sum of the errors is their mean, over steps or over pairs."""
         if mean_over == "steps" or row is None:
             return mask / jnp.maximum(jnp.sum(mask), 1.0)
         pairs = space.shape[0] * env.action_space.n
-        pair = row(observation) * env.action_space.n + action
+        pair = row * env.action_space.n + action
         visits = jnp.zeros((pairs,), mask.dtype).at[pair].add(mask)
         return mask / jnp.maximum(visits[pair], 1.0) / pairs
 
@@ -195,6 +201,12 @@ def q_learning(
         """That depends on the parameters by steps, which have no derivative: on ε alone."""
         each = jnp.log(chance(batch.greedy, epsilon))
         return masked_mean(each, batch.mask * exploring[None].astype(each.dtype))
+
+    def seen(batch: Transitions) -> Array:
+        return observed.seen(batch.observation, batch.row)
+
+    def following_seen(batch: Transitions) -> Array:
+        return observed.seen(batch.next_observation, batch.next_row)
 
     def best(values: Array) -> Array:
         return jnp.max(values, axis=-1)
@@ -215,15 +227,15 @@ def q_learning(
             paid, power, _ = n_step_returns(
                 batch.reward, batch.terminated, batch.mask, discount, n_step
             )
-        following = observed.read(target, batch.next_observation).each(best)
-        values = observed.read(params, batch.observation).taken(lambda each: each, batch.action)
+        following = observed.read(target, following_seen(batch)).each(best)
+        values = observed.read(params, seen(batch)).taken(lambda each: each, batch.action)
         error = values - (paid + power * following)
         each = 0.5 * error**2 if huber is None else optax.losses.huber_loss(error, delta=huber)
         td_error = masked_mean(jnp.abs(error), batch.mask)
         return jnp.sum(each * batch.weight), {"td_error": td_error}
 
     def policy_loss(params: Params, batch: Transitions) -> tuple[Array, dict[str, Array]]:
-        policy = observed.read(params, batch.observation).taken(softmax, batch.action)
+        policy = observed.read(params, seen(batch)).taken(softmax, batch.action)
         return -masked_mean(policy * batch.credit, batch.mask), {}
 
     return Problem(

@@ -76,7 +76,8 @@ def test_a_network_is_asked_once_for_each_observation_there_is():
 
     space = envs.make("gridworld").observation_space
     many = jax.nn.one_hot(jnp.arange(4000).reshape(100, 40) % 25, 25, dtype=space.dtype)
-    reading = lookup(Network(), space).read(jnp.float32(3.0), many)
+    found = lookup(Network(), space)
+    reading = found.read(jnp.float32(3.0), found.seen(many, None))
     assert asked == [(25, 25)]
     np.testing.assert_array_equal(reading.each(lambda out: 2 * out), np.full((100, 40), 6.0))
 
@@ -90,6 +91,7 @@ def test_what_the_actions_taken_have_is_read(space):
     params = jnp.arange(15.0).reshape(5, 3)
     at = jnp.array([[4, 0], [2, 2]])
     action = jnp.array([[0, 2], [1, 1]], jnp.int32)
-    reading = lookup(Network(), space).read(params, jax.nn.one_hot(at, 5, dtype=jnp.uint8))
-    found = reading.taken(lambda values: values**2, action)
-    np.testing.assert_array_equal(found, params[at, action] ** 2)
+    found = lookup(Network(), space)
+    reading = found.read(params, found.seen(jax.nn.one_hot(at, 5, dtype=jnp.uint8), None))
+    values = reading.taken(lambda values: values**2, action)
+    np.testing.assert_array_equal(values, params[at, action] ** 2)
