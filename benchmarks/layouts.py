@@ -24,11 +24,18 @@ def _vector(state: mj.MetaState) -> jax.Array:
 
 
 def apart(
-    learner: mj.MetaLearner, plain: mj.MetaLearner, state: mj.MetaState, updates: int
+    learner: mj.MetaLearner,
+    plain: mj.MetaLearner,
+    state: mj.MetaState,
+    updates: int,
+    precision: str | None = None,
 ) -> float:
     """How far two learners that differ in layout alone have come apart after some updates.
 
-    The distance of their parameters, as a share of how far those of `plain` have gone.
+    The distance of their parameters, as a share of how far those of `plain` have gone, whose
+    products have that `precision`.
     """
-    ours, theirs = (_after(each, state, updates) for each in (learner, plain))
+    ours = _after(learner, state, updates)
+    with jax.default_matmul_precision(precision):
+        theirs = _after(plain, state, updates)
     return float(jnp.linalg.norm(ours - theirs) / jnp.linalg.norm(theirs - _vector(state)))

@@ -12,16 +12,18 @@ same machine. How far the program that is timed is from the plain one (one devic
 once) after ten updates is told beside the times.
 
 On a CPU, metajax has every core as a JAX device and PyTorch has as many threads. Where JAX and
-PyTorch both see a GPU, both run there.
+PyTorch both see a GPU, both run there, and both round the operands of float32 products (TF32), as
+JAX does by default; what they are compared by is in full precision, but for what Inductor compiled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,7 +35,7 @@ import torch
 import torch_split
 import tyro
 from layouts import apart
-from race import clock, cores_between, figures, other_load, race
+from race import cores_between, figures, other_load, race
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -90,6 +92,9 @@ class Options:
     """PyTorch threads; every core."""
     chunk: int | None = None
     """Tasks of one PyTorch gradient taken in chunks; up to 10 on a CPU, all on a GPU."""
+    only: tuple[str, ...] = ()
+    """PyTorch's ways, as the table names them; all by default. A loop over thousands of tasks takes
+    minutes an update."""
     seed: int = 0
     json: Path | None = None
     """Writes the figures there as well."""
@@ -116,6 +121,18 @@ class Options:
         return contest(self.preset, seed=self.seed, **sizes, **layout)
 
 
+@contextlib.contextmanager
+def _full_precision(wanted: bool) -> Iterator[None]:
+    """PyTorch's products of float32 matrices without rounding. A change compiles anew."""
+    before = torch.get_float32_matmul_precision()
+    if wanted:
+        torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def agreement(
     side: Contest, params: Any, keys: jax.Array, ways: dict[str, Contender], device: str
 ) -> tuple[dict[str, float], Any]:
@@ -127,14 +144,15 @@ def agreement(
     errors: dict[str, float] = {}
     collected = []
     for name, way in ways.items():
-        error = meta_gradient_error(side, params, frozen, way, device)
-        errors[f"meta-gradient, {name}"] = error
-        if way.collects is None or way.collects in collected:
-            continue
-        collected.append(way.collects)
-        compiled = way.collects[1].block is not None
-        dtype = torch.float32 if compiled else torch.float64
-        found = collection_errors(side, frozen, way, device, dtype)
+        compiled = way.collects is not None and way.collects[1].block is not None
+        with _full_precision(device == "cuda" and not compiled):
+            error = meta_gradient_error(side, params, frozen, way, device)
+            errors[f"meta-gradient, {name}"] = error
+            if way.collects is None or way.collects in collected:
+                continue
+            collected.append(way.collects)
+            dtype = torch.float32 if compiled else torch.float64
+            found = collection_errors(side, frozen, way, device, dtype)
         errors |= {f"{kind}, {name}": error for kind, error in found.items()}
     return errors, frozen.gradient
 
@@ -143,7 +161,8 @@ def refuse_disagreement(errors: dict[str, float], machine: Machine) -> None:
     """Raises SystemExit where the sides do not do the same thing: no time would mean anything."""
 
     def bound(name: str) -> float:
-        if name.startswith("timed program") and machine.gpu:
+        rounds = name.startswith("timed program") or name.endswith("torch compiled")
+        if rounds and machine.gpu:
             return 1e-2  # it multiplies in TF32, what it is compared with in float32
         return TOLERANCE
 
@@ -287,7 +306,12 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
         after, metrics = program(jax.tree.map(jnp.copy, state))
         norm = float(metrics["gradient_norm"])
         first = {"metajax": time.perf_counter() - began}
-    ways = contenders(side, torch_params(start.params, device), device, machine.chunk)
+    if machine.gpu:
+        torch.set_float32_matmul_precision("high")
+    ways = contenders(side, torch_params(start.params, device), device, machine.chunk, options.only)
+    if unknown := sorted({*options.only} - {*ways}):
+        console.print(f"maml_vs_torch: only: unknown {', '.join(unknown)}", style="red")
+        sys.exit(2)
     carried = [state]
 
     def metajax() -> None:
@@ -307,12 +331,14 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
     unavailable: dict[str, str] = {}
     with console.status("compiling PyTorch"):
         for name, way in ways.items():
-            step = pytorch(way)
+            began = time.perf_counter()
             try:
-                first[name] = clock(step)
+                step = pytorch(way)
+                step()
             except Exception as error:  # a compiler that is missing, or what it does not take
                 unavailable[name] = f"{type(error).__name__}: {error}".split("\n", 1)[0]
             else:
+                first[name] = time.perf_counter() - began
                 sides[name] = step
     with console.status("comparing the sides"), jax.default_matmul_precision("highest"):
         able = {name: way for name, way in ways.items() if name in sides}
@@ -325,9 +351,7 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
     with console.status(f"comparing {UPDATES} updates with one device's, all tasks at once"):
         tasks = side.setting.tasks
         plain = options.contest(devices=1, chunk=tasks, tile=tasks).learner
-        drift = apart(side.learner, plain, start, UPDATES)
-    if machine.gpu:
-        torch.set_float32_matmul_precision("high")  # TF32 from here on, as JAX does by default
+        drift = apart(side.learner, plain, start, UPDATES, "highest" if machine.gpu else None)
 
     before = other_load()
     seconds = race(sides, options.pairs, options.updates, console)

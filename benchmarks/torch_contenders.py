@@ -73,15 +73,21 @@ def contenders(
     game, *by_square = bridge.games(side, device)
     eager = torch_maml.eager(game)
 
-    def batched(game: Game, kernels: Kernels, chunk: int | None = None) -> Contender:
+    def batched(
+        game: Game, kernels: Kernels, chunk: int | None = None, graph: bool = False
+    ) -> Contender:
         gradient = functools.partial(
             torch_maml.meta_gradient, setting=setting, kernels=kernels, chunk=chunk
         )
-        return of(gradient, game, kernels)
+        return of(gradient, game, kernels, graph=graph)
 
-    def of(gradient: Gradient, game: Game, kernels: Kernels, loop: bool = False) -> Contender:
+    def of(
+        gradient: Gradient, game: Game, kernels: Kernels, loop: bool = False, graph: bool = False
+    ) -> Contender:
         def update(params: Params) -> Callable[[], Tensor]:
-            return torch_maml.make_update(params, setting, game, gradient, kernels, loop=loop)
+            return torch_maml.make_update(
+                params, setting, game, gradient, kernels, loop=loop, graph=graph
+            )
 
         return Contender(gradient, loop, update, (game, kernels))
 
@@ -111,6 +117,13 @@ def contenders(
     for other in by_square:
         kernels = torch_maml.eager(other)
         ways["torch batched, by square"] = functools.partial(batched, other, kernels)
+    if device == "cuda":
+        ways["torch batched, CUDA graph"] = lambda: batched(game, eager, graph=True)
+        for other in by_square:
+            kernels = torch_maml.eager(other)
+            ways["torch by square, CUDA graph"] = functools.partial(
+                batched, other, kernels, graph=True
+            )
     if side.preset == "point" and device == "cpu":  # it is written for the processor
         ways["torch loop, learn2learn's way"] = as_learn2learn
     return {name: make() for name, make in ways.items() if not only or name in only}

@@ -267,8 +267,11 @@ def meta_gradient_loop(params: Params, source: Source, setting: Setting, game: G
         (loss / setting.tasks).backward()
 
 
-def make_optimizer(params: Params, setting: Setting) -> Callable[[], None]:
-    """The outer step: clips the gradient, Adam along a cosine, and drops the `.grad`."""
+def make_optimizer(params: Params, setting: Setting, keep: bool = False) -> Callable[[], None]:
+    """The outer step: clips the gradient, Adam along a cosine, and drops the `.grad`.
+
+    Unless its memory is to be kept.
+    """
     optimizer = torch.optim.Adam(params, lr=setting.outer_rate, fused=True)
 
     def rate(step: int) -> float:
@@ -282,9 +285,32 @@ def make_optimizer(params: Params, setting: Setting) -> Callable[[], None]:
             torch.nn.utils.clip_grad_norm_(params, setting.gradient_clip)
         optimizer.step()
         schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=not keep)
 
     return step
+
+
+def _replayed(work: Callable[[], Tensor], params: Params) -> Callable[[], Tensor]:
+    """`work`, which adds to the `.grad` of `params`, as one CUDA graph: no launch waits for Python."""
+    for leaf in params:
+        leaf.grad = torch.zeros_like(leaf)
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # what is set up at a first call is no part of the graph
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(aside)
+    for leaf in params:
+        leaf.grad = torch.zeros_like(leaf)
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        total = work()
+
+    def replay() -> Tensor:
+        captured.replay()
+        return total
+
+    return replay
 
 
 def make_update(
@@ -295,6 +321,7 @@ def make_update(
     kernels: Kernels,
     *,
     loop: bool = False,
+    graph: bool = False,
 ) -> Callable[[], Tensor]:
     """One whole update, from fresh tasks to the Adam step, which changes `params` in place.
 
@@ -305,11 +332,12 @@ def make_update(
         gradient: of all tasks, or of one.
         kernels: play the episodes.
         loop: takes one task after the other; else all are batched.
+        graph: a GPU replays what it was told once, all of the update but its outer step.
 
     Returns:
         a function without arguments; it returns the mean score of the judging batches, ().
     """
-    outer_step = make_optimizer(params, setting)
+    outer_step = make_optimizer(params, setting, keep=graph)
 
     def add_gradient(count: int) -> Tensor:
         """Of fresh tasks; returns what they scored after adaptation, added up."""
@@ -325,9 +353,15 @@ def make_update(
         gradient(params, source)
         return scores[-1].sum()
 
+    sizes = [1] * setting.tasks if loop else [setting.tasks]
+
+    def gradient_of_all() -> Tensor:
+        return torch.stack([add_gradient(count) for count in sizes]).sum() / setting.tasks
+
+    found = _replayed(gradient_of_all, params) if graph else gradient_of_all
+
     def update() -> Tensor:
-        sizes = [1] * setting.tasks if loop else [setting.tasks]
-        total = torch.stack([add_gradient(count) for count in sizes]).sum() / setting.tasks
+        total = found()
         with record_function("outer_update"):
             outer_step()
         return total

@@ -96,6 +96,11 @@ class BernoulliBandit:
         )
         return BanditState(steps), timestep
 
+    def observed_row(self, state: BanditState, task: BanditTask) -> Array:
+        """Which element of the observation in a state is 1, () int32."""
+        del state, task
+        return jnp.array(0, jnp.int32)
+
     def tell(self, task: BanditTask) -> Array:
         """The probabilities, float32 [arms]: what `Informed` shows a policy."""
         return task.probability

@@ -95,7 +95,11 @@ class Box:
 
 @dataclasses.dataclass(frozen=True, init=False)
 class OneHot(Box):
-    """Vectors of n elements, uint8, of which one is 1 and the others are 0."""
+    """Vectors of n elements, uint8, of which one is 1 and the others are 0.
+
+    An environment that observes these may say which is 1, `observed_row(state, task)` () int32:
+    then nobody has to look for it.
+    """
 
     one_hot = True  # so that a learner may know without importing this
 

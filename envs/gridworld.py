@@ -150,9 +150,13 @@ class Gridworld:
 
     def observe(self, state: GridworldState, task: GridworldTask) -> Array:
         """What the agent is shown in a state, as `observation_space` has it."""
+        return mark(self.observed_row(state, task), self.size**2).astype(jnp.uint8)
+
+    def observed_row(self, state: GridworldState, task: GridworldTask) -> Array:
+        """Which element of the observation in a state is 1, () int32."""
         del task
         row, column = state.position
-        return mark(row * self.size + column, self.size**2).astype(jnp.uint8)
+        return row * self.size + column
 
     def tell(self, task: GridworldTask) -> Array:
         """What `Informed` shows a policy; see `dynamics.told`."""

@@ -315,7 +315,6 @@ class Maze:
         """What the agent is shown in a state, as `observation_space` has it."""
         length = self.observation_space.shape[0]
         seen = jnp.zeros((length,), bool)
-        row, column = state.position
         offset = 0
         if self.view:
             seen = walls_in_view(
@@ -330,7 +329,7 @@ class Maze:
             seen |= mark(jnp.where(shown, offset + place, -1), length)
             offset += self.view**2
         if self.position:
-            seen |= mark(offset + (row - 1) * (self.size - 2) + column - 1, length)
+            seen |= mark(offset + self.observed_row(state, task), length)
             offset += (self.size - 2) ** 2
         if self.full:
             grid = unpack(task.walls, self.size).reshape(-1)
@@ -342,6 +341,15 @@ class Maze:
         if state.heading is not None and (self.position or self.full):
             seen |= mark(offset + state.heading, length)
         return seen.astype(jnp.uint8)
+
+    def observed_row(self, state: MazeState, task: MazeTask) -> Array:
+        """Which square inside the outer wall the agent is on, () int32.
+
+        Of an agent that observes its square alone it is the element that is 1.
+        """
+        del task
+        row, column = state.position
+        return (row - 1) * (self.size - 2) + column - 1
 
 
 def _draw_cell(key: Array, allowed: Array) -> Array:

@@ -91,6 +91,11 @@ class TabularMDP:
         reward = 1.0 + jax.random.normal(key_reward, pairs, jnp.float32)
         return TabularMDPTask(transition, reward, jnp.array(self.horizon, jnp.int32))
 
+    def observed_row(self, state: TabularMDPState, task: TabularMDPTask) -> Array:
+        """Which element of the observation in a state is 1, () int32."""
+        del task
+        return state.state
+
     def reset(self, key: Array, task: TabularMDPTask) -> tuple[TabularMDPState, TimeStep]:
         del key, task
         start = jnp.array(0, jnp.int32)

@@ -37,6 +37,10 @@ _NARROWEST = 16  # sides of a product of matrix units
 _ROWS = {"outputs": 64, "outputs_along": 64, "gradient": 32, "gradient_along": 32}
 _BLOCKS = 8
 _FILLED = 1024  # programs that keep a GPU busy
+_FEW = 32  # rows of a task that are not worth a program
+
+# What `jax_default_matmul_precision` is where float32 operands may be rounded as TF32 is.
+_ROUNDED = (None, "default", "fastest", "bfloat16", "tensorfloat32")
 
 _enabled: ContextVar[bool] = ContextVar("fused", default=False)
 
@@ -55,8 +59,12 @@ def once_differentiated() -> Iterator[None]:
 
 
 def enabled() -> bool:
-    """Whether a network that is traced here may be one kernel: on NVIDIA's GPUs since Ampere."""
-    return _enabled.get() and _on_gpu() and _capability() >= 8.0
+    """Whether a network that is traced here may be one kernel: on NVIDIA's GPUs since Ampere.
+
+    Its products are those of matrix units: where more precision is asked for, it is none.
+    """
+    precision = getattr(jax.config, "jax_default_matmul_precision")  # noqa: B009
+    return _enabled.get() and precision in _ROUNDED and _on_gpu() and _capability() >= 8.0
 
 
 def _on_gpu() -> bool:
@@ -130,7 +138,8 @@ def _is_data(tangent: Any) -> bool:
 def _outputs(activation: Activation, layers: Layers, inputs: Array) -> Array:
     outputs = jax.ShapeDtypeStruct((len(inputs), len(layers[-1][1])), inputs.dtype)
     body = functools.partial(plain, activation=_quick(activation))
-    return _over_rows("outputs", body, (layers,), (inputs,), outputs)
+    in_plain = functools.partial(plain, activation=activation)
+    return _over_rows("outputs", body, in_plain, (layers,), (inputs,), outputs)
 
 
 def _outputs_jvp(activation: Activation, primals: Any, tangents: Any) -> tuple[Array, Array]:
@@ -140,7 +149,9 @@ def _outputs_jvp(activation: Activation, primals: Any, tangents: Any) -> tuple[A
         return jax.jvp(lambda *at: plain(*at, activation), primals, (along, inputs_along))
     outputs = jax.ShapeDtypeStruct((len(inputs), len(layers[-1][1])), inputs.dtype)
     body = functools.partial(_outputs_along, _quick(activation))
-    return _over_rows("outputs_along", body, (layers, along), (inputs,), (outputs, outputs))
+    in_plain = functools.partial(_outputs_along, activation)
+    out = (outputs, outputs)
+    return _over_rows("outputs_along", body, in_plain, (layers, along), (inputs,), out)
 
 
 _outputs.defjvp(_outputs_jvp, symbolic_zeros=True)
@@ -303,8 +314,12 @@ def _call(kernel: Callable[..., None], programs: int, args: Any, out: Any, name:
     return call(*args)
 
 
-def _over_rows(name: str, body: Any, parameters: Any, rows: Any, out: Any) -> Any:
-    """`body(*parameters, *rows)` of all rows, block by block."""
+def _over_rows(name: str, body: Any, in_plain: Any, parameters: Any, rows: Any, out: Any) -> Any:
+    """`body(*parameters, *rows)` of all rows, block by block.
+
+    Where tasks have parameters of their own and few rows, it is `in_plain`, the same for the
+    compiler: to bring a task's parameters to its rows is then most of the work.
+    """
 
     def of_rows(parameters: Any, rows: Any) -> Any:
         plan = _blocks(len(rows[0]), name)
@@ -334,13 +349,17 @@ def _over_rows(name: str, body: Any, parameters: Any, rows: Any, out: Any) -> An
         of_each = jax.tree.leaves(in_batched[0])
         if any(of_each) or not all(in_batched[1]):
             axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
-            results = jax.vmap(of_rows, in_axes=axes)(parameters, rows)
+            few = rows[0].shape[-2] < _FEW
+            each = (lambda parameters, rows: in_plain(*parameters, *rows)) if few else of_rows
+            results = jax.vmap(each, in_axes=axes)(parameters, rows)
         else:  # tasks that share their parameters are so many more rows
             flat = [leaf.reshape(-1, leaf.shape[-1]) for leaf in rows]
-            more = jax.tree.map(
-                lambda like: jax.ShapeDtypeStruct((tasks * like.shape[0], like.shape[1]), like.dtype), out
-            )
-            results = _over_rows(name, body, parameters, flat, more)
+
+            def of_all(like: Any) -> Any:
+                return jax.ShapeDtypeStruct((tasks * like.shape[0], like.shape[1]), like.dtype)
+
+            more = jax.tree.map(of_all, out)
+            results = _over_rows(name, body, in_plain, parameters, flat, more)
             results = jax.tree.map(lambda leaf: leaf.reshape(tasks, -1, leaf.shape[-1]), results)
         return results, jax.tree.map(lambda _: True, results)
 
@@ -358,14 +377,18 @@ def _summed_over_rows(name: str, body: Any, parameters: Any, rows: Any, like: An
         ins, outs = rest[: len(rows)], rest[len(rows) :]
         held = jax.tree.unflatten(structure, [_load(ref) for ref in of_parameters])
         program = pl.program_id(0)
+        begin = program * plan.blocks * plan.rows
 
-        def block(index: Any, sums: Any) -> Any:
-            first = (program * plan.blocks + index) * plan.rows
-            added = body(*held, *(_load(ref, first, plan.rows) for ref in ins))
-            return jax.tree.map(jnp.add, sums, added)
+        def loaded(index: Any) -> list[Array]:
+            return [_load(ref, begin + index * plan.rows, plan.rows) for ref in ins]
+
+        def block(index: Any, carry: Any) -> Any:
+            sums, here = carry
+            following = loaded(index + 1)  # on their way while these rows are worked on
+            return jax.tree.map(jnp.add, sums, body(*held, *here)), following
 
         zeros = jax.tree.map(jnp.zeros_like, held[0])
-        sums = jax.lax.fori_loop(0, plan.blocks, block, zeros)
+        sums, _ = jax.lax.fori_loop(0, plan.blocks, block, (zeros, loaded(0)))
         for ref, value in zip(outs, jax.tree.leaves(sums), strict=True):
             _store(ref, value, part=(program,))
 

@@ -55,7 +55,8 @@ def rollout(
         params: of the policy.
         task: one task.
         carry: the policy's memory before the first step; `()` without memory.
-        row: of observations with any leading axes, what the policy is given in their place.
+        row: of one-hot observations with any leading axes, which they are: what the policy is given
+            in their place.
     """
     key_reset, key_actions, key_steps = jax.random.split(key, 3)
     reset = jax.vmap(env.reset, in_axes=(0, None))
@@ -77,6 +78,13 @@ def rollout(
         jax.random.split(key_steps, horizon)
     )
 
+    told = getattr(env, "observed_row", None)  # see `envs.OneHot`
+    find = row and told and jax.vmap(told, in_axes=(0, None))
+
+    def observed(state: Any, timestep: Any) -> tuple[Array, Array | None]:
+        observation = timestep.observation
+        return observation, find(state, task) if find else row and row(observation)
+
     def step(loop: Any, drawn: tuple[Array, Array]) -> tuple[Any, tuple[Array, ...]]:
         state, (observation, at), mask, carries = loop
         noise, keys = drawn
@@ -86,13 +94,9 @@ def rollout(
         ended = timestep.terminated & (mask > 0)
         record = (observation, action, timestep.reward * mask, mask, ended, parameters, at)
         running = 1.0 - (timestep.terminated | timestep.truncated).astype(jnp.float32)
-        return (state, observed(timestep), mask * running, carries), record
+        return (state, observed(state, timestep), mask * running, carries), record
 
-    def observed(timestep: Any) -> tuple[Array, Array | None]:
-        observation = timestep.observation
-        return observation, row and row(observation)
-
-    loop = (state, observed(timestep), jnp.ones((episodes,), jnp.float32), carries)
+    loop = (state, observed(state, timestep), jnp.ones((episodes,), jnp.float32), carries)
     (_, (last_observation, last_row), _, _), record = jax.lax.scan(step, loop, (noise, keys))
     *found, rows = record
     return Episodes(*found, last_observation, rows, last_row)

@@ -15,6 +15,6 @@ def test_a_cpu_takes_the_options_and_other_settings_come_first(monkeypatch):
     assert program(jnp.zeros((3, 3))).shape == (3, 3)
     settings["jax_disable_most_optimizations"] = True
     assert mj.compiler_options() is None
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     settings["jax_disable_most_optimizations"] = False
     assert mj.compiler_options() is None

@@ -1,0 +1,169 @@
+"""The perceptron that is one kernel, interpreted here, against the same in plain operations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metajax as mj
+from metajax import experiments, fused, presets
+from metajax.algorithms.maml_trpo import curvature_product
+from metajax.inner import run
+
+WIDTHS = [(2, 20, 16, 3), (5, 7), (3, 40, 1)]
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+def layers_of(key, widths):
+    keys = iter(jax.random.split(key, 2 * len(widths)))
+    return tuple(
+        (
+            jax.random.normal(next(keys), pair) / pair[0] ** 0.5,
+            jax.random.normal(next(keys), pair[1:]),
+        )
+        for pair in zip(widths, widths[1:], strict=False)
+    )
+
+
+def of_tasks(widths, rows=70, tasks=2):
+    keys = jax.random.split(jax.random.key(0), tasks)
+    layers, along = (
+        jax.vmap(lambda key, s=salt: layers_of(jax.random.fold_in(key, s), widths))(keys)
+        for salt in (0, 1)
+    )
+    inputs = jax.random.normal(jax.random.key(2), (tasks, rows, widths[0]))
+    target = jax.random.normal(jax.random.key(3), (tasks, rows, widths[-1]))
+    return layers, along, inputs, target
+
+
+def passes(network, activation):
+    """Outputs, gradients and the forward derivatives of both, of all tasks."""
+
+    def loss(layers, inputs, target):
+        return jnp.mean((network(layers, inputs, activation) - target) ** 2 * jnp.cos(target))
+
+    def of_one(layers, along, inputs, target):
+        gradient = jax.grad(loss, (0, 1))
+        return (
+            network(layers, inputs, activation),
+            gradient(layers, inputs, target),
+            jax.jvp(lambda at: gradient(at, inputs, target)[0], (layers,), (along,))[1],
+            jax.jvp(lambda *at: gradient(*at, target), (layers, inputs), (along, inputs))[1],
+        )
+
+    return jax.jit(jax.vmap(of_one))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_every_pass_is_that_of_plain_operations(widths, activation):
+    args = of_tasks(widths)
+    found = passes(fused.mlp, activation)(*args)
+    expected = passes(fused.plain, activation)(*args)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6 * max(1.0, np.abs(theirs).max()))
+
+
+@pytest.mark.parametrize("rows", [1, 31, 64, 1100])
+def test_rows_are_all_there_whatever_their_number(rows):
+    layers, _, inputs, target = of_tasks((2, 16, 2), rows, tasks=1)
+    args = jax.tree.map(lambda leaf: leaf[0], (layers, inputs))
+    cotangent = target[0]
+
+    def pulled(network):
+        outputs, pull = jax.vjp(lambda layers: network(layers, args[1], jnp.tanh), args[0])
+        return outputs, pull(cotangent)
+
+    for ours, theirs in zip(
+        jax.tree.leaves(pulled(fused.mlp)), jax.tree.leaves(pulled(fused.plain)), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_tasks_that_share_their_parameters_are_one_kernel():
+    layers, _, inputs, _ = of_tasks((2, 16, 2), rows=5, tasks=30)
+    shared = jax.tree.map(lambda leaf: leaf[0], layers)
+    of_all = jax.vmap(lambda inputs: fused.mlp(shared, inputs, jnp.tanh))
+    np.testing.assert_allclose(
+        of_all(inputs), fused.plain(shared, inputs.reshape(-1, 2), jnp.tanh).reshape(30, 5, 2),
+        atol=1e-6,
+    )  # fmt: skip
+    assert "f32[150,2]" in str(jax.make_jaxpr(of_all)(inputs))
+
+
+def test_tanh_is_exact_to_rounding_and_bounded():
+    x = jnp.concatenate([jnp.linspace(-12, 12, 4001), jnp.array([-1e30, 1e30, 0.0])])
+    np.testing.assert_allclose(fused._tanh(x), np.tanh(np.float64(x)), atol=3e-7)
+    np.testing.assert_allclose(jax.grad(lambda x: jnp.sum(fused._tanh(x)))(x),
+                               1 - np.tanh(np.float64(x)) ** 2, atol=1e-6)  # fmt: skip
+
+
+def test_it_is_for_gpus_where_products_may_round(monkeypatch):
+    monkeypatch.setattr(fused, "_capability", lambda: 9.0)
+    with fused.once_differentiated():
+        assert not fused.enabled()
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        assert fused.enabled()
+        with jax.default_matmul_precision("highest"):
+            assert not fused.enabled()
+        monkeypatch.setattr(fused, "_capability", lambda: 7.5)
+        assert not fused.enabled()
+    monkeypatch.setattr(fused, "_capability", lambda: 9.0)
+    assert not fused.enabled()
+    assert fused.takes((2, 128, 2), jnp.float32)
+    assert not fused.takes((2, 129, 2), jnp.float32)
+    assert not fused.takes((2, 8, 2), jnp.bfloat16)
+
+
+@pytest.mark.parametrize("algorithm", ["maml", "norml"])
+def test_an_update_is_the_same(monkeypatch, algorithm):
+    config = presets.preset("point", algorithm)
+    sizes = dict(tasks=2, episodes=3, hidden=(8, 8), updates=5)
+    sizes["inner_steps"] = min(config.inner_steps, 2)
+    config = config.__class__(**{**vars(config), **sizes, "chunk": 2, "tile": 2})
+
+    def update():
+        learner = experiments.build(config).learner
+        state = jax.jit(learner.init)(jax.random.key(0))
+        return jax.jit(learner.update)(state)[0].params
+
+    expected = update()
+    monkeypatch.setattr(fused, "enabled", fused._enabled.get)
+    calls = []
+    kept = fused.mlp
+    monkeypatch.setattr(fused, "mlp", lambda *args: calls.append(1) or kept(*args))
+    found = update()
+    assert calls
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_trust_regions_curvature_is_the_same(monkeypatch):
+    config = presets.preset("point", "maml-trpo")
+    config = config.__class__(**{**vars(config), "tasks": 2, "episodes": 3, "hidden": (8, 8)})
+    problem, inner = experiments.build(config).problem, mj.sgd(0.1, 1)
+    ratio_loss = problem.ratio_loss
+    problem = problem._replace(inner_loss=lambda params, batch: ratio_loss(params, batch, None))
+    params = jax.jit(problem.init)(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    record = jax.jit(lambda at: run(problem, inner, at, task, jax.random.key(2)))(params)[1]
+    vector = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params)
+
+    def product():
+        program = jax.jit(lambda at: curvature_product(problem, inner, at, record, vector))
+        return jax.tree.leaves(program(params))
+
+    expected = product()
+    monkeypatch.setattr(fused, "enabled", fused._enabled.get)
+    for ours, theirs in zip(product(), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
+
+
+def test_a_curvature_through_what_only_plain_networks_have(monkeypatch):
+    """Q-learning's targets move with the parameters: reverse mode over a gradient."""
+    config = presets.preset("maze-q", "maml")
+    config = config.__class__(**{**vars(config), "tasks": 2, "episodes": 3, "inner_steps": 2})
+    monkeypatch.setattr(fused, "enabled", fused._enabled.get)
+    learner = experiments.build(config).learner
+    state = jax.eval_shape(learner.init, jax.random.key(0))
+    assert isinstance(jax.eval_shape(learner.update, state)[0], mj.MetaState)
