@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 import metajax as mj
 
-__all__ = ["apart"]
+__all__ = ["apart", "one_update"]
 
 
 def _after(learner: mj.MetaLearner, state: mj.MetaState, updates: int) -> jax.Array:
     """All parameters after some updates, as one vector."""
-    program = jax.jit(learner.update)
+    update = one_update(learner)
+    state = jax.tree.map(jnp.copy, state)
     for _ in range(updates):
-        state, _ = program(state)
+        state, _ = update(state)
     return _vector(state)
+
+
+def one_update(learner: mj.MetaLearner) -> Callable[[mj.MetaState], tuple[mj.MetaState, Any]]:
+    """Compiled as training does; it takes its argument's memory."""
+    return jax.jit(learner.update, donate_argnums=0, compiler_options=mj.compiler_options())
 
 
 def _vector(state: mj.MetaState) -> jax.Array:

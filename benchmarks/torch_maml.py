@@ -291,7 +291,7 @@ def make_optimizer(params: Params, setting: Setting, keep: bool = False) -> Call
 
 
 def _replayed(work: Callable[[], Tensor], params: Params) -> Callable[[], Tensor]:
-    """`work`, which adds to the `.grad` of `params`, as one CUDA graph: no launch waits for Python."""
+    """`work`, which adds to the `.grad` of `params`, as one CUDA graph, without Python."""
     for leaf in params:
         leaf.grad = torch.zeros_like(leaf)
     aside = torch.cuda.Stream()

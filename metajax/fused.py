@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from . import roofline
+
 __all__ = ["Layers", "enabled", "mlp", "once_differentiated", "takes"]
 
 Array = jax.Array
@@ -146,7 +148,11 @@ def _outputs_jvp(activation: Activation, primals: Any, tangents: Any) -> tuple[A
     (layers, inputs), (along, inputs_along) = primals, tangents
     along = _instantiated(layers, along)
     if not _is_data(inputs_along):
-        return jax.jvp(lambda *at: plain(*at, activation), primals, (along, inputs_along))
+        return jax.jvp(
+            lambda layers, inputs: plain(layers, inputs, activation),
+            primals,
+            (along, inputs_along),
+        )
     outputs = jax.ShapeDtypeStruct((len(inputs), len(layers[-1][1])), inputs.dtype)
     body = functools.partial(_outputs_along, _quick(activation))
     in_plain = functools.partial(_outputs_along, activation)
@@ -301,7 +307,14 @@ def _store(ref: Any, value: Array, first: Any = 0, part: tuple[Any, ...] = ()) -
     triton.store(ref.at[(*part, *window)], value, mask=inside)
 
 
-def _call(kernel: Callable[..., None], programs: int, args: Any, out: Any, name: str) -> Any:
+def _flops(body: Any, parameters: Any, rows: Any) -> float:
+    """Of the products of all rows, without padding: what `plan` counts."""
+    return roofline.cost(jax.make_jaxpr(body)(*parameters, *rows).jaxpr).flops
+
+
+def _call(
+    kernel: Callable[..., None], programs: int, args: Any, out: Any, name: str, flops: float
+) -> Any:
     wide = max(leaf.shape[-1] for leaf in jax.tree.leaves(args)) > 64
     call = pl.pallas_call(
         kernel,
@@ -310,6 +323,7 @@ def _call(kernel: Callable[..., None], programs: int, args: Any, out: Any, name:
         interpret=not _on_gpu(),
         compiler_params=triton.CompilerParams(num_warps=8 if wide else 4, num_stages=1),
         name=f"mlp_{name}",
+        cost_estimate=pl.CostEstimate(flops=int(flops), transcendentals=0, bytes_accessed=0),
     )
     return call(*args)
 
@@ -340,7 +354,8 @@ def _over_rows(name: str, body: Any, in_plain: Any, parameters: Any, rows: Any, 
 
             jax.lax.fori_loop(0, plan.blocks, block, None)
 
-        return _call(kernel, plan.programs, (*flat, *rows), out, name)
+        flops = _flops(body, parameters, rows)
+        return _call(kernel, plan.programs, (*flat, *rows), out, name, flops)
 
     call = jax.custom_batching.custom_vmap(of_rows)
 
@@ -393,5 +408,6 @@ def _summed_over_rows(name: str, body: Any, parameters: Any, rows: Any, like: An
             _store(ref, value, part=(program,))
 
     out = [jax.ShapeDtypeStruct((plan.programs, *leaf.shape), leaf.dtype) for leaf in leaves]
-    parts = _call(kernel, plan.programs, (*flat, *rows), out, name)
+    flops = _flops(body, parameters, rows)
+    parts = _call(kernel, plan.programs, (*flat, *rows), out, name, flops)
     return jax.tree.unflatten(result, [jnp.sum(part, axis=0) for part in parts])

@@ -45,7 +45,7 @@ class Lookup(NamedTuple):
     prepare: Callable[[Params], Any]  # once for all that is seen under the same parameters
     # what was prepared, seen, carry -> outputs, value, carry: a policy of what was seen
     one: Callable[[Any, Array, Any], tuple[Any, Array, Any]]
-    # params, seen (T, B, ...) -> what the network has for it, or for all observations that there are
+    # params, seen (T, B, ...) -> what the network has for it, or for all that can be observed
     outputs: Callable[[Params, Array], Any]
     reading: Callable[[Any, Array], Reading]  # those outputs, what was seen
     # observations with any leading axes -> int32; None where the network sees them as they are

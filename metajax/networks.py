@@ -117,9 +117,10 @@ class MLP(nn.Module):
         *widths, last = self.features
         layers = [Dense(width, self.kernel_init, dtype=self.dtype) for width in widths]
         layers.append(Dense(last, self.last_kernel_init or self.kernel_init, dtype=self.dtype))
-        through = (inputs.shape[-1], *self.features)
+        through = (inputs.shape[-1], *widths, last)
         if fused.enabled() and self.dtype is None and fused.takes(through, inputs.dtype):
-            parameters = [layer.parameters(width) for layer, width in zip(layers, through)]
+            into = zip(layers, through[:-1], strict=True)
+            parameters: Any = [layer.parameters(width) for layer, width in into]
             flat = inputs.reshape(-1, through[0])
             outputs = fused.mlp(tuple(parameters), flat, self.activation)
             return outputs.reshape(*inputs.shape[:-1], last)

@@ -26,8 +26,11 @@ def _discounted_sums(values: Array, discount: Array | float) -> Array:
     it is a product with the triangular matrix of discounts, where these are known and few.
     """
     horizon = len(values)
-    known = isinstance(discount, (int, float)) and horizon <= _LONGEST_PRODUCT
-    if known and jax.default_backend() != "cpu":
+    if (
+        isinstance(discount, (int, float))
+        and horizon <= _LONGEST_PRODUCT
+        and jax.default_backend() != "cpu"
+    ):
         return _product_with_discounts(values, discount)
 
     def step(tail: Array, value: Array) -> tuple[Array, Array]:

@@ -85,7 +85,7 @@ def rollout(
         observation = timestep.observation
         return observation, find(state, task) if find else row and row(observation)
 
-    def step(loop: Any, drawn: tuple[Array, Array]) -> tuple[Any, tuple[Array, ...]]:
+    def step(loop: Any, drawn: tuple[Array, Array]) -> tuple[Any, tuple[Any, ...]]:
         state, (observation, at), mask, carries = loop
         noise, keys = drawn
         parameters, _, carries = policy(params, observation if at is None else at, carries)
@@ -98,5 +98,7 @@ def rollout(
 
     loop = (state, observed(state, timestep), jnp.ones((episodes,), jnp.float32), carries)
     (_, (last_observation, last_row), _, _), record = jax.lax.scan(step, loop, (noise, keys))
-    *found, rows = record
-    return Episodes(*found, last_observation, rows, last_row)
+    observation, action, reward, mask, terminated, parameters, rows = record
+    return Episodes(
+        observation, action, reward, mask, terminated, parameters, last_observation, rows, last_row
+    )

@@ -61,6 +61,10 @@ def _cost_of_equation(equation: Any) -> Cost:
         return _sum(*inner)
     if name == "cond":
         return max(inner)
+    if name == "pallas_call":  # its program is of a block, of which each grid has many
+        outside = sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars)
+        estimate = params["cost_estimate"]
+        return Cost(float(estimate.flops) if estimate else 0.0, 2.0 * outside)
     if name == "shard_map":
         return _times(inner[0], params["mesh"].size)
     out = [variable.aval for variable in equation.outvars]

@@ -156,7 +156,7 @@ def q_learning(
             played.reward, terminated, played.mask, discount, n_step
         )
 
-        def after(steps: Array, last: Array) -> Array:
+        def after(steps: Any, last: Any) -> Array:
             return jnp.concatenate([steps, last[None]])[end, jnp.arange(episodes)[None]]
 
         returns = discounted_returns(played.reward, played.mask, discount)

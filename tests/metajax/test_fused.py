@@ -1,5 +1,7 @@
 """The perceptron that is one kernel, interpreted here, against the same in plain operations."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,17 +13,17 @@ from metajax.algorithms.maml_trpo import curvature_product
 from metajax.inner import run
 
 WIDTHS = [(2, 20, 16, 3), (5, 7), (3, 40, 1)]
+# A GPU rounds the operands of its products to 10 bits, there as in plain operations.
+CLOSE = 2e-6 if jax.default_backend() == "cpu" else 5e-3
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 def layers_of(key, widths):
     keys = iter(jax.random.split(key, 2 * len(widths)))
+    draw = jax.random.normal
     return tuple(
-        (
-            jax.random.normal(next(keys), pair) / pair[0] ** 0.5,
-            jax.random.normal(next(keys), pair[1:]),
-        )
-        for pair in zip(widths, widths[1:], strict=False)
+        (draw(next(keys), pair) / pair[0] ** 0.5, draw(next(keys), pair[1:]))
+        for pair in itertools.pairwise(widths)
     )
 
 
@@ -61,7 +63,7 @@ def test_every_pass_is_that_of_plain_operations(widths, activation):
     found = passes(fused.mlp, activation)(*args)
     expected = passes(fused.plain, activation)(*args)
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-6 * max(1.0, np.abs(theirs).max()))
+        np.testing.assert_allclose(ours, theirs, atol=CLOSE * max(1.0, np.abs(theirs).max()))
 
 
 @pytest.mark.parametrize("rows", [1, 31, 64, 1100])
@@ -77,7 +79,8 @@ def test_rows_are_all_there_whatever_their_number(rows):
     for ours, theirs in zip(
         jax.tree.leaves(pulled(fused.mlp)), jax.tree.leaves(pulled(fused.plain)), strict=True
     ):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+        bound = 5 * CLOSE
+        np.testing.assert_allclose(ours, theirs, rtol=bound, atol=bound * np.abs(theirs).max())
 
 
 def test_tasks_that_share_their_parameters_are_one_kernel():
@@ -86,7 +89,7 @@ def test_tasks_that_share_their_parameters_are_one_kernel():
     of_all = jax.vmap(lambda inputs: fused.mlp(shared, inputs, jnp.tanh))
     np.testing.assert_allclose(
         of_all(inputs), fused.plain(shared, inputs.reshape(-1, 2), jnp.tanh).reshape(30, 5, 2),
-        atol=1e-6,
+        atol=CLOSE,
     )  # fmt: skip
     assert "f32[150,2]" in str(jax.make_jaxpr(of_all)(inputs))
 
