@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from records import versions
 
 from envs import Gridworld, Maze, MiniGrid
 
@@ -166,6 +167,8 @@ def load(name: str) -> tuple[Contender, str] | str:
     """A contender and the version of its package, or why it cannot be had."""
     try:
         contender = CONTENDERS[name]()
-        return contender, version(contender.package)
+        # Ours may be a checkout that was never installed.
+        ours = contender.package == "metajax"
+        return contender, versions().get("metajax", "") if ours else version(contender.package)
     except (ImportError, PackageNotFoundError, AttributeError, TypeError) as reason:
         return f"{type(reason).__name__}: {reason}"

@@ -56,6 +56,9 @@ def least_squares(gram: Tensor, moments: Tensor) -> Tensor:
     scale = gram.diagonal(dim1=-2, dim2=-1).clamp(min=1e-12).rsqrt().unsqueeze(-1)
     ridge = 1e-5 * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     factor, _ = torch.linalg.cholesky_ex(gram * scale * scale.mT + ridge)
+    if gram.is_cuda:  # `cholesky_solve` waits for the processor, which no CUDA graph may
+        half = torch.linalg.solve_triangular(factor, moments * scale, upper=False)
+        return torch.linalg.solve_triangular(factor.mT, half, upper=True) * scale
     return torch.cholesky_solve(moments * scale, factor) * scale
 
 

@@ -87,9 +87,10 @@ def mark(index: Array, length: int) -> Array:
 
 def moved(position: Array, direction: Array) -> Array:
     """`position` (2,) one square further in `direction` (); any other direction stays."""
-    down = (direction == DOWN).astype(position.dtype) - (direction == UP).astype(position.dtype)
-    right = (direction == RIGHT).astype(position.dtype) - (direction == LEFT).astype(position.dtype)
-    return position + jnp.stack([down, right])
+    # Both at once: what is stacked of parts has another layout, and an accelerator transposes it.
+    ahead = (direction == jnp.array([DOWN, RIGHT], direction.dtype)).astype(position.dtype)
+    back = (direction == jnp.array([UP, LEFT], direction.dtype)).astype(position.dtype)
+    return position + ahead - back
 
 
 def square_set(walls: Array, position: Array) -> Array:
