@@ -40,6 +40,10 @@ class Distribution(NamedTuple):
     divergence: Callable[[Any, Any], Array]  # parameters of p and of q -> KL(p ‖ q), (...)
     # parameters -> log-probabilities of all actions, (..., A); None where they are not counted
     log_probs: Callable[[Any], Array] | None = None
+    # A draw in two: what needs no noise, parameters -> shares, and noise, shares -> action. Of
+    # parameters that are looked up in a table the first is of the table. None where it is one.
+    shares: Callable[[Any], Array] | None = None
+    draw_from: Callable[[Array, Array], Array] | None = None
 
     def sample(self, key: Array, parameters: Any) -> Array:
         """An action of each of the distributions."""
@@ -47,14 +51,19 @@ class Distribution(NamedTuple):
         return self.draw(self.noise(key, shape), parameters)
 
 
-def _draw_categorical(uniform: Array, logits: Array) -> Array:
+def _shares_categorical(logits: Array) -> Array:
+    """Where the categories part the unit interval, (..., A - 1).
+
+    The last category takes what rounding leaves of it.
+    """
+    return jnp.cumsum(jax.nn.softmax(logits), axis=-1)[..., :-1]
+
+
+def _draw_categorical(uniform: Array, shares: Array) -> Array:
     """Inverse transform: one uniform number per action instead of one per category."""
-    cumulative = jnp.cumsum(jax.nn.softmax(logits), axis=-1)
     # In the wider type of both: a number below 1 must not be rounded to 1.
-    wide = jnp.promote_types(uniform.dtype, cumulative.dtype)
-    uniform, cumulative = uniform.astype(wide), cumulative.astype(wide)
-    # The last category takes what rounding leaves of the unit interval.
-    below = uniform[..., None] >= cumulative[..., :-1]
+    wide = jnp.promote_types(uniform.dtype, shares.dtype)
+    below = uniform.astype(wide)[..., None] >= shares.astype(wide)
     return jnp.sum(below, axis=-1, dtype=jnp.int32)
 
 
@@ -83,12 +92,14 @@ def _divergence_categorical(logits: Array, other: Array) -> Array:
 
 categorical = Distribution(
     noise=jax.random.uniform,
-    draw=_draw_categorical,
+    draw=lambda noise, logits: _draw_categorical(noise, _shares_categorical(logits)),
     log_prob=_log_prob_categorical,
     entropy=_entropy_categorical,
     mode=lambda logits: jnp.argmax(logits, axis=-1).astype(jnp.int32),
     divergence=_divergence_categorical,
     log_probs=jax.nn.log_softmax,
+    shares=_shares_categorical,
+    draw_from=_draw_categorical,
 )
 """Over the integers 0..A-1; the parameters are logits (..., A)."""
 
@@ -100,11 +111,21 @@ def epsilon_greedy(epsilon: Array) -> Distribution:
     the shape of the values' leading axes, so that each episode of a batch may have its own.
     """
 
-    def probabilities(values: Array) -> Array:
+    def greedy(values: Array) -> Array:
         best = (values == jnp.max(values, axis=-1, keepdims=True)).astype(values.dtype)
-        greedy = best / jnp.sum(best, axis=-1, keepdims=True)
+        return best / jnp.sum(best, axis=-1, keepdims=True)
+
+    def probabilities(values: Array) -> Array:
         chance = epsilon[..., None].astype(values.dtype)
-        return (1 - chance) * greedy + chance / values.shape[-1]
+        return (1 - chance) * greedy(values) + chance / values.shape[-1]
+
+    def shares(values: Array) -> Array:
+        return jnp.cumsum(greedy(values), axis=-1)[..., :-1]
+
+    def draw_from(noise: Array, shares: Array) -> Array:
+        chance, number = epsilon[..., None].astype(shares.dtype), shares.shape[-1] + 1
+        place = jax.lax.broadcasted_iota(shares.dtype, shares.shape, shares.ndim - 1)
+        return _draw_categorical(noise, (1 - chance) * shares + chance * ((place + 1) / number))
 
     def logits(values: Array) -> Array:
         return jnp.log(probabilities(values))
@@ -115,11 +136,13 @@ def epsilon_greedy(epsilon: Array) -> Distribution:
 
     return Distribution(
         noise=categorical.noise,
-        draw=lambda noise, values: categorical.draw(noise, logits(values)),
+        draw=lambda noise, values: draw_from(noise, shares(values)),
         log_prob=lambda values, action: categorical.log_prob(logits(values), action),
         entropy=entropy,
         mode=categorical.mode,
         divergence=lambda values, other: categorical.divergence(logits(values), logits(other)),
+        shares=shares,
+        draw_from=draw_from,
     )
 
 

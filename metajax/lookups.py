@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .distributions import of_action
+from .distributions import Distribution, of_action
 from .networks import Network
 from .types import Params
 
-__all__ = ["Lookup", "Reading", "lookup"]
+__all__ = ["Lookup", "Playing", "Reading", "lookup", "playing_by"]
 
 Array = jax.Array
 Of = Callable[[Any], Any]  # of outputs, whose leading axes, (O,) or (T, B), it keeps
@@ -104,3 +104,25 @@ def lookup(network: Network, space: Any) -> Lookup:
         return Reading(each, taken)
 
     return Lookup(table, one, lambda params, _: table(params), by_table, row)
+
+
+class Playing(NamedTuple):
+    """How a policy that is looked up plays: what a rollout is given, and what comes of it."""
+
+    distribution: Distribution  # over what was looked up
+    prepare: Callable[[Params], Any]  # what is looked up
+    parameters: Callable[[Any], Any]  # of what was looked up, those of the distribution
+
+
+def playing_by(observed: Lookup, distribution: Distribution) -> Playing:
+    """Of a table that part of a draw which needs no noise is looked up too, not taken each step."""
+    shares, draw_from = distribution.shares, distribution.draw_from
+    if observed.row is None or shares is None or draw_from is None:
+        return Playing(distribution, observed.prepare, lambda found: found)
+
+    def prepare(params: Params) -> Any:
+        table = observed.prepare(params)
+        return table, shares(table)
+
+    by_shares = distribution._replace(draw=lambda noise, found: draw_from(noise, found[1]))
+    return Playing(by_shares, prepare, lambda found: found[0])

@@ -18,7 +18,7 @@ from ..estimators import (
     masked_mean,
     ratio_surrogate,
 )
-from ..lookups import Reading, lookup
+from ..lookups import Reading, lookup, playing_by
 from ..networks import Network
 from ..returns import discounted_returns, generalised_advantages, normalise
 from ..rollout import Episodes, rollout
@@ -117,12 +117,14 @@ def policy_gradient(
     def init(key: Array) -> Params:
         return network.init(key, jnp.zeros(space.shape, space.dtype), ())
 
+    playing = playing_by(observed, distribution)
+
     def collect(params: Params, task: Any, key: Array) -> Trajectories:
         played = rollout(
             env,
             observed.one,
-            distribution,
-            observed.prepare(params),
+            playing.distribution,
+            playing.prepare(params),
             task,
             key,
             episodes=episodes,
@@ -135,7 +137,7 @@ def policy_gradient(
             played.reward,
             played.mask,
             credit(played),
-            played.parameters,
+            playing.parameters(played.parameters),
             played.row,
         )
 

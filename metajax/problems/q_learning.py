@@ -13,7 +13,7 @@ import optax
 from ..baselines import mean_return
 from ..distributions import epsilon_greedy
 from ..estimators import masked_mean
-from ..lookups import lookup
+from ..lookups import lookup, playing_by
 from ..networks import Network
 from ..returns import discounted_returns, n_step_returns, normalise
 from ..rollout import rollout
@@ -139,12 +139,12 @@ def q_learning(
         params: Params, task: Any, key: Array, epsilon: float | Array = epsilon
     ) -> Transitions:
         chances = jnp.where(exploring, jnp.asarray(epsilon, jnp.float32), 0.0)
-        behaviour = epsilon_greedy(chances)
+        playing = playing_by(observed, epsilon_greedy(chances))
         played = rollout(
             env,
             observed.one,
-            behaviour,
-            observed.prepare(params),
+            playing.distribution,
+            playing.prepare(params),
             task,
             key,
             episodes=episodes,
@@ -166,7 +166,7 @@ def q_learning(
         difference = jnp.where(jnp.abs(difference) > 1e-5 * size, difference, 0.0)
         advantage = normalise(difference, played.mask)
         of_greedy = epsilon_greedy(jnp.zeros_like(chances)[None])
-        greedy = jnp.exp(of_greedy.log_prob(played.parameters, played.action))
+        greedy = jnp.exp(of_greedy.log_prob(playing.parameters(played.parameters), played.action))
         credit = jnp.where(exploring[None], advantage / chance(greedy, chances[None]), 0.0)
         return Transitions(
             played.observation,
