@@ -50,6 +50,15 @@ def test_it_is_a_hashable_environment(env):
         env.horizon = 3
 
 
+def test_what_is_one_of_an_observation_is_told(env, random_episodes):
+    if not getattr(env.observation_space, "one_hot", False):
+        return
+    observation = random_episodes.timesteps.observation
+    told = jax.vmap(jax.vmap(env.observed_row, (0, None)))
+    rows = told(random_episodes.states, random_episodes.tasks)
+    np.testing.assert_array_equal(rows, np.asarray(observation).argmax(-1))
+
+
 @pytest.mark.smoke
 def test_every_value_of_an_episode_is_in_its_space(env, random_episodes):
     timesteps = random_episodes.timesteps

@@ -11,7 +11,7 @@ import pytest
 import envs
 import metajax as mj
 from metajax.inner import hessian_product
-from metajax.lookups import lookup
+from metajax.lookups import lookup, playing_by
 
 
 class AsBox:
@@ -95,3 +95,24 @@ def test_what_the_actions_taken_have_is_read(space):
     reading = found.read(params, found.seen(jax.nn.one_hot(at, 5, dtype=jnp.uint8), None))
     values = reading.taken(lambda values: values**2, action)
     np.testing.assert_array_equal(values, params[at, action] ** 2)
+
+
+@pytest.mark.parametrize("name", ["categorical", "epsilon-greedy"])
+def test_a_draw_that_is_looked_up_is_the_draw_of_what_is_looked_up(name):
+    class Network:
+        def apply(self, params, observation, carry):
+            return observation.astype(jnp.float32) @ params, None, carry
+
+    distribution = mj.distributions.categorical
+    if name == "epsilon-greedy":
+        distribution = mj.distributions.epsilon_greedy(jnp.linspace(0.0, 0.9, 500))
+    params = jnp.round(3 * jax.random.normal(jax.random.key(0), (5, 4)))  # some are the best alike
+    observed = lookup(Network(), envs.OneHot(5))
+    playing = playing_by(observed, distribution)
+    at = jax.random.randint(jax.random.key(1), (500,), 0, 5)
+    found, _, _ = observed.one(playing.prepare(params), at, ())
+    noise = distribution.noise(jax.random.key(2), (500,))
+    np.testing.assert_array_equal(playing.parameters(found), params[at])
+    np.testing.assert_array_equal(
+        playing.distribution.draw(noise, found), distribution.draw(noise, params[at])
+    )

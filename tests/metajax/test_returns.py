@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metajax import returns
 from metajax.returns import discounted_returns, generalised_advantages, normalise
 
 
@@ -49,3 +50,16 @@ def test_equal_advantages_have_a_derivative():
     ones = jnp.ones((3, 2))
     slope = jax.grad(lambda value: jnp.sum(normalise(value * ones, ones)))(1.0)
     np.testing.assert_array_equal(slope, 0.0)
+
+
+def test_an_accelerators_product_is_the_sum_that_a_loop_takes(monkeypatch):
+    values = jax.random.normal(jax.random.key(0), (40, 3))
+    looped = returns._discounted_sums(values, 0.97)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    np.testing.assert_allclose(returns._discounted_sums(values, 0.97), looped, rtol=1e-5, atol=1e-5)
+    loops = [
+        str(jax.make_jaxpr(returns._discounted_sums)(*args)).count("scan[")
+        for args in ((values, jnp.float32(0.97)), (jnp.ones((600, 1)), 0.97))
+    ]
+    assert loops == [1, 1]  # a discount that is learned, and a horizon whose square is large
+    assert "scan[" not in str(jax.make_jaxpr(lambda x: returns._discounted_sums(x, 0.97))(values))

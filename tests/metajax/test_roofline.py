@@ -8,7 +8,7 @@ import pytest
 import toy
 
 import metajax as mj
-from metajax import roofline, training
+from metajax import fused, roofline, training
 from metajax.mapping import mean_over_tasks
 
 A, B = jnp.ones((3, 5)), jnp.ones((5, 7))
@@ -77,6 +77,14 @@ def test_bytes_are_those_of_every_value_that_is_computed():
     values = 2 + 10  # reshaping moves nothing
     cost = roofline.cost(jax.make_jaxpr(program)(jnp.ones(100)).jaxpr)
     assert cost == roofline.Cost(0.0, values * 2 * 4 * 100)
+
+
+def test_a_kernel_costs_what_its_rows_do_without_padding():
+    layers = ((jnp.ones((2, 5)), jnp.ones(5)), (jnp.ones((5, 3)), jnp.ones(3)))
+    outputs = flops(lambda x: fused.mlp(layers, x, jnp.tanh), jnp.ones((7, 2)))
+    assert outputs == 2 * 7 * (2 * 5 + 5 * 3)
+    tasks = flops(jax.vmap(lambda x: fused.mlp(layers, x, jnp.tanh)), jnp.ones((4, 7, 2)))
+    assert tasks == 4 * outputs
 
 
 def test_rates_are_of_all_devices(monkeypatch):
