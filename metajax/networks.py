@@ -120,9 +120,9 @@ class MLP(nn.Module):
         through = (inputs.shape[-1], *widths, last)
         if fused.enabled() and self.dtype is None and fused.takes(through, inputs.dtype):
             into = zip(layers, through[:-1], strict=True)
-            parameters: Any = [layer.parameters(width) for layer, width in into]
+            parameters = [layer.parameters(width) for layer, width in into]
             flat = inputs.reshape(-1, through[0])
-            outputs = fused.mlp(tuple(parameters), flat, self.activation)
+            outputs = fused.mlp(parameters, flat, self.activation)
             return outputs.reshape(*inputs.shape[:-1], last)
         for layer in layers[:-1]:
             hidden = self.activation(layer(hidden))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import metajax as mj
-from metajax import experiments, fused, presets
+from metajax import experiments, fused, kernels, presets
 from metajax.algorithms.maml_trpo import curvature_product
 from metajax.inner import run
 
@@ -61,7 +61,7 @@ def passes(network, activation):
 def test_every_pass_is_that_of_plain_operations(widths, activation):
     args = of_tasks(widths)
     found = passes(fused.mlp, activation)(*args)
-    expected = passes(fused.plain, activation)(*args)
+    expected = passes(kernels.plain, activation)(*args)
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=CLOSE * max(1.0, np.abs(theirs).max()))
 
@@ -77,7 +77,7 @@ def test_rows_are_all_there_whatever_their_number(rows):
         return outputs, pull(cotangent)
 
     for ours, theirs in zip(
-        jax.tree.leaves(pulled(fused.mlp)), jax.tree.leaves(pulled(fused.plain)), strict=True
+        jax.tree.leaves(pulled(fused.mlp)), jax.tree.leaves(pulled(kernels.plain)), strict=True
     ):
         bound = 5 * CLOSE
         np.testing.assert_allclose(ours, theirs, rtol=bound, atol=bound * np.abs(theirs).max())
@@ -88,7 +88,7 @@ def test_tasks_that_share_their_parameters_are_one_kernel():
     shared = jax.tree.map(lambda leaf: leaf[0], layers)
     of_all = jax.vmap(lambda inputs: fused.mlp(shared, inputs, jnp.tanh))
     np.testing.assert_allclose(
-        of_all(inputs), fused.plain(shared, inputs.reshape(-1, 2), jnp.tanh).reshape(30, 5, 2),
+        of_all(inputs), kernels.plain(shared, inputs.reshape(-1, 2), jnp.tanh).reshape(30, 5, 2),
         atol=CLOSE,
     )  # fmt: skip
     assert "f32[150,2]" in str(jax.make_jaxpr(of_all)(inputs))
@@ -96,8 +96,8 @@ def test_tasks_that_share_their_parameters_are_one_kernel():
 
 def test_tanh_is_exact_to_rounding_and_bounded():
     x = jnp.concatenate([jnp.linspace(-12, 12, 4001), jnp.array([-1e30, 1e30, 0.0])])
-    np.testing.assert_allclose(fused._tanh(x), np.tanh(np.float64(x)), atol=3e-7)
-    np.testing.assert_allclose(jax.grad(lambda x: jnp.sum(fused._tanh(x)))(x),
+    np.testing.assert_allclose(kernels._tanh(x), np.tanh(np.float64(x)), atol=3e-7)
+    np.testing.assert_allclose(jax.grad(lambda x: jnp.sum(kernels._tanh(x)))(x),
                                1 - np.tanh(np.float64(x)) ** 2, atol=1e-6)  # fmt: skip
 
 
@@ -113,7 +113,9 @@ def test_it_is_for_gpus_where_products_may_round(monkeypatch):
         assert not fused.enabled()
     monkeypatch.setattr(fused, "_capability", lambda: 9.0)
     assert not fused.enabled()
+    assert fused.takes((2, 64, 64, 2), jnp.float32)
     assert fused.takes((2, 128, 2), jnp.float32)
+    assert not fused.takes((2, 100, 100, 2), jnp.float32)  # more than shared memory holds
     assert not fused.takes((2, 129, 2), jnp.float32)
     assert not fused.takes((2, 8, 2), jnp.bfloat16)
 
@@ -132,6 +134,7 @@ def test_an_update_is_the_same(monkeypatch, algorithm):
 
     expected = update()
     monkeypatch.setattr(fused, "enabled", fused._enabled.get)
+    monkeypatch.setattr(fused, "_capability", lambda: 9.0)
     calls = []
     kept = fused.mlp
     monkeypatch.setattr(fused, "mlp", lambda *args: calls.append(1) or kept(*args))
