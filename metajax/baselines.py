@@ -76,26 +76,6 @@ def _unit_norm(diagonal: Array) -> Array:
     return jax.lax.rsqrt(jnp.maximum(diagonal, 1e-12))
 
 
-def _least_squares_of_rows(
-    count: Array, across: Array, gram: Array, row_moments: Array, moments: Array, ridge: float
-) -> tuple[Array, Array]:
-    """`_least_squares` of a matrix [[diag(`count`), `across`], [`across`ᵀ, `gram`]], (d, e) across.
-
-    Eliminating the d columns that share nothing with each other leaves e by e (the Schur
-    complement): elimination in the same order, without the zeros.
-    """
-    row_scale, scale = _unit_norm(count), _unit_norm(jnp.diagonal(gram))
-    diagonal = count * row_scale**2 + ridge
-    across = across * jnp.outer(row_scale, scale)
-    row_moments, moments = row_moments * row_scale, moments * scale
-    gram = gram * jnp.outer(scale, scale) + ridge * jnp.eye(len(scale), dtype=gram.dtype)
-    eliminated = across / diagonal[:, None]
-    schur = gram - across.T @ eliminated
-    weights = _solve_positive_definite(schur, moments - eliminated.T @ row_moments)
-    of_rows = (row_moments - across @ weights) / diagonal
-    return of_rows * row_scale, weights * scale
-
-
 def linear_features(observation: Array, returns: Array, mask: Array, ridge: float = 1e-5) -> Array:
     """Least squares on [o, o², t, t², t³, 1] (Duan et al. 2016), o clipped to ±10, t in hundreds.
 
@@ -117,21 +97,28 @@ def linear_features_of_rows(
 ) -> Array:
     """`linear_features` of boolean one-hot observations, which are never built.
 
-    A product with a one-hot o is a sum over the steps of each row.
+    Columns that share no step are eliminated by themselves: what is left are the four of time, and
+    their equations are of how they differ within each row (a Schur complement). Written as sums of
+    squares these have no difference of large numbers, though the rows add up to the column of ones.
 
     Args:
         row: which element of o is 1, (T, B) int32 in 0..`rows`-1.
     """
-    time = _time_features(mask)
-    data = jnp.concatenate([time, (returns * mask)[None]]).reshape(5, -1)
-    sums = jnp.zeros((rows, 5), data.dtype).at[row.reshape(-1)].add(data.T)
-    across, count = sums[:, :-1], sums[:, -2]
+    at = row.reshape(-1)
+    data = jnp.concatenate([_time_features(mask), (returns * mask)[None]]).reshape(5, -1)
+    sums = jnp.zeros((rows, 5), data.dtype).at[at].add(data.T)
+    count = sums[:, 3]
+    means = (sums / jnp.maximum(count, 1.0)[:, None]).T  # (5, rows)
+    within = (data - means[:, at]) * mask.reshape(1, -1)
     with _exact():
-        gram = data @ data.T  # of the features of time, and of these with the returns
-        of_rows, of_time = _least_squares_of_rows(
-            count, across, gram[:-1, :-1], sums[:, -1], gram[:-1, -1], ridge
-        )
-        return (of_rows[row] + jnp.tensordot(of_time, time, axes=1)) * mask
+        # Columns of unit norm are all as much smaller for the ridge, which leaves that of the means.
+        between = (means * count[None]) @ means.T
+        gram = within @ within.T + ridge / (1.0 + ridge) * between
+        scale = _unit_norm(jnp.sum(data[:4] ** 2, axis=1))
+        scaled = gram[:4, :4] * jnp.outer(scale, scale) + ridge * jnp.eye(4, dtype=gram.dtype)
+        of_time = _solve_positive_definite(scaled, gram[:4, 4] * scale) * scale
+        of_rows = (means[4] - of_time @ means[:4]) / (1.0 + ridge)
+        return (of_rows[row] + (of_time @ data[:4]).reshape(mask.shape)) * mask
 
 
 BASELINES: dict[str, Baseline] = {"linear": linear_features, "mean": mean_return, "none": zero}
