@@ -111,7 +111,7 @@ def linear_features_of_rows(
     means = (sums / jnp.maximum(count, 1.0)[:, None]).T  # (5, rows)
     within = (data - means[:, at]) * mask.reshape(1, -1)
     with _exact():
-        # Columns of unit norm are all as much smaller for the ridge, which leaves that of the means.
+        # Columns of unit norm are all as much smaller for the ridge, which leaves a share of means.
         between = (means * count[None]) @ means.T
         gram = within @ within.T + ridge / (1.0 + ridge) * between
         scale = _unit_norm(jnp.sum(data[:4] ** 2, axis=1))
