@@ -191,7 +191,7 @@ def race(options: Options, console: Console) -> tuple[list[dict[str, Any]], dict
                 rows.append(
                     {
                         "name": name,
-                        "package": f"{contender.package} {version}",
+                        "package": f"{contender.package} {version}".strip(),
                         "environments": count,
                         "policy": policy,
                         "one_task_for_all": shared,
