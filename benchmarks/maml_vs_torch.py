@@ -13,7 +13,9 @@ once) after ten updates is told beside the times.
 
 On a CPU, metajax has every core as a JAX device and PyTorch has as many threads. Where JAX and
 PyTorch both see a GPU, both run there, and both round the operands of float32 products (TF32), as
-JAX does by default; what they are compared by is in full precision, but for what Inductor compiled.
+JAX does by default. They are compared in full precision, where metajax's networks are plain ones,
+but for what Inductor compiled; of the program that is timed it is the gradient's norm, and where
+ten updates lead.
 """
 
 from __future__ import annotations
@@ -163,7 +165,7 @@ def refuse_disagreement(errors: dict[str, float], machine: Machine) -> None:
     def bound(name: str) -> float:
         rounds = name.startswith("timed program") or name.endswith("torch compiled")
         if rounds and machine.gpu:
-            return 5e-2  # it multiplies in TF32, what it is compared with in float32
+            return 1e-2  # it multiplies in TF32, what it is compared with in float32
         return TOLERANCE
 
     bad = [f"{name} {error:.1e}" for name, error in errors.items() if not error < bound(name)]

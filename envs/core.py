@@ -98,7 +98,7 @@ class OneHot(Box):
     """Vectors of n elements, uint8, of which one is 1 and the others are 0.
 
     An environment that observes these may say which is 1, `observed_row(state, task)` () int32:
-    then nobody has to look for it.
+    then nobody has to look for it. One that changes what another observes changes that too.
     """
 
     one_hot = True  # so that a learner may know without importing this

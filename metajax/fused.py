@@ -13,9 +13,9 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -23,6 +23,7 @@ __all__ = ["enabled", "mlp", "once_differentiated", "takes"]
 
 Array = jax.Array
 
+_ACTIVATIONS = (jnp.tanh, jax.nn.tanh, nn.tanh, jax.nn.relu, nn.relu)
 _WIDEST = 128  # features that a multiprocessor's registers have room for
 # KiB of shared memory that a program may take, by compute capability; 99 where it is not here.
 _SHARED = {8.0: 163, 8.7: 163, 9.0: 227, 10.0: 227, 10.3: 227}
@@ -32,7 +33,8 @@ _COPIES = 4.6
 # What `jax_default_matmul_precision` is where float32 operands may be rounded as TF32 is.
 _ROUNDED = (None, "default", "fastest", "bfloat16", "tensorfloat32")
 
-_enabled: ContextVar[bool] = ContextVar("fused", default=False)
+# One of jax's own: what `jit` traced inside, it does not take outside.
+_enabled = jax.make_user_context(False)
 
 
 @contextlib.contextmanager
@@ -41,11 +43,8 @@ def once_differentiated() -> Iterator[None]:
 
     These are what there are kernels for. Reverse mode through a gradient is not among them.
     """
-    token = _enabled.set(True)
-    try:
+    with _enabled(True):
         yield
-    finally:
-        _enabled.reset(token)
 
 
 def enabled() -> bool:
@@ -54,8 +53,12 @@ def enabled() -> bool:
     Its products are those of matrix units: where more precision is asked for, it is none.
     """
     precision = getattr(jax.config, "jax_default_matmul_precision")  # noqa: B009
-    rounds = _enabled.get() and precision in _ROUNDED
-    return rounds and jax.default_backend() == "gpu" and _capability() >= 8.0
+    rounds = precision in _ROUNDED and not getattr(jax.config, "jax_enable_x64")  # noqa: B009
+    # A device that is set may be another than the backend's.
+    anywhere = getattr(jax.config, "jax_default_device") is None  # noqa: B009
+    if not (_enabled.value and rounds and anywhere and jax.default_backend() == "gpu"):
+        return False
+    return _capability() >= 8.0
 
 
 @functools.cache
@@ -70,12 +73,16 @@ def _capability() -> float:
     return float(found) if found.replace(".", "").isdigit() else 0.0
 
 
-def takes(widths: Sequence[int], dtype: Any) -> bool:
-    """Whether layers of these widths, inputs first, and inputs of this type fit a kernel here."""
+def takes(widths: Sequence[int], inputs: Array, activation: Callable[[Array], Array]) -> bool:
+    """Whether layers of these widths, the inputs' first, fit a kernel here.
+
+    It pads features, which an activation has to see one by one.
+    """
+    if activation not in _ACTIVATIONS or inputs.dtype != jnp.float32 or not inputs.size:
+        return False
     padded = [max(16, 1 << (width - 1).bit_length()) for width in widths]
     taken = _COPIES * 4 * sum(a * b for a, b in itertools.pairwise(padded))
-    fits = taken <= 1024 * _SHARED.get(_capability(), 99)
-    return fits and max(widths) <= _WIDEST and dtype == jnp.float32
+    return max(widths) <= _WIDEST and taken <= 1024 * _SHARED.get(_capability(), 99)
 
 
 def mlp(layers: Sequence[Any], inputs: Array, activation: Callable[[Array], Array]) -> Array:

@@ -78,16 +78,15 @@ def _mlp_backward(activation: Activation, kept: Any, cotangent: Array) -> tuple[
 _mlp.defvjp(_mlp_forward, _mlp_backward)
 
 
-def _instantiated(primals: Any, tangents: Any) -> Any:
-    def whole(primal: Array, tangent: Any) -> Array:
-        symbolic = isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-        return jnp.zeros_like(primal) if symbolic else tangent
-
-    return jax.tree.map(whole, primals, tangents)
-
-
 def _is_data(tangent: Any) -> bool:
     return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
+def _instantiated(primals: Any, tangents: Any) -> Any:
+    def whole(primal: Array, tangent: Any) -> Array:
+        return jnp.zeros_like(primal) if _is_data(tangent) else tangent
+
+    return jax.tree.map(whole, primals, tangents)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -132,10 +131,7 @@ def _gradient_jvp(activation: Activation, primals: Any, tangents: Any) -> tuple[
         body = functools.partial(_gradient_along, _quick(activation))
         rows = (inputs, cotangent, cotangent_along)
         return gradient, _summed_over_rows("gradient_along", body, (layers, along), rows, layers)
-
-    def in_plain(layers: Layers, inputs: Array, cotangent: Array) -> Layers:
-        return jax.vjp(lambda at: plain(at, inputs, activation), layers)[1](cotangent)[0]
-
+    in_plain = functools.partial(_gradient_of_rows, activation)
     return gradient, jax.jvp(in_plain, primals, (along, inputs_along, cotangent_along))[1]
 
 

@@ -41,9 +41,8 @@ _CPU_TILE_BYTES = 8 << 20
 # What the tasks of a chunk may keep at once on a CPU: many inner steps, whose batches all wait for
 # the derivative, take smaller chunks instead of more memory.
 _CPU_CHUNK_BYTES = 8 << 20
-# Tasks alive at once on one device where no chunk is given, at most. An accelerator that tells its
-# memory is bound by that alone (`_chunk_bytes`): a rollout's kernels cost their launch, however
-# many tasks they are for.
+# Tasks alive at once on one device where no chunk is given, at most. A GPU is bound by its memory
+# alone (`_chunk_bytes`): a rollout's kernels cost their launch, however many tasks they are for.
 _CHUNK = 2048
 
 
@@ -251,9 +250,10 @@ def _sized(mapping: Mapping, jaxpr: Any) -> Mapping:
     allowed = _chunk_bytes()
     if mapping.chunk is not None or allowed is None:
         return mapping
-    on_cpu = jax.default_backend() == "cpu"
-    fitting = max(allowed // max(_most_kept(jaxpr, inside=not on_cpu), 1), 1)
-    return mapping._replace(chunk=min(fitting, _CHUNK) if on_cpu else fitting)
+    kept = _most_kept(jaxpr, inside=jax.default_backend() != "cpu")
+    fitting = max(allowed // max(kept, 1), 1)
+    on_gpu = jax.default_backend() == "gpu"
+    return mapping._replace(chunk=fitting if on_gpu else min(fitting, _CHUNK))
 
 
 def _of_one_task(function: Callable[..., Any], shared: Any, per_task: Any) -> _Trace:

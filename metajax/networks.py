@@ -118,7 +118,8 @@ class MLP(nn.Module):
         layers = [Dense(width, self.kernel_init, dtype=self.dtype) for width in widths]
         layers.append(Dense(last, self.last_kernel_init or self.kernel_init, dtype=self.dtype))
         through = (inputs.shape[-1], *widths, last)
-        if fused.enabled() and self.dtype is None and fused.takes(through, inputs.dtype):
+        kernel = fused.enabled() and self.dtype is None
+        if kernel and fused.takes(through, inputs, self.activation):
             into = zip(layers, through[:-1], strict=True)
             parameters = [layer.parameters(width) for layer, width in into]
             flat = inputs.reshape(-1, through[0])

@@ -2,6 +2,7 @@
 
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,11 +114,14 @@ def test_it_is_for_gpus_where_products_may_round(monkeypatch):
         assert not fused.enabled()
     monkeypatch.setattr(fused, "_capability", lambda: 9.0)
     assert not fused.enabled()
-    assert fused.takes((2, 64, 64, 2), jnp.float32)
-    assert fused.takes((2, 128, 2), jnp.float32)
-    assert not fused.takes((2, 100, 100, 2), jnp.float32)  # more than shared memory holds
-    assert not fused.takes((2, 129, 2), jnp.float32)
-    assert not fused.takes((2, 8, 2), jnp.bfloat16)
+    inputs = jnp.ones((3, 2))
+    assert fused.takes((2, 64, 64, 2), inputs, jnp.tanh)
+    assert fused.takes((2, 128, 2), inputs, jax.nn.relu)
+    assert not fused.takes((2, 100, 100, 2), inputs, jnp.tanh)  # more than shared memory holds
+    assert not fused.takes((2, 8, 2), inputs, jax.nn.standardize)  # it would see the padding
+    assert not fused.takes((2, 8, 2), inputs[:0], jnp.tanh)
+    assert not fused.takes((2, 129, 2), inputs, jnp.tanh)
+    assert not fused.takes((2, 8, 2), inputs.astype(jnp.bfloat16), jnp.tanh)
 
 
 @pytest.mark.parametrize("algorithm", ["maml", "norml"])
@@ -133,7 +137,7 @@ def test_an_update_is_the_same(monkeypatch, algorithm):
         return jax.jit(learner.update)(state)[0].params
 
     expected = update()
-    monkeypatch.setattr(fused, "enabled", fused._enabled.get)
+    monkeypatch.setattr(fused, "enabled", lambda: fused._enabled.value)
     monkeypatch.setattr(fused, "_capability", lambda: 9.0)
     calls = []
     kept = fused.mlp
@@ -160,7 +164,7 @@ def test_a_trust_regions_curvature_is_the_same(monkeypatch):
         return jax.tree.leaves(program(params))
 
     expected = product()
-    monkeypatch.setattr(fused, "enabled", fused._enabled.get)
+    monkeypatch.setattr(fused, "enabled", lambda: fused._enabled.value)
     for ours, theirs in zip(product(), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
 
@@ -169,7 +173,25 @@ def test_a_curvature_through_what_only_plain_networks_have(monkeypatch):
     """Q-learning's targets move with the parameters: reverse mode over a gradient."""
     config = presets.preset("maze-q", "maml")
     config = config.__class__(**{**vars(config), "tasks": 2, "episodes": 3, "inner_steps": 2})
-    monkeypatch.setattr(fused, "enabled", fused._enabled.get)
+    monkeypatch.setattr(fused, "enabled", lambda: fused._enabled.value)
     learner = experiments.build(config).learner
     state = jax.eval_shape(learner.init, jax.random.key(0))
     assert isinstance(jax.eval_shape(learner.update, state)[0], mj.MetaState)
+
+
+def test_a_network_that_was_jitted_in_an_engine_is_plain_outside(monkeypatch):
+    monkeypatch.setattr(fused, "enabled", lambda: fused._enabled.value)
+    monkeypatch.setattr(fused, "_capability", lambda: 9.0)
+    network = mj.networks.MLP((8, 1), jnp.tanh)
+    inputs = jnp.linspace(-1.0, 1.0, 6)[:, None]
+    params = network.init(jax.random.key(0), inputs)
+    apply = jax.jit(network.apply)
+
+    def gradient(at):
+        return jax.grad(lambda at: jnp.sum(apply(at, inputs) ** 2))(at)
+
+    with fused.once_differentiated():
+        inside = gradient(params)
+    outside, pull = jax.vjp(gradient, params)  # reverse mode over a gradient: not of kernels
+    chex.assert_trees_all_close(inside, outside, rtol=1e-4, atol=1e-6)
+    chex.assert_tree_all_finite(pull(outside))
