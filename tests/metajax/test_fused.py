@@ -124,8 +124,22 @@ def test_it_is_for_gpus_where_products_may_round(monkeypatch):
     assert not fused.takes((2, 8, 2), inputs.astype(jnp.bfloat16), jnp.tanh)
 
 
+@pytest.fixture
+def take_kernels(monkeypatch):
+    """To be called: from then on engines take kernels, interpreted. Returns the list of those."""
+
+    def take():
+        calls, kept = [], kernels.mlp
+        monkeypatch.setattr(fused, "enabled", lambda: fused._enabled.value)
+        monkeypatch.setattr(fused, "_capability", lambda: 9.0)
+        monkeypatch.setattr(kernels, "mlp", lambda *args: calls.append(1) or kept(*args))
+        return calls
+
+    return take
+
+
 @pytest.mark.parametrize("algorithm", ["maml", "norml"])
-def test_an_update_is_the_same(monkeypatch, algorithm):
+def test_an_update_is_the_same(take_kernels, algorithm):
     config = presets.preset("point", algorithm)
     sizes = dict(tasks=2, episodes=3, hidden=(8, 8), updates=5)
     sizes["inner_steps"] = min(config.inner_steps, 2)
@@ -137,18 +151,14 @@ def test_an_update_is_the_same(monkeypatch, algorithm):
         return jax.jit(learner.update)(state)[0].params
 
     expected = update()
-    monkeypatch.setattr(fused, "enabled", lambda: fused._enabled.value)
-    monkeypatch.setattr(fused, "_capability", lambda: 9.0)
-    calls = []
-    kept = fused.mlp
-    monkeypatch.setattr(fused, "mlp", lambda *args: calls.append(1) or kept(*args))
+    calls = take_kernels()
     found = update()
     assert calls
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_a_trust_regions_curvature_is_the_same(monkeypatch):
+def test_a_trust_regions_curvature_is_the_same(take_kernels):
     config = presets.preset("point", "maml-trpo")
     config = config.__class__(**{**vars(config), "tasks": 2, "episodes": 3, "hidden": (8, 8)})
     problem, inner = experiments.build(config).problem, mj.sgd(0.1, 1)
@@ -164,24 +174,26 @@ def test_a_trust_regions_curvature_is_the_same(monkeypatch):
         return jax.tree.leaves(program(params))
 
     expected = product()
-    monkeypatch.setattr(fused, "enabled", lambda: fused._enabled.value)
-    for ours, theirs in zip(product(), expected, strict=True):
+    calls = take_kernels()
+    found = product()
+    assert calls
+    for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
 
 
-def test_a_curvature_through_what_only_plain_networks_have(monkeypatch):
+def test_a_curvature_through_what_only_plain_networks_have(take_kernels):
     """Q-learning's targets move with the parameters: reverse mode over a gradient."""
     config = presets.preset("maze-q", "maml")
     config = config.__class__(**{**vars(config), "tasks": 2, "episodes": 3, "inner_steps": 2})
-    monkeypatch.setattr(fused, "enabled", lambda: fused._enabled.value)
+    calls = take_kernels()
     learner = experiments.build(config).learner
     state = jax.eval_shape(learner.init, jax.random.key(0))
     assert isinstance(jax.eval_shape(learner.update, state)[0], mj.MetaState)
+    assert calls
 
 
-def test_a_network_that_was_jitted_in_an_engine_is_plain_outside(monkeypatch):
-    monkeypatch.setattr(fused, "enabled", lambda: fused._enabled.value)
-    monkeypatch.setattr(fused, "_capability", lambda: 9.0)
+def test_a_network_that_was_jitted_in_an_engine_is_plain_outside(take_kernels):
+    calls = take_kernels()
     network = mj.networks.MLP((8, 1), jnp.tanh)
     inputs = jnp.linspace(-1.0, 1.0, 6)[:, None]
     params = network.init(jax.random.key(0), inputs)
@@ -192,6 +204,7 @@ def test_a_network_that_was_jitted_in_an_engine_is_plain_outside(monkeypatch):
 
     with fused.once_differentiated():
         inside = gradient(params)
+    assert calls
     outside, pull = jax.vjp(gradient, params)  # reverse mode over a gradient: not of kernels
     chex.assert_trees_all_close(inside, outside, rtol=1e-4, atol=1e-6)
     chex.assert_tree_all_finite(pull(outside))
