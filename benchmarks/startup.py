@@ -43,14 +43,14 @@ class Options:
 
 
 class Refused(Exception):
-    """The command line says that an algorithm is not for a preset."""
+    """The command line refuses, and says why: most often that an algorithm is not for a preset."""
 
 
 def first_update_seconds(preset: str, algorithm: str, programs: Path) -> float:
     """Process start to the first finished update of one fresh process, in seconds."""
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(programs)}
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"  # as the command line has it
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as said:
         run = Path(scratch) / "run"
         command = [sys.executable, "-m", "metajax", "train", preset, "--run", str(run)]
         began = time.perf_counter()
@@ -58,19 +58,19 @@ def first_update_seconds(preset: str, algorithm: str, programs: Path) -> float:
             [*command, "--algorithm", algorithm, "--log-every", "1"],
             env=environment,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=said,
         )
         try:
             metrics = run / "metrics.jsonl"
             while not (metrics.exists() and metrics.read_text().endswith("\n")):
-                if process.poll() == 2:
-                    raise Refused
                 if process.poll() is not None:
-                    raise RuntimeError(f"metajax train {preset} ended with {process.returncode}")
+                    said.seek(0)
+                    why = said.read().strip() or f"ended with {process.returncode}"
+                    raise Refused(why) if process.returncode == 2 else RuntimeError(why)
                 time.sleep(0.01)
             return time.perf_counter() - began
         finally:
-            process.kill()
+            process.terminate()  # as a user would: what it compiled is put away before it ends
             process.wait()
 
 
@@ -95,8 +95,8 @@ def main() -> int:
         for algorithm in algorithms:
             try:
                 seconds = starts(preset, algorithm, options.repeats)
-            except Refused:
-                print(f"{preset}: {algorithm} is not for it", file=sys.stderr)
+            except Refused as refused:
+                print(f"{preset}, {algorithm}: {refused}", file=sys.stderr)
                 continue
             rows.append({"preset": preset, "algorithm": algorithm} | seconds)
             if options.json:  # as it stands: all presets with all algorithms take most of an hour

@@ -71,7 +71,7 @@ def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -
     with processes.together():
         if processes.first():
             shutil.rmtree(new, ignore_errors=True)
-    _orbax().save(str(new), _without_empty(state))
+    _orbax().save(str(new), _to_write(state))
     with processes.together():
         if processes.first():
             _seal(new, record)
@@ -201,7 +201,7 @@ class Keeper:
         record = _record(state, self._config, progress)
         if self._checkpointer is None:
             self._checkpointer = _checkpointer(self._directory, self._keep)
-        response = self._checkpointer.save_async(update, _without_empty(state), force=True)
+        response = self._checkpointer.save_async(update, _to_write(state), force=True)
         self._thread = threading.Thread(
             target=self._finish, args=(self._directory / str(update), response, record)
         )
@@ -371,6 +371,21 @@ def _check_structure(record: dict[str, Any], like: Any) -> None:
             raise CheckpointError(
                 f"it has another structure ({where}: {there} in the checkpoint, {here} expected)"
             )
+
+
+def _to_write(state: Any) -> Any:
+    """Orbax has every device write its part of what all of them have, which takes a program each.
+
+    Within a process one device may as well write the whole.
+    """
+
+    def of_one_device(leaf: Any) -> Any:
+        spread = isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
+        if spread and leaf.is_fully_replicated and jax.process_count() == 1:
+            return leaf.addressable_data(0)
+        return leaf
+
+    return jax.tree.map(of_one_device, _without_empty(state))
 
 
 def _without_empty(tree: Any) -> Any:

@@ -232,7 +232,7 @@ def _tuned(config: Any) -> Any:
 
 
 def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> None:
-    from . import checkpoints, roofline, runs, training
+    from . import checkpoints, programs, roofline, runs, training
 
     peak = roofline.matrix_rate(experiment.mapping.mesh)
     learners = {"": (experiment.learner, folder, f"{config.preset}, {config.algorithm}")}
@@ -254,6 +254,7 @@ def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> 
                 progress=False if quiet else None,
                 title=title,
                 peak=peak,
+                shelf=programs.shelf(runs.versions(), runs.computed(config, row)),
             )
 
 
@@ -292,6 +293,8 @@ def _rows(
     folder: Path, config: Any, experiment: Any, tasks: int, steps: int
 ) -> tuple[dict[str, Any], Any]:
     """name -> Adaptation, the run's learner first; and the parameters of that."""
+    import jax
+
     from . import checkpoints, evaluation, runs, training
 
     with checking():
@@ -312,7 +315,8 @@ def _rows(
                 joint, _ = training.restore(
                     experiment.multitask, folder / runs.MULTITASK, described
                 )
-    random = experiment.problem.init(training.key_stream(config.seed, "baseline"))
+    # Compiled, for the few dozen operations that it is would else be so one by one.
+    random = jax.jit(experiment.problem.init)(training.key_stream(config.seed, "baseline"))
     rows = {config.algorithm: adapt(state.params), "random initialisation": adapt(random)}
     if joint is not None:
         rows["multi-task policy"] = adapt(joint.params)

@@ -15,7 +15,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def compiler_options() -> dict[str, Any] | None:
+def compiler_options(*, once: bool = False) -> dict[str, Any] | None:
     """What `jax.jit` and `lower(...).compile` take as `compiler_options` for an update.
 
     ```python
@@ -27,7 +27,12 @@ def compiler_options() -> dict[str, Any] | None:
     faster (updates on mazes by a quarter). On a GPU loops take two steps a turn, which saves them
     copies and launches: on mazes a third of an update. None elsewhere, and where jax was told to
     optimise less still.
+
+    Args:
+        once: for a program that runs a single time, which no optimisation pays for.
     """
     if jax.config.read("jax_disable_most_optimizations"):
         return None
+    if once and jax.default_backend() == "cpu":
+        return {"xla_backend_optimization_level": 0}
     return _OPTIONS.get(jax.default_backend())

@@ -189,7 +189,6 @@ def run(
     With `ends` the trace has the scores before the first step and after the last one alone: off
     policy each of the others takes a batch for nothing else.
     """
-    key_steps, key_judged = jax.random.split(key)
     fast, slow = inner.split(params)
     loss = _loss_of_parts(problem.inner_loss)
 
@@ -203,8 +202,12 @@ def run(
     if problem.on_policy:
         support = None
         collect = problem.collect
+        all_keys = jax.random.split(key, inner.steps + 1)
+        keys, key_judged = all_keys[:-1], all_keys[-1]
     else:
-        support = problem.collect(params, task, key_steps)
+        key_support, key_judged = jax.random.split(key)
+        keys = jnp.broadcast_to(key_judged, (inner.steps,))  # one query set judges every step
+        support = problem.collect(params, task, key_support)
         assert problem.query is not None
         collect = problem.query
 
@@ -221,9 +224,6 @@ def run(
         record = (kept, grads, judged, score, samples)
         return descend(inner.optimizer, grads, opt_state, fast, meta=params), record
 
-    keys = jax.random.split(key_steps, inner.steps)
-    if not problem.on_policy:  # one query set judges every step
-        keys = jnp.broadcast_to(key_judged, (inner.steps,))
     carry, (batches, gradients, judged_steps, scores, samples) = _over_steps(
         step, (fast, inner.optimizer.init(fast)), keys
     )

@@ -86,7 +86,10 @@ class Dense(nn.Module):
     @nn.compact
     def parameters(self, width: int) -> tuple[Array, Array | None]:
         """Kernel and bias for inputs of that width."""
-        kernel = self.param("kernel", self.kernel_init, (width, self.features))
+        # Of a parameter that exists flax traces the initialiser for its shape, which any other has.
+        exists = self.has_variable("params", "kernel")
+        initial = nn.initializers.zeros if exists else self.kernel_init
+        kernel = self.param("kernel", initial, (width, self.features))
         shape = (self.features,)
         return kernel, self.param("bias", nn.initializers.zeros, shape) if self.use_bias else None
 

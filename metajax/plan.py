@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from . import experiments, roofline, training
+from . import experiments, programs, roofline, runs, training
 from .configs import TrainConfig
 from .mapping import CHUNK, TILE, Mapping, chunk_size
 
@@ -98,7 +98,9 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
     experiment = experiments.build(config)
     mapping = experiment.mapping
     traced = training.trace(experiment.learner)
-    taken = roofline.peak_bytes(traced.lower().compile())
+    cost = roofline.cost(traced.jaxpr.jaxpr)  # its loop's body, counted once, is an update
+    shelf = programs.shelf(runs.versions(), runs.computed(config))  # where training will look
+    taken = roofline.peak_bytes(shelf.compile(training.UPDATES, traced.lower(), cost.flops))
     free = free_bytes(mapping.devices) if memory is None else round(memory * 2**30)
     jaxpr = traced.jaxpr.jaxpr
     chunk, tile = layout(jaxpr, config, mapping)
@@ -110,7 +112,7 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
         devices=mapping.devices,
         chunk=chunk,
         tile=tile,
-        cost=roofline.cost(jaxpr),  # its loop's body, counted once, is an update
+        cost=cost,
         memory=taken,
         free=free,
         fitting=fitting,

@@ -70,13 +70,9 @@ def rollout(
     # What is random is drawn for all steps at once: a generator's rounds are dozens of kernels,
     # which every step would launch. An environment that needs no randomness leaves its keys unused,
     # and they are never computed.
-    action_shape = (episodes, *getattr(env.action_space, "shape", ()))
-    noise = jax.vmap(lambda key: distribution.noise(key, action_shape))(
-        jax.random.split(key_actions, horizon)
-    )
-    keys = jax.vmap(lambda key: jax.random.split(key, episodes))(
-        jax.random.split(key_steps, horizon)
-    )
+    action_shape = getattr(env.action_space, "shape", ())
+    noise = distribution.noise(key_actions, (horizon, episodes, *action_shape))
+    keys = jax.random.split(key_steps, (horizon, episodes))
 
     told = getattr(env, "observed_row", None)  # see `envs.OneHot`
     find = row and told and jax.vmap(told, in_axes=(0, None))

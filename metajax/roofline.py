@@ -68,6 +68,8 @@ def _cost_of_equation(equation: Any) -> Cost:
     if name == "shard_map":
         return _times(inner[0], params["mesh"].size)
     out = [variable.aval for variable in equation.outvars]
+    if not out:  # a callback
+        return Cost()
     if inner and [v.aval.shape for v in next(bodies(equation)).outvars] == [a.shape for a in out]:
         return inner[0]  # a call; a reduction or a scatter holds only how two elements meet
     if name in _FREE:

@@ -118,6 +118,20 @@ def described(config: configs.TrainConfig, row: str = "") -> dict[str, Any]:
     return {**content, "row": row}
 
 
+def computed(config: configs.TrainConfig, row: str = "") -> dict[str, Any]:
+    """What the programs of a run follow from: not its seed, nor what is looked at and when.
+
+    Args:
+        config: of the run.
+        row: as in `described`.
+    """
+    content = dataclasses.asdict(config)
+    looked_at = ("log_every", "checkpoint_every", "evaluation_tasks", "evaluation_steps")
+    for name in ("seed", "comparisons", *looked_at):
+        del content[name]
+    return {**content, "row": row}
+
+
 def versions() -> dict[str, str]:
     """Of Python and of the packages that numbers depend on."""
     others = {package: importlib.metadata.version(package) for package in _PACKAGES}

@@ -23,6 +23,7 @@ import numpy as np
 from . import checkpoints, processes, roofline
 from .compiling import compiler_options
 from .loggers import MetricsLog, Reporter
+from .programs import NOWHERE, Shelf
 from .types import MetaLearner, MetaState
 
 __all__ = ["Interrupted", "key_stream", "restore", "trace", "train"]
@@ -36,7 +37,10 @@ STREAMS = {"training": 0, "heldout": 1, "baseline": 2}
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
+UPDATES = "updates"  # what a shelf calls the program of `trace`, with the operations of an update
 _POLL_SECONDS = 0.002
+_SEED = jax.ShapeDtypeStruct((), np.uint32)
+_COUNT = jax.ShapeDtypeStruct((), np.int32)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -60,9 +64,18 @@ def key_stream(seed: int, name: str) -> Array:
         name: "training" (parameters, training tasks and data), "heldout" (evaluation tasks and
             data) or "baseline" (the random initialisation that evaluation compares with).
     """
+    _check_seed(seed)
+    return _key_stream(np.uint32(seed), STREAMS[name])
+
+
+def _check_seed(seed: int) -> None:
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
-    return jax.random.fold_in(jax.random.key(seed), STREAMS[name])
+
+
+@jax.jit
+def _key_stream(seed: Array, stream: Array) -> Array:
+    return jax.random.fold_in(jax.random.key(seed), stream)
 
 
 def train(
@@ -80,6 +93,7 @@ def train(
     title: str = "training",
     on_log: Callable[[dict[str, Any]], None] | None = None,
     peak: float | None = None,
+    shelf: Shelf = NOWHERE,
 ) -> MetaState:
     """Meta-trains `learner` and returns its final state.
 
@@ -115,6 +129,8 @@ def train(
         on_log: called with every line's content.
         peak: what the devices can do, of `roofline.matrix_rate`; with it, a line has `roofline`:
             the share of it that the matrix products of the updates were.
+        shelf: where the run's programs are taken from, or put, see `programs`. Its description must
+            tell all that `learner` follows from.
 
     Raises:
         ValueError: an argument is out of range, or a metric is not a scalar.
@@ -131,14 +147,15 @@ def train(
     for name, value in {**plan._asdict(), "keep": keep}.items():
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
-    key = key_stream(seed, "training")
+    _check_seed(seed)
     with contextlib.ExitStack() as stack:
         speaks = processes.first()
         reporter = Reporter(updates, title, progress if speaks else False)
         stack.enter_context(contextlib.closing(reporter))
         recorder = _Recorder(reporter, on_log if speaks else None, peak)
+        programs = _Programs(learner, shelf)
         if run is None:
-            return _run_chunks(learner, key, plan, recorder)
+            return _run_chunks(programs, seed, plan, recorder)
 
         run = Path(run)
         with processes.together():
@@ -148,7 +165,7 @@ def train(
             fingerprint = checkpoints.fingerprint(config)
             keeper = checkpoints.Keeper(run / CHECKPOINTS, config=fingerprint, keep=keep)
             recorder.keeper = stack.enter_context(keeper)
-            found = _newest(run, _abstract_state(learner), fingerprint)
+            found = _newest(run, programs.state, fingerprint)
         update = found.update if found else 0
         newest = processes.greatest(update)
         with processes.together():
@@ -161,7 +178,7 @@ def train(
                 recorder.go_on(stack.enter_context(contextlib.closing(log)), found)
                 keeper.set_aside(update)
         stop = stack.enter_context(processes.Stop(recorder.reporter.note))
-        state = _run_chunks(learner, key, plan, recorder, found, stop)
+        state = _run_chunks(programs, seed, plan, recorder, found, stop)
         with processes.together():
             keeper.wait()
         if stop.agreed():
@@ -178,7 +195,7 @@ def restore(learner: MetaLearner, run: str | os.PathLike[str], config: Any = Non
     Raises:
         CheckpointError: there is none that can be used.
     """
-    like = _abstract_state(learner)
+    like = _abstract_state(_start(learner))
     found = _newest(Path(run), like, checkpoints.fingerprint(config))
     if found is None:
         raise checkpoints.NoCheckpointError(f"{run} has no whole checkpoint yet")
@@ -196,15 +213,18 @@ def _newest(run: Path, like: MetaState, fingerprint: str) -> checkpoints.Found |
 
 
 def _start(learner: MetaLearner, shardings: Any = None) -> jax.stages.Wrapped:
-    def start(key: Array) -> MetaState:
+    """The first state from a seed, uint32 ()."""
+
+    def start(seed: Array) -> MetaState:
+        state = learner.init(_key_stream(seed, STREAMS["training"]))
         # A weakly typed leaf would change its type in the first update, and with it the program.
-        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), learner.init(key))
+        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
 
-    return jax.jit(start, out_shardings=shardings, compiler_options=compiler_options())
+    return jax.jit(start, out_shardings=shardings, compiler_options=compiler_options(once=True))
 
 
-def _abstract_state(learner: MetaLearner) -> MetaState:
-    return jax.eval_shape(_start(learner), jax.random.key(0))
+def _abstract_state(start: jax.stages.Wrapped) -> MetaState:
+    return jax.eval_shape(start, _SEED)
 
 
 class _Totals(NamedTuple):
@@ -232,7 +252,7 @@ def _add(totals: _Totals, metrics: Mapping[str, Array]) -> _Totals:
 
 def trace(learner: MetaLearner, like: MetaState | None = None) -> jax.stages.Traced:
     """`state, count -> state, totals`, where `count` updates is data and `state` is donated."""
-    state = like or _abstract_state(learner)
+    state = like or _abstract_state(_start(learner))
     update = jax.jit(learner.update)  # traced once: for its metrics' names, and for the loop
     zeros = _zero_totals(jax.eval_shape(update, state)[1])
 
@@ -244,9 +264,43 @@ def trace(learner: MetaLearner, like: MetaState | None = None) -> jax.stages.Tra
 
         return jax.lax.fori_loop(0, count, body, (state, zeros))
 
-    count = jax.ShapeDtypeStruct((), jnp.int32)
     program = jax.jit(updates, donate_argnums=0, compiler_options=compiler_options())
-    return program.trace(state, count)
+    return program.trace(state, _COUNT)
+
+
+class _Programs:
+    """The two programs of a run, taken from a shelf where they are there."""
+
+    def __init__(self, learner: MetaLearner, shelf: Shelf) -> None:
+        self.learner = learner
+        self._shelf = shelf
+        self._start = _start(learner)
+        self.state = _abstract_state(self._start)
+
+    def start(self) -> Future[jax.stages.Compiled]:
+        """Seed -> the first state; compiled by another thread while this one traces."""
+        kept = self._shelf.take("start", _SEED)
+        if kept:
+            ready: Future[jax.stages.Compiled] = Future()
+            ready.set_result(kept[0])
+            return ready
+        return _Thread().submit(self._shelf.compile, "start", self._start.lower(_SEED))
+
+    def updates(self, meanwhile: Callable[[], None]) -> tuple[jax.stages.Compiled, float]:
+        """The program of `trace`, and the operations of an update in matrix products.
+
+        Args:
+            meanwhile: called when Python has nothing else to do, for it waits for the compiler.
+        """
+        kept = self._shelf.take(UPDATES, self.state, _COUNT)
+        if kept:
+            meanwhile()
+            return kept
+        traced = trace(self.learner, self.state)
+        lowered = traced.lower()
+        meanwhile()
+        flops = roofline.cost(traced.jaxpr.jaxpr).flops  # the loop's body is an update
+        return self._shelf.compile(UPDATES, lowered, flops), flops
 
 
 # The loop ------------------------------------------------------------------------------------
@@ -259,29 +313,21 @@ class _Plan(NamedTuple):
 
 
 def _run_chunks(
-    learner: MetaLearner,
-    key: Array,
+    programs: _Programs,
+    seed: int,
     plan: _Plan,
     recorder: _Recorder,
     found: checkpoints.Found | None = None,
     stop: processes.Stop | None = None,
 ) -> MetaState:
-    start = _start(learner)
-    like = jax.eval_shape(start, key)
+    like = programs.state
     update = saved = found.update if found else 0
     if found and update >= plan.updates:
         return checkpoints.load(found.path, like)
     recorder.start(update)
-    # Compiled by another thread while this one traces. Processes need a state that they share.
-    alone = not found and jax.process_count() == 1
-    begin = _Thread().submit(start.lower(key).compile) if alone else None
-    traced = trace(learner, like)
-    if recorder.peak:
-        recorder.flops = roofline.cost(traced.jaxpr.jaxpr).flops  # the loop's body is an update
-    lowered = traced.lower()
-    if recorder.keeper:
-        recorder.keeper.get_ready()  # beside the compiler, which leaves Python free
-    program = lowered.compile()
+    # Processes need a state that they share.
+    begin = programs.start() if not found and jax.process_count() == 1 else None
+    program, recorder.flops = programs.updates(recorder.get_ready)
     # Where the program wants its state, which may span devices: put there once, it stays there.
     shardings = jax.tree.map(
         _named, like, program.input_shardings[0][0], program.output_shardings[0]
@@ -289,9 +335,9 @@ def _run_chunks(
     if found:
         state = checkpoints.load(found.path, jax.tree.map(_placed, like, shardings))
     elif begin:
-        state = jax.tree.map(_moved, begin.result()(key), shardings)
+        state = jax.tree.map(_moved, begin.result()(np.uint32(seed)), shardings)
     else:
-        state = _start(learner, shardings)(key)
+        state = _start(programs.learner, shardings)(np.uint32(seed))
     copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
 
     pending = None
@@ -381,6 +427,11 @@ class _Recorder:
         self.update = self._first = update
         self._started = time.perf_counter()
         self.reporter.start(update)
+
+    def get_ready(self) -> None:
+        """For the first save."""
+        if self.keeper:
+            self.keeper.get_ready()
 
     def compiled(self) -> None:
         self._compiled = self._last = time.perf_counter()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from . import experiments, plan, roofline, runs, training
+from . import experiments, plan, programs, roofline, runs, training
 from .configs import TrainConfig
 from .mapping import largest_divisor
 
@@ -53,16 +53,8 @@ class Tuned(NamedTuple):
 
 
 def memory() -> Path | None:
-    """Where times are kept: beside jax's compiled programs; None where jax keeps none.
-
-    `JAX_COMPILATION_CACHE_DIR` moves both, `JAX_ENABLE_COMPILATION_CACHE=0` keeps neither. A folder
-    in a cloud's storage is for programs alone.
-    """
-    folder = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
-    kept = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009
-    if not folder or not kept or "://" in folder:
-        return None
-    return Path(folder) / "tuned"
+    """Where times are kept: beside compiled programs; None where those are not."""
+    return programs.folder("tuned")
 
 
 def tune(config: TrainConfig, memory: Path | None = None, free: int | None = None) -> Tuned:

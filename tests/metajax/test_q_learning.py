@@ -328,14 +328,14 @@ def test_policy_loss_weighs_each_exploring_action_by_its_chances():
 )
 def test_meta_learners_meet_q_learning_as_any_problem(learner):
     problem = corridor()
-    made = learner(problem, mj.sgd(2.0, steps=2), optax.sgd(0.5), 8)
+    made = learner(problem, mj.sgd(2.0, steps=2), optax.sgd(0.5), 32)
     state = made.init(jax.random.key(0))
     update = jax.jit(made.update)
-    first = []
+    scores = []
     for _ in range(30):
         state, metrics = update(state)
-        first.append(float(metrics["score_after"]))
-    assert np.mean(first[-10:]) > np.mean(first[:3]) + 0.1
+        scores.append(float(metrics["score_after"]))
+    assert np.mean(scores[-10:]) > scores[0] + 0.1  # the first is of what it began with
 
 
 def test_continuous_actions_are_refused():

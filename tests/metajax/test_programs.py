@@ -1,0 +1,257 @@
+"""Programs of earlier starts are found by what they follow from, and by nothing else."""
+
+import json
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from metajax import cli, programs, runs, training
+from metajax.arguments import parse_train
+
+SETTINGS = {"updates": 12, "log_every": 4, "progress": False}
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    return programs.Shelf(tmp_path / "whole", "world", "description")
+
+
+def lower(function, *args):
+    """Anew: what this process has compiled, jax does not look up again."""
+    return jax.jit(lambda *args: function(*args), donate_argnums=0).lower(*args)
+
+
+def labels(shelf):
+    return {*shelf.folder.glob("*.label")}
+
+
+def keep(shelf, name, function, *args, note=None):
+    """Compiles a program and waits for it to be kept."""
+    before = labels(shelf)
+    shelf.compile(name, lower(function, *args), note)
+    wait(lambda: labels(shelf) - before)
+
+
+def wait(happened):
+    """A thread does it."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.smoke
+def test_a_program_comes_back_with_its_note_and_does_the_same(shelf):
+    state = {"x": jnp.arange(3.0), "key": jax.random.key(0)}
+
+    def program(state, count):
+        return {**state, "x": jnp.sin(state["x"]) * count}
+
+    assert shelf.take("one", state, jnp.float32(2)) is None
+    keep(shelf, "one", program, state, jnp.float32(2), note={"flops": 7.0})
+    found, note = shelf.take("one", state, jnp.float32(2))
+    assert note == {"flops": 7.0}
+    out = found(state, jnp.float32(2))
+    np.testing.assert_allclose(out["x"], 2 * np.sin([0.0, 1.0, 2.0]), rtol=1e-6)
+    assert state["x"].is_deleted()  # it was donated, as to the program that was put
+    assert shelf.take("other", out, jnp.float32(2)) is None
+    for field in ("world", "description"):
+        assert shelf._replace(**{field: "another"}).take("one", out, jnp.float32(2)) is None
+
+
+@pytest.mark.smoke
+def test_a_program_of_several_devices_comes_back_for_them(shelf):
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.device_put(jnp.arange(4.0), jax.NamedSharding(mesh, jax.P("i")))
+    keep(shelf, "two", lambda x: x + 1, spread)
+    found, _ = shelf.take("two", jax.ShapeDtypeStruct((4,), jnp.float32))
+    out = found(spread)
+    np.testing.assert_array_equal(out, [1.0, 2.0, 3.0, 4.0])
+    assert len(out.sharding.device_set) == 2
+
+
+def test_a_program_that_is_there_gets_another_label(shelf, monkeypatch):
+    argument = jnp.zeros(3)
+    keep(shelf, "one", jnp.cos, argument, note=1)
+    edited = shelf._replace(description="edited")
+    lowered = lower(jnp.cos, argument)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", None)
+    edited.compile("one", lowered, note=1)(jnp.zeros(3))
+    assert edited.take("one", argument)[1] == 1
+    assert len([*shelf.folder.glob("*.program")]) == 1
+    with pytest.raises(TypeError):  # to another world it is another program
+        edited._replace(world="another").compile("one", lowered)
+
+
+@pytest.mark.smoke
+def test_what_jax_had_in_its_own_cache_is_not_kept(shelf):
+    """XLA cannot write again what it has read: on a CPU its functions would be missing."""
+    shortest = jax.config.jax_persistent_cache_min_compile_time_secs
+    try:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        argument = jnp.zeros(3)
+
+        def program(x):
+            return jnp.sin(x) @ jnp.full((3, 3), 1.25)
+
+        lower(program, argument).compile()
+        with programs._watching() as from_jax:
+            lower(program, argument).compile()
+        assert from_jax()
+        done = shelf.compile("one", lower(program, argument))
+        np.testing.assert_array_equal(done(argument), np.zeros(3))
+        assert not shelf.folder.exists()
+    finally:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
+    with programs._watching() as from_jax:
+        assert from_jax()  # until jax says that it looked
+
+
+@pytest.mark.parametrize("kind", ["damaged", "short", "other arguments"])
+def test_what_is_no_use_is_removed_with_a_warning(shelf, caplog, kind):
+    argument = jnp.zeros(3)
+    keep(shelf, "one", jnp.sin, argument)
+    (file,) = shelf.folder.glob("*.program")
+    content = bytearray(file.read_bytes())
+    if kind == "damaged":
+        content[len(content) // 2] ^= 1
+    file.write_bytes(content[:20] if kind == "short" else content)
+    wanted = jnp.zeros(4) if kind == "other arguments" else argument
+    assert shelf.take("one", wanted) is None
+    assert "is no use" in caplog.text
+    assert not file.exists()
+
+
+def test_what_cannot_be_written_is_a_warning(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    shelf = programs.Shelf(tmp_path / "file")
+    shelf.compile("one", lower(jnp.sin, jnp.zeros(3)))(jnp.zeros(3))
+    wait(lambda: "is not kept" in caplog.text)
+
+
+def test_those_used_least_lately_make_room_and_lose_their_labels(shelf, monkeypatch):
+    argument, functions = jnp.zeros(3), {"used": jnp.sin, "old": jnp.cos, "new": jnp.tanh}
+    for age, (name, function) in enumerate(functions.items()):
+        before = {*shelf.folder.glob("*.program")}
+        keep(shelf, name, function, argument)
+        for file in {*shelf.folder.glob("*.program")} - before:
+            os.utime(file, (1e9 + age, 1e9 + age))
+    assert shelf.take("used", argument)
+    size = max(file.stat().st_size for file in shelf.folder.glob("*.program"))
+    monkeypatch.setattr(programs, "_MOST_BYTES", int(3.5 * size))
+    keep(shelf, "more", jnp.arctan, argument)
+    wait(lambda: len(labels(shelf)) == 3)
+    left = [name for name in (*functions, "more") if shelf.take(name, argument)]
+    assert left == ["used", "new", "more"]
+
+
+def test_a_shelf_is_for_one_description_and_one_world(monkeypatch):
+    def identity(versions=1, described=1):
+        return programs.shelf(versions, described)
+
+    first = identity()
+    assert first.folder
+    assert identity() == first
+    assert identity(versions=2).world != first.world
+    assert identity(described=2).world == first.world
+    assert identity(described=2).description != first.description
+    with monkeypatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+        assert identity() != first
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "_sources", lambda: "edited")
+        assert identity() != first
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "_machine", lambda: ["another"])
+        assert identity() != first
+    with jax.enable_x64(True):
+        assert identity() != first
+    assert identity() == first
+
+
+def test_the_sources_are_those_of_both_packages(tmp_path, monkeypatch):
+    for name in ("metajax", "envs"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "inner" / "a.py").write_text("x = 1")
+
+    class Found:
+        def __init__(self, name):
+            self.submodule_search_locations = [str(tmp_path / name)]
+
+    monkeypatch.setattr(programs.importlib.util, "find_spec", Found)
+    digests = [programs._sources()]
+    for name in ("metajax", "envs"):
+        (tmp_path / name / "inner" / "a.py").write_text("x = 2")
+        digests.append(programs._sources())
+        (tmp_path / name / "b.py").write_text("")
+        digests.append(programs._sources())
+    assert len(set(digests)) == 5
+
+
+def test_nothing_is_kept_where_jax_keeps_nothing(monkeypatch):
+    assert programs.shelf({}, {}).folder
+    for name, value in {
+        "jax_enable_compilation_cache": False,
+        "jax_compilation_cache_dir": "gs://bucket/programs",
+    }.items():
+        before = getattr(jax.config, name)
+        try:
+            jax.config.update(name, value)
+            assert programs.folder("whole") is None
+            assert programs.shelf({}, {}) == programs.Shelf()
+        finally:
+            jax.config.update(name, before)
+
+
+def test_a_run_follows_from_its_configuration_but_not_from_its_seed():
+    def computed(*flags):
+        _, config, _ = parse_train(["sinusoid-5", *flags])
+        return json.dumps(runs.computed(config))
+
+    assert computed() == computed("--seed", "3", "--log-every", "2")
+    assert computed() != computed("--tasks", "3")
+    assert computed() != computed("--updates", "77")  # of a learning rate's schedule, perhaps
+
+
+def test_a_second_training_traces_nothing_and_learns_the_same(shelf, tmp_path, monkeypatch):
+    def training_run(name):
+        folder = tmp_path / name
+        state = training.train(toy.learner(), run=folder, peak=1e9, shelf=shelf, **SETTINGS)
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return state, [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+    def refuse(*_):
+        raise AssertionError("traced anew")
+
+    state, rows = training_run("first")
+    wait(lambda: len(labels(shelf)) == 2)
+    monkeypatch.setattr(training, "trace", refuse)
+    again, same = training_run("second")
+    np.testing.assert_array_equal(state.params["w"], again.params["w"])
+    for row, other in zip(rows, same, strict=True):
+        assert row.keys() == other.keys()
+        assert row["score_after"] == other["score_after"]
+
+
+def test_the_command_line_takes_what_an_earlier_start_put_there(tmp_path, monkeypatch):
+    taken = []
+    take = programs.Shelf.take
+
+    def watched(self, name, *args):
+        found = take(self, name, *args)
+        taken.append((name, found is not None))
+        return found
+
+    sizes = ["--tasks", "2", "--updates", "2", "--shots", "3", "--hidden", "5"]
+    command = ["train", "sinusoid-5", *sizes, "--quiet", "--no-comparisons"]
+    command += ["--evaluation-tasks", "2"]
+    monkeypatch.setattr(programs.Shelf, "take", watched)
+    monkeypatch.setattr(programs, "folder", lambda name: tmp_path / name)
+    assert cli.run([*command, "--run", str(tmp_path / "first")]) == 0
+    assert cli.run([*command, "--run", str(tmp_path / "second"), "--seed", "1"]) == 0
+    assert taken == [("start", False), ("updates", False), ("start", True), ("updates", True)]
