@@ -3,12 +3,13 @@
 jax's own cache knows a program by its code, which takes a trace and a lowering to tell: seconds of
 Python at every start, also of one that compiles nothing. What the command line trains follows from
 less: from a configuration, the sources of `metajax` and `envs`, versions, settings and devices. A
-`Shelf` has a label with a digest of these on each of its programs, beside the digest of the code:
+`Shelf` keeps programs by a digest of their code, and labels by a digest of these that lead to them:
 a program that an edit did not change gets a second label.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -18,9 +19,10 @@ import os
 import pickle
 import platform
 import re
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,18 +31,19 @@ from jax.experimental import serialize_executable
 
 from .compiling import compiler_options
 
-__all__ = ["NOWHERE", "Shelf", "folder", "shelf"]
+__all__ = ["NOWHERE", "Shelf", "folder", "shelf", "sources"]
 
 logger = logging.getLogger("metajax")
 
-_PROGRAM, _LABEL = ".program", ".label"
+_PROGRAM, _LABEL, _TEMPORARY = ".program", ".label", ".tmp"
+_DAY = 86400.0  # seconds
 _MOST_BYTES = 2**28  # of all programs of a folder; those used least lately go first
 
 
 class Shelf(NamedTuple):
     """Where programs are kept, for one description of what they follow from.
 
-    They are code, and pickles: the folder has to be one's own, as jax's is. Without a folder
+    They are code, in pickles: a folder that others can write to is not used. Without a folder
     nothing is kept.
     """
 
@@ -49,47 +52,57 @@ class Shelf(NamedTuple):
     description: str = ""  # digest of what these programs follow from beside it
 
     def take(self, name: str, *args: Any) -> tuple[jax.stages.Compiled, Any] | None:
-        """The program that has the label `name`, and its note; None if there is none for `args`.
+        """The program with the label `name`, and the label's note; None if none is for `args`.
 
         Args:
             name: which of the programs that have this description.
             args: what it is to be called with: arrays, or `jax.ShapeDtypeStruct`s.
         """
-        if not self.folder:
-            return None
-        try:
-            key = self._label(name).read_text(encoding="utf-8")
-        except OSError:
-            return None
-        return self._load(key, args)
+        label = _read_label(self._label(name)) if self._usable() else None
+        program = self._load(label[0], args) if label else None
+        return (program, label[1]) if label and program else None
 
     def compile(self, name: str, lowered: jax.stages.Lowered, note: Any = None) -> Any:
         """The compiled program, from here or from the compiler, and from now on with this label.
 
         Args:
             name: as in `take`.
-            lowered: the program.
-            note: what `take` gives beside it; can be pickled, and follows from the program.
+            lowered: of a function that `jit` was told to `keep_unused`: which arguments a program
+                does without is not in its code.
+            note: what `take` gives beside it, JSON-able.
         """
-        if not self.folder:
+        if not self._usable():
             return lowered.compile()
         options = [compiler_options(once=once) for once in (False, True)]
-        key = _digest([self.world, options, lowered.as_text()])
+        trees = [str(lowered.in_tree), str(lowered.out_tree)]
+        key = _digest([self.world, options, trees, lowered.as_text()])
         args, _ = lowered.args_info
-        found = self._load(key, args)
-        if found:
-            _write(self._label(name), key.encode())
-            return found[0]
+        program = self._load(key, args)
+        if program:
+            _keep(self._write_label, name, key, note)
+            return program
         with _watching() as from_jax:
             program = lowered.compile()
         # What XLA loaded it cannot write again: on a CPU its functions would be missing.
         if not from_jax():
-            put = functools.partial(self._put, name, key, program, note)
+            put = functools.partial(_keep, self._put, name, key, program, note)
             threading.Thread(target=put).start()  # whoever waits for the program need not wait
         return program
 
-    def _load(self, key: str, args: Any) -> tuple[jax.stages.Compiled, Any] | None:
-        file = self._place(f"{key}{_PROGRAM}")
+    def _usable(self) -> bool:
+        """Whether there is a folder, or may be one, and it is the user's own."""
+        if not self.folder or not hasattr(os, "getuid"):
+            return self.folder is not None
+        try:
+            stat = self.folder.stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return stat.st_uid == os.getuid() and not stat.st_mode & 0o022
+
+    def _load(self, key: str, args: Any) -> jax.stages.Compiled | None:
+        file = self._place(key, _PROGRAM)
         try:
             content = file.read_bytes()
         except OSError:
@@ -98,53 +111,73 @@ class Shelf(NamedTuple):
             digest, body = content[:32], content[32:]
             if hashlib.sha256(body).digest() != digest:
                 raise ValueError("it is damaged")
-            payload, in_tree, out_tree, places, note = pickle.loads(body)
+            payload, in_tree, out_tree, places = pickle.loads(body)
             devices = {device.id: device for device in jax.devices()}
             program = serialize_executable.deserialize_and_load(
                 payload, in_tree, out_tree, execution_devices=[devices[id] for id in places]
             )
             if _forms(program.args_info) != _forms((args, {})):
                 raise ValueError("it takes other arguments")
-            os.utime(file)
         except Exception as error:  # whatever becomes of a file: it can be compiled anew
-            logger.warning("%s is no use, and removed (%s)", file, _told(error))
-            file.unlink(missing_ok=True)
+            logger.warning("%s is no use (%s)", file, _told(error))
+            with contextlib.suppress(OSError):
+                file.unlink()
             return None
-        return program, note
+        with contextlib.suppress(OSError):  # of a file system that cannot be written
+            os.utime(file)
+        return program
 
     def _put(self, name: str, key: str, program: jax.stages.Compiled, note: Any) -> None:
-        try:
-            payload, in_tree, out_tree = serialize_executable.serialize(program)
-            body = pickle.dumps((payload, in_tree, out_tree, _places(program), note))
-        except Exception as error:  # a run can do without
-            logger.warning("a program is not kept (%s)", _told(error))
-            return
-        content = hashlib.sha256(body).digest() + body
-        file = self._place(f"{key}{_PROGRAM}")
-        if _write(file, content):
-            _write(self._label(name), key.encode())
-            _make_room(file.parent)
+        payload, in_tree, out_tree = serialize_executable.serialize(program)
+        body = pickle.dumps((payload, in_tree, out_tree, _places(program)))
+        file = self._place(key, _PROGRAM)
+        _write(file, hashlib.sha256(body).digest() + body)
+        self._write_label(name, key, note)
+        _make_room(file.parent)
+
+    def _write_label(self, name: str, key: str, note: Any) -> None:
+        if _sources() == sources():  # what was traced is what is there
+            _write(self._label(name), json.dumps({"program": key, "note": note}).encode())
 
     def _label(self, name: str) -> Path:
-        return self._place(f"{_digest([self.world, self.description, name])}{_LABEL}")
+        return self._place(_digest([self.world, self.description, name]), _LABEL)
 
-    def _place(self, name: str) -> Path:
+    def _place(self, stem: str, suffix: str) -> Path:
         assert self.folder
-        return self.folder / name
+        return self.folder / f"{stem}{suffix}"
 
 
-def _write(file: Path, content: bytes) -> bool:
-    """Writes all of a file or nothing; warns where it cannot."""
-    # A name of its own: other processes may be writing the same.
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+NOWHERE = Shelf()
+
+
+def _keep(how: Callable[..., None], *what: Any) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
-    except OSError as error:
+        how(*what)
+    except Exception as error:  # a run can do without, and this may be a thread's end
         logger.warning("a program is not kept (%s)", _told(error))
-        return False
-    return True
+
+
+def _read_label(file: Path) -> tuple[str, Any] | None:
+    """The key of a program and a note; None where there is no label, or one that makes no sense."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        key, note = content["program"], content["note"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return (key, note) if re.fullmatch("[0-9a-f]{32}", str(key)) else None
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Writes all of a file or nothing of it."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=_TEMPORARY)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 _seen = threading.local()  # the events of this thread, while it watches
@@ -159,7 +192,7 @@ def _listen() -> None:
     jax.monitoring.register_event_listener(note)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _watching() -> Iterator[Callable[[], bool]]:
     """Gives a function that tells whether jax's cache had what was compiled inside, or may have."""
     _listen()
@@ -184,9 +217,6 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-NOWHERE = Shelf()
-
-
 def folder(name: str) -> Path | None:
     """A folder beside jax's compiled programs; None where jax keeps none.
 
@@ -200,23 +230,32 @@ def folder(name: str) -> Path | None:
     return Path(beside) / name
 
 
-def shelf(versions: Any, described: Any) -> Shelf:
+def shelf(versions: Mapping[str, str], described: Any) -> Shelf:
     """For the programs of a run. Nothing is kept where several processes share it.
 
     Args:
-        versions: JSON-able, of all packages that a program depends on.
+        versions: of all packages that a trace depends on, by name.
         described: JSON-able, all that the run's programs follow from beside those, the sources,
             settings and devices.
     """
     where = folder("whole")
     if where is None or jax.process_count() > 1:
         return NOWHERE
-    world = _digest([versions, _settings(), _machine()])
-    return Shelf(where, world, _digest([described, _sources()]))
+    of_compiler = [versions.get(package) for package in ("jax", "jaxlib")]
+    world = _digest([of_compiler, _settings(), _machine()])
+    return Shelf(where, world, _digest([described, dict(versions), sources()]))
+
+
+@functools.cache
+def sources() -> str:
+    """Digest of the code that traces, as it was when this was first called.
+
+    Called at a command's beginning it is of the code that runs, whatever is edited meanwhile.
+    """
+    return _sources()
 
 
 def _sources() -> str:
-    """Digest of the code that traces."""
     digest = hashlib.sha256()
     for package in ("metajax", "envs"):
         found = importlib.util.find_spec(package)
@@ -241,10 +280,10 @@ def _machine() -> list[Any]:
     kinds = [(device.id, device.device_kind, device.client.platform_version) for device in devices]
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        lines = re.findall(r"(?m)^(?:model name|flags|Features|CPU part)\s*:.*$", text)
-        processor = sorted(set(lines))
     except OSError:
-        processor = [platform.processor(), platform.node()]
+        text = ""
+    features = set(re.findall(r"(?m)^(?:model name|flags|Features|CPU part)\s*:.*$", text))
+    processor = sorted(features) or [platform.processor(), platform.node()]
     return [platform.machine(), kinds, limits, processor]
 
 
@@ -261,15 +300,25 @@ def _places(program: jax.stages.Compiled) -> list[int]:
 
 
 def _make_room(folder: Path) -> None:
-    """Removes what was used least lately, until the rest may stay, and labels of what is gone."""
-    files = [(path, path.stat()) for path in folder.glob(f"*{_PROGRAM}")]
-    left, room = set(), _MOST_BYTES
-    for path, stat in sorted(files, key=lambda item: item[1].st_mtime, reverse=True):
-        room -= stat.st_size
+    """Removes what was used least lately, until the rest may stay, and labels of what is gone.
+
+    Others may be doing the same.
+    """
+    ages = []
+    for path in folder.glob(f"*{_PROGRAM}"):
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.stat()
+            ages.append((stat.st_mtime, stat.st_size, path))
+    room = _MOST_BYTES
+    for _, size, path in sorted(ages, reverse=True):
+        room -= size
         if room < 0:
             path.unlink(missing_ok=True)
-        else:
-            left.add(path.stem)
-    for label in folder.glob(f"*{_LABEL}"):
-        if label.read_text(encoding="utf-8") not in left:
-            label.unlink(missing_ok=True)
+    for file in folder.glob(f"*{_LABEL}"):
+        label = _read_label(file)
+        if label is None or not (folder / f"{label[0]}{_PROGRAM}").exists():
+            file.unlink(missing_ok=True)
+    for file in folder.glob(f"*{_TEMPORARY}"):  # of a process that was killed
+        with contextlib.suppress(FileNotFoundError):
+            if file.stat().st_mtime < time.time() - _DAY:
+                file.unlink()

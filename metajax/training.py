@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +66,7 @@ def key_stream(seed: int, name: str) -> Array:
             data) or "baseline" (the random initialisation that evaluation compares with).
     """
     _check_seed(seed)
-    return _key_stream(np.uint32(seed), STREAMS[name])
+    return _key_stream(np.uint32(seed), STREAMS[name], _generator())
 
 
 def _check_seed(seed: int) -> None:
@@ -73,9 +74,13 @@ def _check_seed(seed: int) -> None:
         raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
 
 
-@jax.jit
-def _key_stream(seed: Array, stream: Array) -> Array:
-    return jax.random.fold_in(jax.random.key(seed), stream)
+def _generator() -> str:
+    return getattr(jax.config, "jax_default_prng_impl")  # noqa: B009
+
+
+@partial(jax.jit, static_argnums=2)
+def _key_stream(seed: Array, stream: Array, generator: str) -> Array:
+    return jax.random.fold_in(jax.random.key(seed, impl=generator), stream)
 
 
 def train(
@@ -153,7 +158,7 @@ def train(
         reporter = Reporter(updates, title, progress if speaks else False)
         stack.enter_context(contextlib.closing(reporter))
         recorder = _Recorder(reporter, on_log if speaks else None, peak)
-        programs = _Programs(learner, shelf)
+        programs = _Programs(learner, shelf, counted=peak is not None)
         if run is None:
             return _run_chunks(programs, seed, plan, recorder)
 
@@ -216,11 +221,12 @@ def _start(learner: MetaLearner, shardings: Any = None) -> jax.stages.Wrapped:
     """The first state from a seed, uint32 ()."""
 
     def start(seed: Array) -> MetaState:
-        state = learner.init(_key_stream(seed, STREAMS["training"]))
+        state = learner.init(_key_stream(seed, STREAMS["training"], _generator()))
         # A weakly typed leaf would change its type in the first update, and with it the program.
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
 
-    return jax.jit(start, out_shardings=shardings, compiler_options=compiler_options(once=True))
+    options = compiler_options(once=True)
+    return jax.jit(start, out_shardings=shardings, keep_unused=True, compiler_options=options)
 
 
 def _abstract_state(start: jax.stages.Wrapped) -> MetaState:
@@ -264,16 +270,18 @@ def trace(learner: MetaLearner, like: MetaState | None = None) -> jax.stages.Tra
 
         return jax.lax.fori_loop(0, count, body, (state, zeros))
 
-    program = jax.jit(updates, donate_argnums=0, compiler_options=compiler_options())
+    options = compiler_options()
+    program = jax.jit(updates, donate_argnums=0, keep_unused=True, compiler_options=options)
     return program.trace(state, _COUNT)
 
 
 class _Programs:
     """The two programs of a run, taken from a shelf where they are there."""
 
-    def __init__(self, learner: MetaLearner, shelf: Shelf) -> None:
+    def __init__(self, learner: MetaLearner, shelf: Shelf, counted: bool) -> None:
         self.learner = learner
         self._shelf = shelf
+        self._counted = counted or shelf != NOWHERE  # whether operations are
         self._start = _start(learner)
         self.state = _abstract_state(self._start)
 
@@ -287,7 +295,7 @@ class _Programs:
         return _Thread().submit(self._shelf.compile, "start", self._start.lower(_SEED))
 
     def updates(self, meanwhile: Callable[[], None]) -> tuple[jax.stages.Compiled, float]:
-        """The program of `trace`, and the operations of an update in matrix products.
+        """The program of `trace`, and the operations of an update in matrix products, if counted.
 
         Args:
             meanwhile: called when Python has nothing else to do, for it waits for the compiler.
@@ -299,7 +307,8 @@ class _Programs:
         traced = trace(self.learner, self.state)
         lowered = traced.lower()
         meanwhile()
-        flops = roofline.cost(traced.jaxpr.jaxpr).flops  # the loop's body is an update
+        # The loop's body is an update.
+        flops = roofline.cost(traced.jaxpr.jaxpr).flops if self._counted else 0.0
         return self._shelf.compile(UPDATES, lowered, flops), flops
 
 

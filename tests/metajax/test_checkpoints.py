@@ -220,6 +220,24 @@ def test_two_processes_cannot_keep_one_directory(directory):
     checkpoints.Keeper(directory, config=CONFIG).close()
 
 
+def test_what_every_device_has_is_written_by_one(tmp_path):
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    everywhere, parted = (jax.NamedSharding(mesh, spec) for spec in (jax.P(), jax.P("i")))
+    state = {
+        "w": jax.device_put(jnp.arange(4.0), everywhere),
+        "key": jax.device_put(jax.random.key(3), everywhere),
+        "parts": jax.device_put(jnp.arange(4.0), parted),
+    }
+    written = checkpoints._to_write(state)
+    devices = {name: len(leaf.sharding.device_set) for name, leaf in written.items()}
+    assert devices == {"w": 1, "key": 1, "parts": 2}
+    checkpoints.save(tmp_path / "one", state)
+    loaded = checkpoints.load(tmp_path / "one", state)
+    for name, leaf in state.items():
+        assert loaded[name].sharding == leaf.sharding
+        assert jnp.array_equal(loaded[name], leaf)
+
+
 def test_a_failed_save_is_reported_by_the_next_call(directory, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import jax
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import toy
 
-from metajax import cli, programs, runs, training
+from metajax import programs, runs, training
 from metajax.arguments import parse_train
 
 SETTINGS = {"updates": 12, "log_every": 4, "progress": False}
@@ -23,7 +25,8 @@ def shelf(tmp_path):
 
 def lower(function, *args):
     """Anew: what this process has compiled, jax does not look up again."""
-    return jax.jit(lambda *args: function(*args), donate_argnums=0).lower(*args)
+    anew = jax.jit(lambda *args: function(*args), donate_argnums=0, keep_unused=True)
+    return anew.lower(*args)
 
 
 def labels(shelf):
@@ -54,6 +57,7 @@ def test_a_program_comes_back_with_its_note_and_does_the_same(shelf):
 
     assert shelf.take("one", state, jnp.float32(2)) is None
     keep(shelf, "one", program, state, jnp.float32(2), note={"flops": 7.0})
+    assert shelf.folder.stat().st_mode & 0o777 == 0o700
     found, note = shelf.take("one", state, jnp.float32(2))
     assert note == {"flops": 7.0}
     out = found(state, jnp.float32(2))
@@ -81,15 +85,33 @@ def test_a_program_that_is_there_gets_another_label(shelf, monkeypatch):
     edited = shelf._replace(description="edited")
     lowered = lower(jnp.cos, argument)
     monkeypatch.setattr(jax.stages.Lowered, "compile", None)
-    edited.compile("one", lowered, note=1)(jnp.zeros(3))
-    assert edited.take("one", argument)[1] == 1
+    edited.compile("one", lowered, note=2)(jnp.zeros(3))
+    assert edited.take("one", argument)[1] == 2
+    assert shelf.take("one", argument)[1] == 1
     assert len([*shelf.folder.glob("*.program")]) == 1
     with pytest.raises(TypeError):  # to another world it is another program
         edited._replace(world="another").compile("one", lowered)
 
 
+def test_programs_that_leave_different_arguments_unused_are_two(shelf):
+    one, two = jnp.ones(3), jnp.zeros(3)
+    for name, function in {"first": lambda a, b: a + 1, "second": lambda a, b: b + 1}.items():
+        keep(shelf, name, function, one, two)
+    np.testing.assert_array_equal(shelf.take("second", one, two)[0](jnp.ones(3), two), [1, 1, 1])
+    np.testing.assert_array_equal(shelf.take("first", one, two)[0](one, two), [2, 2, 2])
+
+
+def test_what_was_traced_before_an_edit_gets_no_label_after_it(shelf, monkeypatch, caplog):
+    programs.sources()
+    monkeypatch.setattr(programs, "_sources", lambda: "edited meanwhile")
+    shelf.compile("one", lower(jnp.sin, jnp.zeros(3)))
+    wait(lambda: [*shelf.folder.glob("*.program")] if shelf.folder.exists() else False)
+    assert not labels(shelf)
+    assert not caplog.text
+
+
 @pytest.mark.smoke
-def test_what_jax_had_in_its_own_cache_is_not_kept(shelf):
+def test_what_jax_had_in_its_own_cache_is_not_kept(shelf, monkeypatch):
     """XLA cannot write again what it has read: on a CPU its functions would be missing."""
     shortest = jax.config.jax_persistent_cache_min_compile_time_secs
     try:
@@ -103,9 +125,9 @@ def test_what_jax_had_in_its_own_cache_is_not_kept(shelf):
         with programs._watching() as from_jax:
             lower(program, argument).compile()
         assert from_jax()
+        monkeypatch.setattr(programs.threading, "Thread", None)
         done = shelf.compile("one", lower(program, argument))
         np.testing.assert_array_equal(done(argument), np.zeros(3))
-        assert not shelf.folder.exists()
     finally:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
     with programs._watching() as from_jax:
@@ -125,6 +147,38 @@ def test_what_is_no_use_is_removed_with_a_warning(shelf, caplog, kind):
     assert shelf.take("one", wanted) is None
     assert "is no use" in caplog.text
     assert not file.exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff\x00", b"", b"[]", b'{"program": "../x", "note": 1}'])
+def test_a_label_that_makes_no_sense_is_none(shelf, content):
+    keep(shelf, "one", jnp.sin, jnp.zeros(3))
+    (label,) = labels(shelf)
+    label.write_bytes(content)
+    assert shelf.take("one", jnp.zeros(3)) is None
+
+
+def test_a_program_is_taken_from_where_nothing_can_be_written(shelf, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise OSError("read-only")
+
+    keep(shelf, "one", jnp.sin, jnp.zeros(3))
+    for name in ("utime", "replace"):
+        monkeypatch.setattr(programs.os, name, refuse)
+    assert shelf.take("one", jnp.zeros(3))
+    assert not caplog.text
+    shelf.compile("two", lower(jnp.cos, jnp.zeros(3)))
+    wait(lambda: "is not kept (OSError: read-only)" in caplog.text)
+    wait(lambda: not [*shelf.folder.glob("*.tmp")])
+
+
+def test_a_folder_that_others_can_write_to_is_not_used(shelf, monkeypatch):
+    keep(shelf, "one", jnp.sin, jnp.zeros(3))
+    shelf.folder.chmod(0o777)
+    assert shelf.take("one", jnp.zeros(3)) is None
+    shelf.folder.chmod(0o700)
+    assert shelf.take("one", jnp.zeros(3))
+    monkeypatch.setattr(programs.os, "getuid", lambda: -1)
+    assert shelf.take("one", jnp.zeros(3)) is None
 
 
 def test_what_cannot_be_written_is_a_warning(tmp_path, caplog):
@@ -151,20 +205,21 @@ def test_those_used_least_lately_make_room_and_lose_their_labels(shelf, monkeypa
 
 
 def test_a_shelf_is_for_one_description_and_one_world(monkeypatch):
-    def identity(versions=1, described=1):
+    def identity(described=1, **versions):
         return programs.shelf(versions, described)
 
     first = identity()
     assert first.folder
     assert identity() == first
-    assert identity(versions=2).world != first.world
-    assert identity(described=2).world == first.world
-    assert identity(described=2).description != first.description
+    assert identity(jaxlib="2").world != first.world
+    for other in (identity(flax="2"), identity(described=2)):
+        assert other.world == first.world
+        assert other.description != first.description
     with monkeypatch.context() as patch:
         patch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
         assert identity() != first
     with monkeypatch.context() as patch:
-        patch.setattr(programs, "_sources", lambda: "edited")
+        patch.setattr(programs, "sources", lambda: "edited")
         assert identity() != first
     with monkeypatch.context() as patch:
         patch.setattr(programs, "_machine", lambda: ["another"])
@@ -218,10 +273,10 @@ def test_a_run_follows_from_its_configuration_but_not_from_its_seed():
     assert computed() != computed("--updates", "77")  # of a learning rate's schedule, perhaps
 
 
-def test_a_second_training_traces_nothing_and_learns_the_same(shelf, tmp_path, monkeypatch):
+def test_a_second_training_does_not_trace_and_learns_the_same(shelf, tmp_path, monkeypatch):
     def training_run(name):
         folder = tmp_path / name
-        state = training.train(toy.learner(), run=folder, peak=1e9, shelf=shelf, **SETTINGS)
+        state = training.train(toy.learner(work=2), run=folder, peak=1e9, shelf=shelf, **SETTINGS)
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         return state, [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
@@ -236,22 +291,35 @@ def test_a_second_training_traces_nothing_and_learns_the_same(shelf, tmp_path, m
     for row, other in zip(rows, same, strict=True):
         assert row.keys() == other.keys()
         assert row["score_after"] == other["score_after"]
+        assert other["roofline"] > 0
 
 
-def test_the_command_line_takes_what_an_earlier_start_put_there(tmp_path, monkeypatch):
-    taken = []
-    take = programs.Shelf.take
+def test_a_process_takes_what_another_put_there(tmp_path):
+    """In another process a program's functions are those of its file, and of nothing else."""
+    script = """
+import sys
+from metajax import cli, programs
+taken, take = [], programs.Shelf.take
+def watched(self, name, *args):
+    found = take(self, name, *args)
+    taken.append(f"{name} {found is not None}")
+    return found
+programs.Shelf.take = watched
+status = cli.run(sys.argv[1:])
+print(*taken, sep=", ", file=sys.stderr)
+sys.exit(status)
+"""
+    command = [sys.executable, "-c", script, "train", "sinusoid-5", "--tasks", "2", "--updates"]
+    command += ["2", "--log-every", "1", "--no-comparisons", "--evaluation-tasks", "2", "--quiet"]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}
 
-    def watched(self, name, *args):
-        found = take(self, name, *args)
-        taken.append((name, found is not None))
-        return found
+    def taken(seed):
+        run = ["--run", str(tmp_path / seed), "--seed", seed]
+        done = subprocess.run(
+            [*command, *run], env=environment, capture_output=True, text=True, check=True
+        )
+        assert (tmp_path / seed / "metrics.jsonl").read_text().count("\n") == 2
+        return done.stderr.strip().splitlines()[-1]
 
-    sizes = ["--tasks", "2", "--updates", "2", "--shots", "3", "--hidden", "5"]
-    command = ["train", "sinusoid-5", *sizes, "--quiet", "--no-comparisons"]
-    command += ["--evaluation-tasks", "2"]
-    monkeypatch.setattr(programs.Shelf, "take", watched)
-    monkeypatch.setattr(programs, "folder", lambda name: tmp_path / name)
-    assert cli.run([*command, "--run", str(tmp_path / "first")]) == 0
-    assert cli.run([*command, "--run", str(tmp_path / "second"), "--seed", "1"]) == 0
-    assert taken == [("start", False), ("updates", False), ("start", True), ("updates", True)]
+    assert taken("0") == "start False, updates False"
+    assert taken("1") == "start True, updates True"
