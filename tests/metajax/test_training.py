@@ -287,6 +287,14 @@ def test_a_metric_that_is_no_scalar_is_named():
         training.train(learner._replace(update=update), updates=1, progress=False)
 
 
+def test_keys_are_of_the_generator_that_jax_is_told_to_take():
+    before = training.key_stream(0, "training")
+    with jax.default_prng_impl("rbg"):
+        assert jax.random.key_impl(training.key_stream(0, "training")) == "rbg"
+    expected = jax.random.fold_in(jax.random.key(0), training.STREAMS["training"])
+    assert before == expected == training.key_stream(0, "training")
+
+
 def test_no_key_of_one_stream_is_one_of_another():
     """The keys of the tasks and data of a run, as learners and evaluation derive them."""
 
