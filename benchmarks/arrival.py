@@ -11,7 +11,7 @@ import optax
 
 import metajax as mj
 from envs.point_corners import STRIDE
-from metajax import evaluation, experiments, runs, training
+from metajax import evaluation, experiments, runs, streams, training
 
 __all__ = ["arrival"]
 
@@ -44,7 +44,7 @@ def arrival(run: Path, row: str | None = None) -> dict[str, Any]:
     if row is None:
         params = training.restore(experiment.learner, run, runs.described(config))[0].params
     else:
-        params = problem.init(training.key_stream(config.seed, "baseline"))
+        params = problem.init(streams.key_stream(config.seed, "baseline"))
     # Every algorithm of that table adapts by plain steps.
     inner = mj.sgd(config.inner_learning_rate, config.evaluation_steps)
     return evaluation.evaluate(

@@ -13,7 +13,7 @@ import optax
 import metajax as mj
 from metajax import configs, evaluation, experiments
 from metajax.algorithms.hyper import meta_learned
-from metajax.training import key_stream
+from metajax.streams import key_stream
 
 __all__ = ["from_scratch"]
 

@@ -301,7 +301,7 @@ def _rows(
     """name -> Adaptation, the run's learner first; and the parameters of that."""
     import jax
 
-    from . import checkpoints, evaluation, runs, training
+    from . import checkpoints, evaluation, runs, streams, training
 
     with checking():
         adapt = evaluation.evaluator(
@@ -322,7 +322,7 @@ def _rows(
                     experiment.multitask, folder / runs.MULTITASK, described
                 )
     # Compiled, for the few dozen operations that it is would else be so one by one.
-    random = jax.jit(experiment.problem.init)(training.key_stream(config.seed, "baseline"))
+    random = jax.jit(experiment.problem.init)(streams.key_stream(config.seed, "baseline"))
     rows = {config.algorithm: adapt(state.params), "random initialisation": adapt(random)}
     if joint is not None:
         rows["multi-task policy"] = adapt(joint.params)

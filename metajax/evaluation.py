@@ -16,7 +16,7 @@ from rich.text import Text
 
 from . import mapping as mapping_
 from .compiling import compiler_options
-from .training import key_stream
+from .streams import key_stream
 from .types import MetaLearner, Params, Problem
 
 __all__ = ["Adaptation", "bootstrap_ci95", "evaluate", "evaluator", "iqm", "report", "table"]

@@ -13,6 +13,7 @@ import jax
 from . import experiments, programs, roofline, runs, training
 from .configs import TrainConfig
 from .mapping import CHUNK, TILE, Mapping, chunk_size
+from .updates import UPDATES
 
 __all__ = ["Plan", "duration", "free_bytes", "layout", "plan"]
 
@@ -100,7 +101,7 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
     traced = training.trace(experiment.learner)
     cost = roofline.cost(traced.jaxpr.jaxpr)  # its loop's body, counted once, is an update
     shelf = programs.shelf(runs.versions(), runs.computed(config))  # where training will look
-    taken = roofline.peak_bytes(shelf.compile(training.UPDATES, traced.lower(), cost.flops))
+    taken = roofline.peak_bytes(shelf.compile(UPDATES, traced.lower(), cost.flops))
     free = free_bytes(mapping.devices) if memory is None else round(memory * 2**30)
     jaxpr = traced.jaxpr.jaxpr
     chunk, tile = layout(jaxpr, config, mapping)

@@ -16,7 +16,8 @@ from envs import Gridworld, Maze, PointCorners, PointNavigation
 
 from . import configs, experiments, loggers, plots
 from .compiling import compiler_options
-from .training import METRICS, key_stream
+from .streams import key_stream
+from .training import METRICS
 from .types import Params
 
 __all__ = ["draw_agent", "draw_curves"]

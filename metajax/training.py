@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,27 +20,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import checkpoints, processes, roofline
-from .compiling import compiler_options
+from . import checkpoints, processes
 from .loggers import MetricsLog, Reporter
 from .programs import NOWHERE, Shelf
+from .streams import check_seed
 from .types import MetaLearner, MetaState
+from .updates import Programs, Totals, abstract_state, start, trace
 
-__all__ = ["Interrupted", "key_stream", "restore", "trace", "train"]
+__all__ = ["Interrupted", "restore", "trace", "train"]
 
 Array = jax.Array
 logger = logging.getLogger("metajax")
 
-# What a seed is used for. Tasks of one stream are never those of another: the keys differ, and so
-# does everything derived from them.
-STREAMS = {"training": 0, "heldout": 1, "baseline": 2}
-
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
-UPDATES = "updates"  # what a shelf calls the program of `trace`, with the operations of an update
 _POLL_SECONDS = 0.002
-_SEED = jax.ShapeDtypeStruct((), np.uint32)
-_COUNT = jax.ShapeDtypeStruct((), np.int32)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -55,32 +48,6 @@ class Interrupted(KeyboardInterrupt):
         self.run = run
         self.update = update
         self.signum = signum
-
-
-def key_stream(seed: int, name: str) -> Array:
-    """The typed key from which everything random of one kind is drawn.
-
-    Args:
-        seed: 0 <= seed < 2**32.
-        name: "training" (parameters, training tasks and data), "heldout" (evaluation tasks and
-            data) or "baseline" (the random initialisation that evaluation compares with).
-    """
-    _check_seed(seed)
-    return _key_stream(np.uint32(seed), STREAMS[name], _generator())
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
-
-
-def _generator() -> str:
-    return getattr(jax.config, "jax_default_prng_impl")  # noqa: B009
-
-
-@partial(jax.jit, static_argnums=2)
-def _key_stream(seed: Array, stream: Array, generator: str) -> Array:
-    return jax.random.fold_in(jax.random.key(seed, impl=generator), stream)
 
 
 def train(
@@ -121,7 +88,7 @@ def train(
     Args:
         learner: what to train.
         updates: updates done at the end, those before a resume included.
-        seed: see `key_stream`.
+        seed: see `streams.key_stream`.
         run: folder for metrics and checkpoints; None keeps nothing.
         resume: go on from the newest whole checkpoint of `run`; from the beginning if it has none.
         config: JSON-able description of the run. Checkpoints of another one are refused.
@@ -152,13 +119,13 @@ def train(
     for name, value in {**plan._asdict(), "keep": keep}.items():
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
-    _check_seed(seed)
+    check_seed(seed)
     with contextlib.ExitStack() as stack:
         speaks = processes.first()
         reporter = Reporter(updates, title, progress if speaks else False)
         stack.enter_context(contextlib.closing(reporter))
         recorder = _Recorder(reporter, on_log if speaks else None, peak)
-        programs = _Programs(learner, shelf, counted=peak is not None)
+        programs = Programs(learner, shelf, counted=peak is not None)
         if run is None:
             return _run_chunks(programs, seed, plan, recorder)
 
@@ -200,7 +167,7 @@ def restore(learner: MetaLearner, run: str | os.PathLike[str], config: Any = Non
     Raises:
         CheckpointError: there is none that can be used.
     """
-    like = _abstract_state(_start(learner))
+    like = abstract_state(learner)
     found = _newest(Path(run), like, checkpoints.fingerprint(config))
     if found is None:
         raise checkpoints.NoCheckpointError(f"{run} has no whole checkpoint yet")
@@ -214,104 +181,6 @@ def _newest(run: Path, like: MetaState, fingerprint: str) -> checkpoints.Found |
     return found
 
 
-# The program ---------------------------------------------------------------------------------
-
-
-def _start(learner: MetaLearner, shardings: Any = None) -> jax.stages.Wrapped:
-    """The first state from a seed, uint32 ()."""
-
-    def start(seed: Array) -> MetaState:
-        state = learner.init(_key_stream(seed, STREAMS["training"], _generator()))
-        # A weakly typed leaf would change its type in the first update, and with it the program.
-        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
-
-    options = compiler_options(once=True)
-    return jax.jit(start, out_shardings=shardings, keep_unused=True, compiler_options=options)
-
-
-def _abstract_state(start: jax.stages.Wrapped) -> MetaState:
-    return jax.eval_shape(start, _SEED)
-
-
-class _Totals(NamedTuple):
-    """Of the metrics of a chunk."""
-
-    sums: dict[str, Array]  # () float32 each
-    env_steps: tuple[Array, Array]  # () uint32: low and high word, for a chunk may overflow one
-
-
-def _zero_totals(metrics: Mapping[str, jax.ShapeDtypeStruct]) -> _Totals:
-    for name, metric in metrics.items():
-        if metric.shape:
-            raise ValueError(f"metric {name!r}: expected a scalar, got shape {metric.shape}")
-    names = [name for name in metrics if name != "env_steps"]
-    zero = jnp.zeros((), jnp.uint32)
-    return _Totals({name: jnp.zeros((), jnp.float32) for name in names}, (zero, zero))
-
-
-def _add(totals: _Totals, metrics: Mapping[str, Array]) -> _Totals:
-    low, high = totals.env_steps
-    new_low = low + metrics.get("env_steps", jnp.uint32(0)).astype(jnp.uint32)
-    sums = {name: total + metrics[name].astype(jnp.float32) for name, total in totals.sums.items()}
-    return _Totals(sums, (new_low, high + (new_low < low).astype(jnp.uint32)))
-
-
-def trace(learner: MetaLearner, like: MetaState | None = None) -> jax.stages.Traced:
-    """`state, count -> state, totals`, where `count` updates is data and `state` is donated."""
-    state = like or _abstract_state(_start(learner))
-    update = jax.jit(learner.update)  # traced once: for its metrics' names, and for the loop
-    zeros = _zero_totals(jax.eval_shape(update, state)[1])
-
-    def updates(state: MetaState, count: Array) -> tuple[MetaState, _Totals]:
-        def body(_: Array, carry: tuple[MetaState, _Totals]) -> tuple[MetaState, _Totals]:
-            state, totals = carry
-            state, metrics = update(state)
-            return state, _add(totals, metrics)
-
-        return jax.lax.fori_loop(0, count, body, (state, zeros))
-
-    options = compiler_options()
-    program = jax.jit(updates, donate_argnums=0, keep_unused=True, compiler_options=options)
-    return program.trace(state, _COUNT)
-
-
-class _Programs:
-    """The two programs of a run, taken from a shelf where they are there."""
-
-    def __init__(self, learner: MetaLearner, shelf: Shelf, counted: bool) -> None:
-        self.learner = learner
-        self._shelf = shelf
-        self._counted = counted or shelf != NOWHERE  # whether operations are
-        self._start = _start(learner)
-        self.state = _abstract_state(self._start)
-
-    def start(self) -> Future[jax.stages.Compiled]:
-        """Seed -> the first state; compiled by another thread while this one traces."""
-        kept = self._shelf.take("start", _SEED)
-        if kept:
-            ready: Future[jax.stages.Compiled] = Future()
-            ready.set_result(kept[0])
-            return ready
-        return _Thread().submit(self._shelf.compile, "start", self._start.lower(_SEED))
-
-    def updates(self, meanwhile: Callable[[], None]) -> tuple[jax.stages.Compiled, float]:
-        """The program of `trace`, and the operations of an update in matrix products, if counted.
-
-        Args:
-            meanwhile: called when Python has nothing else to do, for it waits for the compiler.
-        """
-        kept = self._shelf.take(UPDATES, self.state, _COUNT)
-        if kept:
-            meanwhile()
-            return kept
-        traced = trace(self.learner, self.state)
-        lowered = traced.lower()
-        meanwhile()
-        # The loop's body is an update.
-        flops = roofline.cost(traced.jaxpr.jaxpr).flops if self._counted else 0.0
-        return self._shelf.compile(UPDATES, lowered, flops), flops
-
-
 # The loop ------------------------------------------------------------------------------------
 
 
@@ -322,7 +191,7 @@ class _Plan(NamedTuple):
 
 
 def _run_chunks(
-    programs: _Programs,
+    programs: Programs,
     seed: int,
     plan: _Plan,
     recorder: _Recorder,
@@ -346,7 +215,7 @@ def _run_chunks(
     elif begin:
         state = jax.tree.map(_moved, begin.result()(np.uint32(seed)), shardings)
     else:
-        state = _start(programs.learner, shardings)(np.uint32(seed))
+        state = start(programs.learner, shardings)(np.uint32(seed))
     copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
 
     pending = None
@@ -445,7 +314,7 @@ class _Recorder:
     def compiled(self) -> None:
         self._compiled = self._last = time.perf_counter()
 
-    def report(self, update: int, count: int, totals: _Totals, snapshot: MetaState | None) -> None:
+    def report(self, update: int, count: int, totals: Totals, snapshot: MetaState | None) -> None:
         """Waits for a chunk of `count` updates to end, then records it."""
         while not all(leaf.is_ready() for leaf in jax.tree.leaves(totals)):
             time.sleep(_POLL_SECONDS)

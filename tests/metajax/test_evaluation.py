@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from metajax import evaluation, training
+from metajax import evaluation, streams, training
 from metajax.evaluation import Adaptation
 from metajax.mapping import Mapping, task_mesh
 
@@ -92,7 +92,7 @@ def evaluate(**changes):
 @pytest.mark.smoke
 def test_scores_are_those_of_adapting_each_task_alone():
     result = evaluate(oracle=lambda task: 1.0 + jnp.sum(task**2))
-    key_tasks, _ = jax.random.split(training.key_stream(5, "heldout"), 2)
+    key_tasks, _ = jax.random.split(streams.key_stream(5, "heldout"), 2)
     goals = np.stack([toy.problem().sample_task(key) for key in jax.random.split(key_tasks, 6)])
     distance = np.sum((np.array([0.3, -0.2]) - goals) ** 2, axis=1)
     shrink = 0.8 ** (2 * np.arange(3))  # each step takes 2 * 0.1 of the way

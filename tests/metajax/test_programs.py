@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import toy
 
-from metajax import programs, runs, training
+from metajax import programs, runs, training, updates
 from metajax.arguments import parse_train
 
 SETTINGS = {"updates": 12, "log_every": 4, "progress": False}
@@ -285,7 +285,7 @@ def test_a_second_training_does_not_trace_and_learns_the_same(shelf, tmp_path, m
 
     state, rows = training_run("first")
     wait(lambda: len(labels(shelf)) == 2)
-    monkeypatch.setattr(training, "trace", refuse)
+    monkeypatch.setattr(updates, "trace", refuse)
     again, same = training_run("second")
     np.testing.assert_array_equal(state.params["w"], again.params["w"])
     for row, other in zip(rows, same, strict=True):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import toy
 
-from metajax import checkpoints, loggers, training
+from metajax import checkpoints, loggers, streams, training
 from metajax.mapping import Mapping, map_tasks, task_mesh
 
 SETTINGS = {"updates": 45, "seed": 3, "log_every": 4, "checkpoint_every": 8, "progress": False}
@@ -71,7 +71,7 @@ def test_a_learner_is_traced_once_over_a_whole_run(tmp_path):
 
 def test_chunks_add_up_to_one_update_after_another(whole):
     learner = toy.learner()
-    state = learner.init(training.key_stream(SETTINGS["seed"], "training"))
+    state = learner.init(streams.key_stream(SETTINGS["seed"], "training"))
     update = jax.jit(learner.update)
     rows = []
     for _ in range(SETTINGS["updates"]):
@@ -288,11 +288,11 @@ def test_a_metric_that_is_no_scalar_is_named():
 
 
 def test_keys_are_of_the_generator_that_jax_is_told_to_take():
-    before = training.key_stream(0, "training")
+    before = streams.key_stream(0, "training")
     with jax.default_prng_impl("rbg"):
-        assert jax.random.key_impl(training.key_stream(0, "training")) == "rbg"
-    expected = jax.random.fold_in(jax.random.key(0), training.STREAMS["training"])
-    assert before == expected == training.key_stream(0, "training")
+        assert jax.random.key_impl(streams.key_stream(0, "training")) == "rbg"
+    expected = jax.random.fold_in(jax.random.key(0), streams.STREAMS["training"])
+    assert before == expected == streams.key_stream(0, "training")
 
 
 def test_no_key_of_one_stream_is_one_of_another():
@@ -305,8 +305,8 @@ def test_no_key_of_one_stream_is_one_of_another():
         heldout = jax.random.split(key, 4096)
         return [jax.random.key_data(keys) for keys in (key[None], updates, tasks, heldout)]
 
-    streams = [training.key_stream(seed, name) for seed in (0, 1) for name in training.STREAMS]
-    keys = [np.unique(np.concatenate(drawn(key)), axis=0) for key in streams]
+    of_all = [streams.key_stream(seed, name) for seed in (0, 1) for name in streams.STREAMS]
+    keys = [np.unique(np.concatenate(drawn(key)), axis=0) for key in of_all]
     together = np.concatenate(keys)
     assert len(np.unique(together, axis=0)) == len(together)
 

@@ -1,0 +1,46 @@
+"""Streams of random keys: what a seed is used for."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import numpy as np
+
+__all__ = ["STREAMS", "check_seed", "key_stream", "traced_key_stream"]
+
+Array = jax.Array
+
+# Tasks of one stream are never those of another: the keys differ, and so does everything derived
+# from them.
+STREAMS = {"training": 0, "heldout": 1, "baseline": 2}
+
+
+def key_stream(seed: int, name: str) -> Array:
+    """The typed key from which everything random of one kind is drawn.
+
+    Args:
+        seed: 0 <= seed < 2**32.
+        name: "training" (parameters, training tasks and data), "heldout" (evaluation tasks and
+            data) or "baseline" (the random initialisation that evaluation compares with).
+    """
+    check_seed(seed)
+    return traced_key_stream(np.uint32(seed), name)
+
+
+def check_seed(seed: int) -> None:
+    """Raises ValueError for what is no seed."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
+
+
+def traced_key_stream(seed: Array | np.uint32, name: str) -> Array:
+    """`key_stream` of a seed that is data, uint32 (), unchecked."""
+    # Said aloud: jit does not see that jax was told to take another generator.
+    generator = getattr(jax.config, "jax_default_prng_impl")  # noqa: B009
+    return _key_stream(seed, STREAMS[name], generator)
+
+
+@partial(jax.jit, static_argnums=2)
+def _key_stream(seed: Array | np.uint32, stream: int | Array, generator: str) -> Array:
+    return jax.random.fold_in(jax.random.key(seed, impl=generator), stream)

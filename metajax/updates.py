@@ -1,0 +1,129 @@
+"""The two programs of a run: the first state from a seed, and any number of updates.
+
+The number of updates is data, so that a shorter chunk of them is no second program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import roofline
+from .compiling import compiler_options
+from .programs import NOWHERE, Shelf
+from .streams import traced_key_stream
+from .types import MetaLearner, MetaState
+
+__all__ = ["UPDATES", "Programs", "Totals", "abstract_state", "start", "trace"]
+
+Array = jax.Array
+
+UPDATES = "updates"  # what a shelf calls the program of `trace`, with the operations of an update
+_SEED = jax.ShapeDtypeStruct((), np.uint32)
+_COUNT = jax.ShapeDtypeStruct((), np.int32)
+
+
+def start(learner: MetaLearner, shardings: Any = None) -> jax.stages.Wrapped:
+    """Seed, uint32 () -> the first state, laid out by `shardings`."""
+
+    def start(seed: Array) -> MetaState:
+        state = learner.init(traced_key_stream(seed, "training"))
+        # A weakly typed leaf would change its type in the first update, and with it the program.
+        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
+
+    options = compiler_options(once=True)
+    return jax.jit(start, out_shardings=shardings, keep_unused=True, compiler_options=options)
+
+
+def _abstract(start: jax.stages.Wrapped) -> MetaState:
+    return jax.eval_shape(start, _SEED)
+
+
+def abstract_state(learner: MetaLearner) -> MetaState:
+    """The shapes and dtypes of a state."""
+    return _abstract(start(learner))
+
+
+class Totals(NamedTuple):
+    """Of the metrics of a chunk."""
+
+    sums: dict[str, Array]  # () float32 each
+    env_steps: tuple[Array, Array]  # () uint32: low and high word, for a chunk may overflow one
+
+
+def _zero_totals(metrics: Mapping[str, jax.ShapeDtypeStruct]) -> Totals:
+    for name, metric in metrics.items():
+        if metric.shape:
+            raise ValueError(f"metric {name!r}: expected a scalar, got shape {metric.shape}")
+    names = [name for name in metrics if name != "env_steps"]
+    zero = jnp.zeros((), jnp.uint32)
+    return Totals({name: jnp.zeros((), jnp.float32) for name in names}, (zero, zero))
+
+
+def _add(totals: Totals, metrics: Mapping[str, Array]) -> Totals:
+    low, high = totals.env_steps
+    new_low = low + metrics.get("env_steps", jnp.uint32(0)).astype(jnp.uint32)
+    sums = {name: total + metrics[name].astype(jnp.float32) for name, total in totals.sums.items()}
+    return Totals(sums, (new_low, high + (new_low < low).astype(jnp.uint32)))
+
+
+def trace(learner: MetaLearner, like: MetaState | None = None) -> jax.stages.Traced:
+    """`state, count -> state, totals`, where `count` updates is data and `state` is donated."""
+    state = like or abstract_state(learner)
+    update = jax.jit(learner.update)  # traced once: for its metrics' names, and for the loop
+    zeros = _zero_totals(jax.eval_shape(update, state)[1])
+
+    def updates(state: MetaState, count: Array) -> tuple[MetaState, Totals]:
+        def body(_: Array, carry: tuple[MetaState, Totals]) -> tuple[MetaState, Totals]:
+            state, totals = carry
+            state, metrics = update(state)
+            return state, _add(totals, metrics)
+
+        return jax.lax.fori_loop(0, count, body, (state, zeros))
+
+    options = compiler_options()
+    program = jax.jit(updates, donate_argnums=0, keep_unused=True, compiler_options=options)
+    return program.trace(state, _COUNT)
+
+
+class Programs:
+    """The two programs of a run, taken from a shelf where they are there."""
+
+    def __init__(self, learner: MetaLearner, shelf: Shelf, counted: bool) -> None:
+        self.learner = learner
+        self._shelf = shelf
+        self._counted = counted or shelf != NOWHERE  # whether operations are
+        self._start = start(learner)
+        self.state = _abstract(self._start)
+
+    def start(self) -> Future[jax.stages.Compiled]:
+        """Seed -> the first state; compiled by another thread while this one traces."""
+        kept = self._shelf.take("start", _SEED)
+        if kept:
+            ready: Future[jax.stages.Compiled] = Future()
+            ready.set_result(kept[0])
+            return ready
+        thread = ThreadPoolExecutor(1, "metajax")
+        return thread.submit(self._shelf.compile, "start", self._start.lower(_SEED))
+
+    def updates(self, meanwhile: Callable[[], None]) -> tuple[jax.stages.Compiled, float]:
+        """The program of `trace`, and the operations of an update in matrix products, if counted.
+
+        Args:
+            meanwhile: called when Python has nothing else to do, for it waits for the compiler.
+        """
+        kept = self._shelf.take(UPDATES, self.state, _COUNT)
+        if kept:
+            meanwhile()
+            return kept
+        traced = trace(self.learner, self.state)
+        lowered = traced.lower()
+        meanwhile()
+        # The loop's body is an update.
+        flops = roofline.cost(traced.jaxpr.jaxpr).flops if self._counted else 0.0
+        return self._shelf.compile(UPDATES, lowered, flops), flops
