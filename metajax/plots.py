@@ -47,7 +47,10 @@ def learning_curve(
     for name, label, colour, style in series if rows else ():
         score = np.array([row.get(name) for row in rows], dtype=float)  # null becomes nan
         axes.plot(updates, score, color=colour, linewidth=0.8, alpha=0.3)
-        axes.plot(updates, _smooth(score), style, color=colour, linewidth=2, label=label)
+        # A lone point is no line; it lies on the right edge.
+        alone = {"marker": "o", "clip_on": False} if len(rows) == 1 else {}
+        smooth = _smooth(score)
+        axes.plot(updates, smooth, style, color=colour, linewidth=2, label=label, **alone)
     _draw_oracle(axes, oracle)
     axes.set_xlabel("updates")
     axes.set_ylabel("score on training tasks")

@@ -16,6 +16,18 @@ def rows(count: int, env_steps: int = 100) -> list[dict]:
     ]
 
 
+def test_a_lone_line_of_metrics_is_seen(tmp_path):
+    def blue(rows):
+        path = tmp_path / f"{len(rows)}.png"
+        plots.learning_curve(rows, path, title="maze, maml")
+        red, _, blue, _ = np.moveaxis(imageio.imread(path).astype(int), -1, 0)
+        return np.sum(blue - red > 100)
+
+    row = {"update": 5, "env_steps": 100, "score_before": 0.1, "score_after": 0.4}
+    without = {**row, "score_after": None}
+    assert blue([row]) > blue([without]) + 20
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 300])
 @pytest.mark.parametrize("env_steps", [0, 100])
 def test_a_learning_curve_of_any_length_is_drawn(tmp_path, count, env_steps):
