@@ -1,20 +1,16 @@
 """Checkpoints: a state on disk, whole or refused.
 
 Orbax writes the arrays; this module, the only one that imports it, adds what Orbax leaves open. A
-checkpoint is *sealed* once it is committed: a small file beside the arrays records the structure,
-the configuration and a digest of every file. What has no seal was never finished; what does not
-match its seal is damaged; both are refused with the reason, before Orbax opens them, and neither is
-ever deleted.
+checkpoint is sealed once it is committed (`seals`). What was never finished and what is damaged is
+refused with the reason, before Orbax opens it, and is never deleted.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,16 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import processes
+from . import processes, seals
+from .seals import SEAL, CheckpointError, fingerprint
 
 __all__ = ["CheckpointError", "Found", "Keeper", "fingerprint", "load", "newest", "save"]
-
-SEAL = "metajax.json"
-FORMAT = 1
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is refused; the message is one line and says why."""
 
 
 class NoCheckpointError(CheckpointError):
@@ -47,12 +37,6 @@ class Found(NamedTuple):
     refused: dict[str, str]  # newer ones that cannot be used: name -> reason
 
 
-def fingerprint(config: Mapping[str, Any] | None) -> str:
-    """Digest of a JSON-able configuration; two checkpoints belong together when theirs agree."""
-    text = json.dumps(config, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -> None:
     """Writes `state`, any pytree of arrays (typed keys included), as a directory at `path`.
 
@@ -66,7 +50,7 @@ def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -
     path = Path(path).absolute()
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
-    record = _record(state, fingerprint(None), {})
+    record = seals.describe(state, fingerprint(None), {})
     new = path.with_name(path.name + ".new")
     with processes.together():
         if processes.first():
@@ -74,7 +58,7 @@ def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -
     _orbax().save(str(new), _to_write(state))
     with processes.together():
         if processes.first():
-            _seal(new, record)
+            seals.seal(new, record)
             _replace(path, new)
 
 
@@ -101,8 +85,8 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
         CheckpointError: the checkpoint is missing, half-written, damaged or of another structure.
     """
     path = Path(path).absolute()
-    record = _unseal(path)
-    _check_structure(record, like)
+    record = seals.unseal(path)
+    seals.check_structure(record, like)
     return _read(path, like)
 
 
@@ -125,10 +109,10 @@ def newest(directory: str | os.PathLike[str], like: Any, config: str) -> Found |
     finished = False
     for path in _steps(Path(directory)):
         try:
-            record = _unseal(path)
+            record = seals.unseal(path)
             if record["config"] != config:
                 raise CheckpointError("it is from another configuration")
-            _check_structure(record, like)
+            seals.check_structure(record, like)
         except CheckpointError as error:
             refused[path.name] = str(error)
             finished |= (path / SEAL).exists()
@@ -198,7 +182,7 @@ class Keeper:
             progress: JSON-able, given back by `newest`.
         """
         self.wait()
-        record = _record(state, self._config, progress)
+        record = seals.describe(state, self._config, progress)
         if self._checkpointer is None:
             self._checkpointer = _checkpointer(self._directory, self._keep)
         response = self._checkpointer.save_async(update, _to_write(state), force=True)
@@ -211,7 +195,7 @@ class Keeper:
         try:
             response.result()
             if processes.first():
-                _seal(path, record)
+                seals.seal(path, record)
         except BaseException as error:
             self._failure = error
 
@@ -285,94 +269,6 @@ def _steps(directory: Path) -> list[Path]:
     return sorted(steps, key=lambda path: int(path.name), reverse=True)
 
 
-# The seal ------------------------------------------------------------------------------------
-
-
-def _record(state: Any, config: str, progress: Mapping[str, Any]) -> dict[str, Any]:
-    leaves = _leaves(state)
-    if all(_is_empty(leaf) for leaf in leaves.values()):
-        raise CheckpointError("there is no array to save")
-    specs = {path: _spec(leaf) for path, leaf in leaves.items()}
-    return {"format": FORMAT, "config": config, "progress": dict(progress), "leaves": specs}
-
-
-def _seal(path: Path, record: dict[str, Any]) -> None:
-    """Writes the record and the digests of the files, atomically: from here on it is whole."""
-    files = {name: _digest(path / name) for name in _files(path)}
-    record = {**record, "files": files}
-    text = json.dumps({"record": record, "digest": fingerprint(record)}, indent=1)
-    temporary = path / (SEAL + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path / SEAL)
-
-
-def _unseal(path: Path) -> dict[str, Any]:
-    """Returns the record of a checkpoint whose every file is as it was written."""
-    if not path.is_dir():
-        raise CheckpointError(f"there is no checkpoint at {path}")
-    try:
-        sealed = json.loads((path / SEAL).read_text(encoding="utf-8"))
-        record, digest = sealed["record"], sealed["digest"]
-    except FileNotFoundError:
-        raise CheckpointError("it is half-written (it has no seal)") from None
-    except (OSError, ValueError, TypeError, KeyError):
-        raise CheckpointError(f"it is damaged ({SEAL} cannot be read)") from None
-    if digest != fingerprint(record):
-        raise CheckpointError(f"it is damaged ({SEAL} was changed)")
-    if record["format"] != FORMAT:
-        raise CheckpointError(f"it has format {record['format']}, this version reads {FORMAT}")
-    for name, expected in record["files"].items():
-        if not (path / name).is_file():
-            raise CheckpointError(f"it is damaged ({name} is missing)")
-        if _digest(path / name) != expected:
-            raise CheckpointError(f"it is damaged ({name} was changed or cut)")
-    return record
-
-
-def _files(path: Path) -> Iterator[str]:
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and not file.name.startswith(SEAL):
-            yield file.relative_to(path).as_posix()
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# Structure -----------------------------------------------------------------------------------
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    """Path -> leaf; a leaf that is no array counts as one, as jnp.asarray would make it."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        if hasattr(leaf, "dtype")
-        else jnp.asarray(leaf)
-        for path, leaf in flat
-    }
-
-
-def _spec(leaf: Any) -> str:
-    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-
-
-def _check_structure(record: dict[str, Any], like: Any) -> None:
-    stored = record["leaves"]
-    expected = {path: _spec(leaf) for path, leaf in _leaves(like).items()}
-    for path in [*expected, *stored]:
-        there, here = stored.get(path, "nothing"), expected.get(path, "nothing")
-        if there != here:
-            where = path or "the array"
-            raise CheckpointError(
-                f"it has another structure ({where}: {there} in the checkpoint, {here} expected)"
-            )
-
-
 def _to_write(state: Any) -> Any:
     """Orbax has every device write its part of what all of them have, which takes a program each.
 
@@ -390,11 +286,7 @@ def _to_write(state: Any) -> Any:
 
 def _without_empty(tree: Any) -> Any:
     """Orbax refuses arrays of size zero; they hold nothing, so their shape is enough."""
-    return jax.tree.map(lambda leaf: None if _is_empty(leaf) else leaf, tree)
-
-
-def _is_empty(leaf: Any) -> bool:
-    return 0 in np.shape(leaf)
+    return jax.tree.map(lambda leaf: None if seals.is_empty(leaf) else leaf, tree)
 
 
 def _read(path: Path, like: Any) -> Any:
@@ -413,7 +305,7 @@ def _read(path: Path, like: Any) -> Any:
     leaves = iter(jax.tree.leaves(loaded))
 
     def place(leaf: Any) -> Any:
-        if _is_empty(leaf):
+        if seals.is_empty(leaf):
             return jnp.zeros(leaf.shape, leaf.dtype)
         return next(leaves) if _sharding(leaf) is not None else _uncommitted(next(leaves))
 
