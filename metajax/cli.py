@@ -301,8 +301,9 @@ def _rows(
     """name -> Adaptation, the run's learner first; and the parameters of that."""
     import jax
 
-    from . import checkpoints, evaluation, runs, streams, training
+    from . import checkpoints, evaluation, programs, runs, streams, training
 
+    followed = {**runs.computed(config), "evaluation_steps": steps}
     with checking():
         adapt = evaluation.evaluator(
             experiment.evaluation(steps),
@@ -311,6 +312,7 @@ def _rows(
             seed=config.seed,
             oracle=experiment.oracle,
             mapping=experiment.mapping,
+            shelf=programs.shelf(runs.versions(), followed),
         )
     with checking(checkpoints.CheckpointError):
         state, _ = training.restore(experiment.learner, folder, runs.described(config))

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from . import mapping as mapping_
 from .compiling import compiler_options
+from .programs import NOWHERE, Shelf
 from .streams import key_stream
 from .types import MetaLearner, Params, Problem
 
@@ -152,6 +153,7 @@ def evaluator(
     seed: int = 0,
     oracle: Callable[[Any], jax.Array] | None = None,
     mapping: mapping_.Mapping | None = None,
+    shelf: Shelf = NOWHERE,
 ) -> Callable[[Params], Adaptation]:
     """Compiles `evaluate` once, for several parameters of one learner.
 
@@ -165,6 +167,8 @@ def evaluator(
         seed: of the held-out stream; its tasks are none of those that training draws.
         oracle: task -> () the best score possible, where it is known.
         mapping: how tasks are laid on hardware; None for one device.
+        shelf: where the program is taken from, or put, see `programs`. Its description must tell
+            apart all that the program follows from, but `seed` and the number of tasks.
 
     Raises:
         ValueError: `tasks` is less than 1, or `seed` out of range.
@@ -185,11 +189,22 @@ def evaluator(
         return trace.score, trace.samples, best
 
     # Every process reads the scores of all tasks.
-    program = jax.jit(
+    traced = jax.jit(
         mapping_.map_tasks(one_task, mapping),
         out_shardings=mapping.everywhere,
+        keep_unused=True,
         compiler_options=compiler_options(),
     )
+    compiled: dict[str, jax.stages.Compiled] = {}
+
+    def program(*args: Any) -> Any:
+        if shelf == NOWHERE:
+            return traced(*args)
+        form = f"evaluation {jax.tree.map(np.shape, args)}"
+        if form not in compiled:
+            kept = shelf.take(form, *args)
+            compiled[form] = kept[0] if kept else shelf.compile(form, traced.lower(*args))
+        return compiled[form](*args)
 
     def run(params: Params) -> Adaptation:
         # Parameters come from wherever they were trained; the program wants them on its devices.

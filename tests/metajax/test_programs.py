@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import toy
 
-from metajax import programs, runs, training, updates
+from metajax import evaluation, programs, runs, training, updates
 from metajax.arguments import parse_train
+from metajax.mapping import Mapping, task_mesh
 
 SETTINGS = {"updates": 12, "log_every": 4, "progress": False}
 
@@ -294,6 +295,25 @@ def test_a_second_training_does_not_trace_and_learns_the_same(shelf, tmp_path, m
         assert other["roofline"] > 0
 
 
+def test_a_second_evaluation_does_not_trace_and_scores_the_same(shelf):
+    def adapt(*_):
+        raise AssertionError("traced anew")
+
+    def evaluator(learner, tasks=5):
+        layout = Mapping(task_mesh(2))
+        return evaluation.evaluator(
+            learner, toy.problem(), tasks=tasks, mapping=layout, shelf=shelf
+        )
+
+    params = {"w": jnp.ones(2)}
+    first = evaluator(toy.learner())(params)
+    wait(lambda: labels(shelf))
+    again = evaluator(toy.learner()._replace(adapt=adapt))(jax.device_put(params, jax.devices()[1]))
+    np.testing.assert_array_equal(first.score, again.score)
+    with pytest.raises(AssertionError, match="traced anew"):  # more tasks are another program
+        evaluator(toy.learner()._replace(adapt=adapt), tasks=9)(params)
+
+
 def test_a_process_takes_what_another_put_there(tmp_path):
     """In another process a program's functions are those of its file, and of nothing else."""
     script = """
@@ -302,7 +322,7 @@ from metajax import cli, programs
 taken, take = [], programs.Shelf.take
 def watched(self, name, *args):
     found = take(self, name, *args)
-    taken.append(f"{name} {found is not None}")
+    taken.append(f"{name.split()[0]} {found is not None}")
     return found
 programs.Shelf.take = watched
 status = cli.run(sys.argv[1:])
@@ -321,5 +341,6 @@ sys.exit(status)
         assert (tmp_path / seed / "metrics.jsonl").read_text().count("\n") == 2
         return done.stderr.strip().splitlines()[-1]
 
-    assert taken("0") == "start False, updates False"
-    assert taken("1") == "start True, updates True"
+    # The learner, and random parameters: one program.
+    assert taken("0") == "start False, updates False, evaluation False"
+    assert taken("1") == "start True, updates True, evaluation True"
