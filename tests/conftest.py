@@ -1,7 +1,8 @@
 """Every test runs on two CPU devices, with strict dtypes and ranks; a warning is an error.
 
-Compilation is most of the default selection's time, so XLA optimises little in it. Other selections
-(`-m smoke`, `-m slow`), or `JAX_DISABLE_MOST_OPTIMIZATIONS=0`, run the programs as users do.
+Compilation is most of the default selection's time, so XLA optimises little in it, and on a CPU
+takes its older code generator, which is faster and makes slower code. Other selections (`-m smoke`,
+`-m slow`), or `JAX_DISABLE_MOST_OPTIMIZATIONS=0`, run the programs as users do.
 """
 
 import os
@@ -32,3 +33,5 @@ def pytest_configure(config):
     if config.option.markexpr == "not slow" and name not in os.environ:
         os.environ[name] = "1"  # for the processes that tests start
         jax.config.update(name.lower(), True)
+        older = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {older}".strip()
