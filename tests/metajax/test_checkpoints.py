@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from metajax import checkpoints
+from metajax import checkpoints, seals
 from metajax.types import MetaState
 
 CONFIG = checkpoints.fingerprint({"preset": "toy"})
@@ -242,7 +242,7 @@ def test_a_failed_save_is_reported_by_the_next_call(directory, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_seal", full)
+    monkeypatch.setattr(seals, "seal", full)
     keeper = checkpoints.Keeper(directory, config=CONFIG)
     keeper.save(40, make_state(40), {})
     with pytest.raises(OSError, match="No space left"):
