@@ -27,7 +27,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from metajax import experiments, inner, roofline
+from metajax import experiments, inner, replays, roofline
 from metajax.compiling import compiler_options
 from metajax.mapping import tiled
 from metajax.presets import PRESETS
@@ -58,7 +58,7 @@ def ours(problem: Problem, optimiser: inner.Inner, params: Params, record: inner
     """What an update does: adaptation, and its derivative from the record."""
 
     def objective(params: Params) -> Any:
-        adapted = inner.replay(problem, optimiser, params, record)
+        adapted = replays.replay(problem, optimiser, params, record)
         return problem.outer_loss(adapted, record.judged)[0]
 
     return jax.grad(objective)(params)

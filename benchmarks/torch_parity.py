@@ -22,7 +22,8 @@ from torch_contenders import Contender
 from torch_contest import Contest, leaves, to_torch, torch_params
 
 from metajax.baselines import BASELINES, mean_return
-from metajax.inner import Record, replay_path, run
+from metajax.inner import Record, run
+from metajax.replays import replay_path
 from metajax.returns import discounted_returns, generalised_advantages, normalise
 
 __all__ = [

@@ -1,23 +1,16 @@
-"""The inner process: what a task does to the parameters, and how to differentiate through it.
+"""The inner process: what a task does to the parameters, once, forward.
 
-Adaptation runs once, forward, and records its batches and gradients. Its derivative is taken
-afterwards from that record: step k contributes v ← v − (∂update/∂gradient) H_k v, and H_k v is a
-forward-mode derivative of the recorded gradient's function (forward over reverse, arXiv
-2505.00793). Nothing that the forward pass computed is kept but parameter-sized records of each step
-and the batches, so memory does not grow with the network's activations over K, and no rollout lies
-inside a differentiated function.
+It records its batches and gradients; `replays` takes its derivative afterwards, from that record.
 
 Of the meta-parameters a task adapts the fast ones, all where `Inner.fast` is None. The others are
 slow: a loss may depend on them, and so may the inner optimiser, which sees all meta-parameters as
-the argument `meta` of its `update` (optax's extra arguments). Their meta-gradient is the mixed
-derivative, from the same product. Learned rates, a context vector, a learned update rule or a
-learned loss are slow parameters, and need nothing else of the engine.
+the argument `meta` of its `update` (optax's extra arguments). Learned rates, a context vector, a
+learned update rule or a learned loss are slow parameters, and need nothing else of the engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -33,20 +26,14 @@ __all__ = [
     "Record",
     "adam",
     "descend",
-    "hessian_product",
-    "losses_along",
+    "loss_of_parts",
     "merge",
     "path_of",
-    "pushforward",
-    "replay",
-    "replay_path",
     "run",
     "sgd",
-    "starts",
 ]
 
 Array = jax.Array
-Order = bool | Array  # whether a derivative is of first order
 
 
 class Inner(NamedTuple):
@@ -129,36 +116,14 @@ def descend(
         return optax.apply_updates(params, updates), opt_state
 
 
-def _loss_of_parts(loss: Callable[..., Any]) -> Callable[[Params, Params, Batch], Array]:
+def loss_of_parts(loss: Callable[..., Any]) -> Callable[[Params, Params, Batch], Array]:
+    """`loss` without its aux, of fast and slow parameters apart."""
+
     @once_differentiated()
     def of_parts(fast: Params, slow: Params, batch: Batch) -> Array:
         return loss(merge(fast, slow), batch)[0]
 
     return of_parts
-
-
-def hessian_product(
-    problem: Problem, fast: Params, slow: Params, batch: Batch, vector: Params
-) -> tuple[Params, Params]:
-    """(∂g/∂fast)ᵀ · vector and (∂g/∂slow)ᵀ · vector, g the inner gradient by the fast parameters.
-
-    With constant targets ∂g/∂fast is a Hessian, hence symmetric, and the products are the
-    forward-mode derivative of the whole gradient as the fast parameters move. Where a loss
-    bootstraps, its targets move too: what that adds is no symmetric matrix, and is taken in reverse
-    mode.
-    """
-    loss = problem.inner_loss
-    gradient = jax.grad(_loss_of_parts(loss), argnums=(0, 1))
-    products = jax.jvp(lambda fast: gradient(fast, slow, batch), (fast,), (vector,))[1]
-    if not problem.bootstraps:
-        return products
-
-    def by_targets(fast_target: Params, slow_target: Params) -> Params:
-        target = merge(fast_target, slow_target)
-        return jax.grad(lambda fast: loss(merge(fast, slow), batch, target=target)[0])(fast)
-
-    moved = jax.vjp(by_targets, fast, slow)[1](vector)
-    return jax.tree.map(jnp.add, products, moved)
 
 
 @pytree_dataclass
@@ -190,7 +155,7 @@ def run(
     policy each of the others takes a batch for nothing else.
     """
     fast, slow = inner.split(params)
-    loss = _loss_of_parts(problem.inner_loss)
+    loss = loss_of_parts(problem.inner_loss)
 
     def gradient_of_parts(fast: Params, slow: Params, batch: Batch) -> tuple[Params, Any]:
         if not judgements:
@@ -253,168 +218,3 @@ def _over_steps(step: Callable[..., Any], carry: Any, keys: Array) -> tuple[Any,
         return jax.lax.scan(step, carry, keys)
     carry, out = step(carry, keys[0])
     return carry, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], out)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _recorded_gradient(
-    problem: Problem,
-    fast: Params,
-    slow: Params,
-    batch: Batch,
-    gradient: Params,
-    first_order: Array | None,
-) -> Params:
-    """∂loss/∂fast, known already to be `gradient`; differentiable in the parameters, once."""
-    del problem, fast, slow, batch, first_order
-    return gradient
-
-
-def _recorded_forward(
-    problem: Problem,
-    fast: Params,
-    slow: Params,
-    batch: Batch,
-    gradient: Params,
-    first_order: Array | None,
-) -> tuple[Params, Any]:
-    del problem
-    return gradient, (fast, slow, batch, first_order)
-
-
-def _recorded_backward(problem: Problem, residual: Any, cotangent: Params) -> Any:
-    fast, slow, batch, first_order = residual
-
-    def product() -> tuple[Params, Params]:
-        return hessian_product(problem, fast, slow, batch, cotangent)
-
-    def nothing() -> tuple[Params, Params]:
-        return jax.tree.map(jnp.zeros_like, (fast, slow))
-
-    products = product() if first_order is None else jax.lax.cond(first_order, nothing, product)
-    return *products, None, None, None
-
-
-_recorded_gradient.defvjp(_recorded_forward, _recorded_backward)
-
-
-def replay(
-    problem: Problem, inner: Inner, params: Params, record: Record, first_order: Order = False
-) -> Params:
-    """θ_K as a function of θ_0 over frozen batches: the values of `run`, and their derivative.
-
-    With `first_order` the recorded gradients are constants (FOMAML); where it is an array () the
-    program has both orders and takes one. Reverse mode, once: a second derivative of the
-    meta-objective is not available through it. A record without gradients may be replayed from any
-    `params`, not those alone that collected it.
-    """
-    gradient = _once_differentiable(problem, first_order)
-    return _replay(problem, inner, params, record, gradient, keep=False)[0]
-
-
-def replay_path(
-    problem: Problem, inner: Inner, params: Params, record: Record, first_order: Order = False
-) -> tuple[Params, Batch]:
-    """As `replay`, but θ_1, ..., θ_K with a leading axis K, and the batch that judges each."""
-    gradient = _once_differentiable(problem, first_order)
-    path = _replay(problem, inner, params, record, gradient, keep=True)[1]
-    if problem.on_policy:
-        judged = jax.tree.map(
-            lambda all, last: jnp.concatenate([all[1:], last[None]]), record.batches, record.judged
-        )
-    else:  # one query set judges every step
-        judged = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf[None], (inner.steps, *leaf.shape)), record.judged
-        )
-    return path, judged
-
-
-def losses_along(
-    problem: Problem, path: Params, judged: Batch, record: Record
-) -> tuple[Array, dict[str, Array]]:
-    """The outer losses after each inner step, (K,), and the metrics of the last.
-
-    The batch that judges step k is the one that step k+1 descended on. Where that was by the same
-    loss, its value and its gradient are in the record's `judgements` and are not taken again: the
-    loss is told as linear, which has no second derivative.
-
-    Args:
-        path: θ_1, ..., θ_K, of `replay_path`.
-        judged: the batch that judges each, of `replay_path`.
-        record: of the steps.
-    """
-    judge = once_differentiated()(problem.outer_loss)
-    if record.judgements is None:
-        losses, aux = jax.lax.map(lambda step: judge(*step), (path, judged))
-        return losses, jax.tree.map(lambda leaf: leaf[-1], aux)
-    losses, grads = jax.tree.map(lambda leaf: leaf[1:], record.judgements)
-
-    def change(at: Array, grad: Array) -> Array:
-        moved = at[:-1] - jax.lax.stop_gradient(at[:-1])
-        return jnp.sum(moved * grad, axis=tuple(range(1, grad.ndim)))
-
-    changes = jax.tree.leaves(jax.tree.map(change, path, grads))
-    loss, aux = judge(jax.tree.map(lambda leaf: leaf[-1], path), record.judged)
-    return jnp.concatenate([losses + sum(changes), loss[None]]), aux
-
-
-def starts(params: Params, path: Params) -> Params:
-    """θ_0, ..., θ_{K-1}, where the steps that led along `path` to θ_1, ..., θ_K began."""
-    return jax.tree.map(
-        lambda first, later: jnp.concatenate([first[None], later[:-1]]), params, path
-    )
-
-
-def pushforward(
-    problem: Problem, inner: Inner, params: Params, record: Record, tangent: Params
-) -> Params:
-    """∂θ_K/∂θ_0 · `tangent` over frozen batches, in forward mode; `replay` has the transpose."""
-
-    def gradient(fast: Params, slow: Params, batch: Batch, recorded: Params) -> Params:
-        del recorded
-        return jax.grad(_loss_of_parts(problem.inner_loss))(fast, slow, batch)
-
-    def adapted(params: Params) -> Params:
-        return _replay(problem, inner, params, record, gradient, keep=False)[0]
-
-    return jax.jvp(adapted, (params,), (tangent,))[1]
-
-
-def _once_differentiable(problem: Problem, first_order: Order) -> Callable[..., Params]:
-    """The gradient of an inner step, as it was recorded where it was, with its derivative."""
-    order = None if first_order is False else first_order
-    loss = problem.inner_loss
-
-    def gradient(fast: Params, slow: Params, batch: Batch, recorded: Params) -> Params:
-        if recorded is None:
-            here = jax.lax.stop_gradient((fast, slow))
-            recorded = jax.grad(_loss_of_parts(loss))(*here, batch)
-        if first_order is True:
-            return recorded
-        return _recorded_gradient(problem, fast, slow, batch, recorded, order)
-
-    return gradient
-
-
-def _replay(
-    problem: Problem,
-    inner: Inner,
-    params: Params,
-    record: Record,
-    gradient: Callable[..., Params],
-    keep: bool,
-) -> tuple[Params, Params | None]:
-    """θ_K, and where `keep` is set θ_1, ..., θ_K."""
-    fast, slow = inner.split(params)
-
-    def step(carry: tuple[Params, Any], recorded: Any) -> tuple[tuple[Params, Any], Any]:
-        fast, opt_state = carry
-        batch, grads = recorded
-        grads = gradient(fast, slow, record.batches if batch is None else batch, grads)
-        carry = descend(inner.optimizer, grads, opt_state, fast, meta=params)
-        return carry, merge(carry[0], slow) if keep else None
-
-    batches = record.batches if problem.on_policy else None
-    carry = (fast, inner.optimizer.init(fast))
-    steps = (batches, record.gradients)
-    (adapted, _), path = jax.lax.scan(step, carry, steps, length=inner.steps)
-    return merge(adapted, slow), path

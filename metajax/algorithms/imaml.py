@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from ..fused import once_differentiated
-from ..inner import Inner, hessian_product, merge, run
+from ..inner import Inner, merge, run
 from ..mapping import Mapping, tiled
+from ..replays import hessian_product
 from ..trust_region import conjugate_gradients
 from ..types import Batch, MetaLearner, Params, Problem
 from .core import from_task_gradient, trace_metrics

@@ -11,8 +11,9 @@ import optax
 
 from ..fused import once_differentiated
 from ..groups import UNIFORM, Weighting
-from ..inner import Inner, Order, Record, losses_along, replay, replay_path, run
+from ..inner import Inner, Record, run
 from ..mapping import Mapping, tiled
+from ..replays import Order, losses_along, replay, replay_path
 from ..types import MetaLearner, Params, Problem
 from .core import from_task_gradient, trace_metrics
 

@@ -9,8 +9,9 @@ import jax
 import optax
 
 from ..fused import once_differentiated
-from ..inner import Inner, Record, pushforward, replay
+from ..inner import Inner, Record
 from ..mapping import Mapping, mean_over_tasks, tiled
+from ..replays import pushforward, replay
 from ..trust_region import TrustRegion, longest_step, search
 from ..types import Divergence, MetaLearner, Params, Problem
 from .core import from_records

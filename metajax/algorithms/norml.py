@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,13 +51,19 @@ def learned_advantage(
     transitions = problem.transitions
     critic = MLP((*hidden, 1), last_kernel_init=nn.initializers.zeros)
 
-    def init(key: Array, params: Params) -> Params:
-        def features(key: Array) -> Array:
-            return transitions(problem.collect(params, problem.sample_task(key), key))[0]
+    @functools.cache
+    def width() -> int:
+        """Of the features. Episodes are traced to know it, too long a work to do each time."""
 
-        width = jax.eval_shape(features, key).shape[-1]
+        def features(key: Array) -> Array:
+            played = problem.collect(problem.init(key), problem.sample_task(key), key)
+            return transitions(played)[0]
+
+        return jax.eval_shape(features, jax.random.key(0)).shape[-1]
+
+    def init(key: Array, params: Params) -> Params:
         offset = jax.tree.map(jnp.zeros_like, params)
-        return {"critic": critic.init(key, jnp.zeros((1, width))), "offset": offset}
+        return {"critic": critic.init(key, jnp.zeros((1, width()))), "offset": offset}
 
     def begin(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         del params

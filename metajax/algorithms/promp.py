@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from ..fused import once_differentiated
-from ..inner import Inner, Record, descend, replay_path, starts
+from ..inner import Inner, Record, descend
 from ..mapping import Mapping, mean_over_tasks, tiled
+from ..replays import replay_path, starts
 from ..types import MetaLearner, Params, Problem
 from .core import check_optimizer, from_records
 

@@ -16,9 +16,10 @@ import envs
 import metajax as mj
 from metajax import baselines, returns
 from metajax.algorithms.meta_sgd import learned_rates
-from metajax.inner import Record, replay
+from metajax.inner import Record
 from metajax.problems.policy_gradient import Trajectories
 from metajax.problems.q_learning import Transitions
+from metajax.replays import replay
 
 RATE = 0.5
 VALUES = {"discount": 0.9, "gae_lambda": 0.7, "entropy": 0.05}

@@ -15,7 +15,8 @@ from differences import directional_error, to_x64
 
 import envs
 import metajax as mj
-from metajax.inner import Record, losses_along, pushforward, replay, replay_path, run
+from metajax.inner import Record, run
+from metajax.replays import losses_along, pushforward, replay, replay_path
 
 OPTIMISERS = {
     "sgd": lambda steps: mj.sgd(0.5, steps),

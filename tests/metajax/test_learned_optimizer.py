@@ -10,8 +10,9 @@ from differences import directional_error, to_x64
 
 import metajax as mj
 from metajax.algorithms.learned_optimizer import learned_rule
-from metajax.inner import Record, descend, merge, replay, run
+from metajax.inner import Record, descend, merge, run
 from metajax.networks import MLP
+from metajax.replays import replay
 
 STEPS, RATE = 2, 0.05
 

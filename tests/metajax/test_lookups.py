@@ -10,8 +10,8 @@ import pytest
 
 import envs
 import metajax as mj
-from metajax.inner import hessian_product
 from metajax.lookups import lookup, playing_by
+from metajax.replays import hessian_product
 
 
 class AsBox:

@@ -11,7 +11,7 @@ import pytest
 
 import metajax as mj
 from metajax import experiments, presets, training
-from metajax.inner import hessian_product
+from metajax.replays import hessian_product
 from metajax.roofline import bodies
 
 OBSERVATIONS = jax.random.normal(jax.random.key(0), (6, 5, 25))

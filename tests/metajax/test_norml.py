@@ -15,7 +15,8 @@ from differences import directional_error, to_x64
 
 import metajax as mj
 from metajax.algorithms.norml import learned_advantage
-from metajax.inner import Record, descend, merge, replay, run
+from metajax.inner import Record, descend, merge, run
+from metajax.replays import replay
 from metajax.transitions import first_visits, transition_features
 
 STEPS, RATE = 2, 0.5
@@ -110,6 +111,20 @@ def test_it_teaches_where_no_episode_was_rewarded(gridworld, learned):
     critic = {**trained(meta), "norml": {**trained(meta)["norml"], "offset": offset}}
     moved = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), adapt(critic), meta["params"])
     assert all(change > 0 for change in jax.tree.leaves(moved))
+
+
+def test_what_says_how_wide_features_are_is_traced_once(gridworld):
+    traced = []
+
+    def collect(params, task, key):
+        traced.append(params)
+        return gridworld.collect(params, task, key)
+
+    watched = gridworld._replace(collect=collect)
+    problem, _ = learned_advantage(watched, mj.sgd(RATE, STEPS), hidden=(4,))
+    for _ in range(2):  # a function of its own each time, for jax remembers a trace
+        jax.eval_shape(lambda key: problem.init(key), jax.random.key(0))
+    assert len(traced) == 1
 
 
 @hypothesis.given(st.integers(0, 2**32 - 1), st.booleans())

@@ -13,7 +13,8 @@ from jax.scipy.stats import norm
 
 import envs
 import metajax as mj
-from metajax.inner import replay, run
+from metajax.inner import run
+from metajax.replays import replay
 
 TASKS, EPOCHS, CLIP, PENALTY, OUTER = 4, 2, 0.1, 0.5, 0.3
 RATES = (0.0625, 0.03125)  # the same in both precisions

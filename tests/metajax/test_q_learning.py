@@ -17,7 +17,8 @@ import metajax as mj
 from envs.core import TimeStep, first_timestep
 from envs.value_iteration import value_iteration
 from metajax.algorithms.hyper import meta_learned
-from metajax.inner import Record, replay, run
+from metajax.inner import Record, run
+from metajax.replays import replay
 
 CELLS, HORIZON, EPISODES, DISCOUNT = 4, 5, 8, 0.8
 
