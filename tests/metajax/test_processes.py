@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -180,18 +181,24 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(tmp_path, 
     command = [sys.executable, "-m", "metajax", "train"]
     flags = "sinusoid-5 --tasks 8 --hidden 4 --log-every 10 --checkpoint-every 10 --updates"
     joined = f"--coordinator 127.0.0.1:{port} --processes 2 --devices 1 --run {run} --process-id"
-    started = [
-        subprocess.Popen([*command, *f"{flags} 100000 {joined} {index}".split()])
-        for index in range(2)
-    ]
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoints" / "20").exists():
-        assert [process.poll() for process in started] == [None, None]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    started[victim].kill()
-    started[victim].wait()
-    assert started[1 - victim].wait(timeout=60) not in (0, 2)
+    with contextlib.ExitStack() as stack:
+        started = [
+            subprocess.Popen([*command, *f"{flags} 100000 {joined} {index}".split()])
+            for index in range(2)
+        ]
+        for process in started:
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        deadline = time.monotonic() + 120
+        while not (run / "checkpoints" / "20").exists():
+            assert [process.poll() for process in started] == [None, None]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        started[victim].kill()
+        started[victim].wait()
+        # An update notices at once; the saving of a checkpoint when heartbeats have been missing
+        # for jax's 100 seconds.
+        assert started[1 - victim].wait(timeout=180) not in (0, 2)
     config, _ = runs.read(run)
     alone = experiments.build(config).learner
     assert training.restore(alone, run, runs.described(config))[1].update >= 10
