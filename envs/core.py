@@ -8,7 +8,7 @@ axis N.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol, TypeVar, dataclass_transform, runtime_checkable
+from typing import Any, Protocol, TypeGuard, TypeVar, dataclass_transform, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ __all__ = [
     "Space",
     "TimeStep",
     "first_timestep",
+    "provides",
     "pytree_dataclass",
     "require",
     "require_action",
@@ -208,3 +209,12 @@ class SolvedEnvironment(Environment, Protocol):
     def optimal_action(self, state: Any, task: Any) -> Array:
         """An action, in the action space, of a policy that attains `optimal_return`."""
         ...
+
+
+def provides(value: Any, protocol: type[T]) -> TypeGuard[T]:
+    """Whether `value` has all that `protocol` names.
+
+    So has a wrapper that hands on what it lacks by `__getattr__`, which `isinstance` overlooks from
+    Python 3.12 on.
+    """
+    return all(hasattr(value, name) for name in dir(protocol) if not name.startswith("_"))

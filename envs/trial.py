@@ -17,6 +17,7 @@ from .core import (
     SolvedEnvironment,
     Space,
     TimeStep,
+    provides,
     pytree_dataclass,
     require,
     require_integer,
@@ -65,7 +66,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         require_integer("episodes", self.episodes, 1)
-        require("env", self.env, isinstance(self.env, Environment), "an environment")
+        require("env", self.env, provides(self.env, Environment), "an environment")
         space = self.env.observation_space
         require("env", self.env, isinstance(space, Box), "one that observes an array")
 
@@ -129,7 +130,7 @@ class Trial:
 
     @property
     def _solved(self) -> SolvedEnvironment:
-        if not isinstance(self.env, SolvedEnvironment):
+        if not provides(self.env, SolvedEnvironment):
             raise ValueError(f"env: {type(self.env).__name__} has no oracle, expected one that has")
         return self.env
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from envs import Informed, SolvedEnvironment
+from envs.core import provides
 from envs.tasksets import sampler_of_side
 
 from .catalogue import OPTIONS, learners, network_of
@@ -161,7 +162,7 @@ def build(config: TrainConfig) -> Experiment:
     problems = _problems(config)
     mapping = Mapping(task_mesh(_devices(config)), config.chunk, config.tile)
     env = getattr(config, "env", None)
-    oracle = env.optimal_return if isinstance(env, SolvedEnvironment) else None
+    oracle = env.optimal_return if provides(env, SolvedEnvironment) else None
     made = learners(config, problems, oracle, mapping)
     return Experiment(
         problem=made.judging,

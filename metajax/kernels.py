@@ -232,26 +232,34 @@ def _padded(width: int) -> int:
 def _window(shape: tuple[int, ...], first: Any, rows: int) -> tuple[tuple[Any, ...], Array]:
     """Rows of a matrix from `first` on, of padded width, and which of their elements there are.
 
-    Or a vector, padded.
+    All rows, padded, where `first` is None; or all of a vector.
     """
+    # jax, from 0.12 on, refuses a slice that it can tell is longer than its axis, though a mask
+    # keeps to the axis: of a place that is computed it cannot tell.
+    nowhere = 0 * (pl.program_id(0) if first is None else first)
+
+    def whole(padded: int, there: int) -> Any:
+        return pl.ds(0 if padded <= there else nowhere, padded)
+
     if len(shape) == 1:
         width = _padded(shape[0])
-        return (pl.ds(0, width),), jax.lax.iota(jnp.int32, width) < shape[0]
+        return (whole(width, shape[0]),), jax.lax.iota(jnp.int32, width) < shape[0]
     height, width = shape
     columns = _padded(width)
-    row = first + jax.lax.broadcasted_iota(jnp.int32, (rows, columns), 0)
+    row = (0 if first is None else first) + jax.lax.broadcasted_iota(jnp.int32, (rows, columns), 0)
     column = jax.lax.broadcasted_iota(jnp.int32, (rows, columns), 1)
     inside = (row < height) & (column < width)
-    return (pl.ds(first, rows), pl.ds(0, columns)), inside
+    of_rows = whole(rows, height) if first is None else pl.ds(first, rows)
+    return (of_rows, whole(columns, width)), inside
 
 
-def _load(ref: Any, first: Any = 0, rows: int | None = None) -> Array:
+def _load(ref: Any, first: Any = None, rows: int | None = None) -> Array:
     """With zeros where the padding is: they add nothing to any product."""
     window, inside = _window(ref.shape, first, rows or _padded(ref.shape[0]))
     return triton.load(ref.at[window], mask=inside, other=0.0)
 
 
-def _store(ref: Any, value: Array, first: Any = 0, part: tuple[Any, ...] = ()) -> None:
+def _store(ref: Any, value: Array, first: Any = None, part: tuple[Any, ...] = ()) -> None:
     """Rows from `first` on, of the array that `part` indexes, without the padding."""
     window, inside = _window(ref.shape[len(part) :], first, len(value))
     triton.store(ref.at[(*part, *window)], value, mask=inside)

@@ -38,6 +38,7 @@ class _Unsolved:
         return getattr(self._maze, name)
 
 
+@pytest.mark.smoke  # whether a wrapper is an environment depends on the interpreter
 def test_a_trial_of_an_environment_without_an_oracle_has_none_either():
     trial = Trial(_Unsolved(), episodes=2)
     task = trial.sample_task(jax.random.key(0))

@@ -67,7 +67,7 @@ def test_every_pass_is_that_of_plain_operations(widths, activation):
         np.testing.assert_allclose(ours, theirs, atol=CLOSE * max(1.0, np.abs(theirs).max()))
 
 
-@pytest.mark.parametrize("rows", [1, 31, 64, 1100])
+@pytest.mark.parametrize("rows", [1, pytest.param(31, marks=pytest.mark.smoke), 64, 1100])
 def test_rows_are_all_there_whatever_their_number(rows):
     layers, _, inputs, target = of_tasks((2, 16, 2), rows, tasks=1)
     args = jax.tree.map(lambda leaf: leaf[0], (layers, inputs))
