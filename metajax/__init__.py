@@ -1,5 +1,8 @@
 """metajax: meta-reinforcement learning as one XLA program."""
 
+from . import source as source  # before the code that it is a digest of
+
+# isort: split
 from . import baselines as baselines
 from . import distributions as distributions
 from . import estimators as estimators

@@ -169,9 +169,6 @@ def _list(arguments: list[str]) -> int:
 
 
 def _plan(arguments: list[str]) -> int:
-    from . import programs
-
-    programs.sources()  # as in training
     options, config = parse_plan(arguments)
     from . import plan, tuning
 
@@ -186,9 +183,6 @@ def _plan(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    from . import programs
-
-    programs.sources()  # of the code that runs, before anything of it can be edited
     options, config, stored = parse_train(arguments)
     from . import experiments, processes, runs, training
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import json
 import logging
 import os
 import pickle
 import platform
 import re
+import stat
 import tempfile
 import threading
 import time
@@ -26,25 +26,29 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax
 import jax
 from jax.experimental import serialize_executable
 
+from . import source
 from .compiling import compiler_options
 
-__all__ = ["NOWHERE", "Shelf", "folder", "shelf", "sources"]
+__all__ = ["NOWHERE", "Shelf", "folder", "shelf"]
 
 logger = logging.getLogger("metajax")
 
 _PROGRAM, _LABEL, _TEMPORARY = ".program", ".label", ".tmp"
 _DAY = 86400.0  # seconds
 _MOST_BYTES = 2**28  # of all programs of a folder; those used least lately go first
+_MOST_LABELS = 2000  # likewise: an edit that changes no program leaves a label of its own
+_OTHERS = 0o022  # who might write: group and all
 
 
 class Shelf(NamedTuple):
     """Where programs are kept, for one description of what they follow from.
 
-    They are code, in pickles: a folder that others can write to is not used. Without a folder
-    nothing is kept.
+    They are code, in pickles: nothing is taken from a folder or a file that others own, or can
+    write to. Without a folder nothing is kept.
     """
 
     folder: Path | None = None
@@ -60,9 +64,14 @@ class Shelf(NamedTuple):
         """
         label = _read_label(self._label(name)) if self._usable() else None
         program = self._load(label[0], args) if label else None
-        return (program, label[1]) if label and program else None
+        if not label or not program:
+            return None
+        _touch(self._label(name))
+        return program, label[1]
 
-    def compile(self, name: str, lowered: jax.stages.Lowered, note: Any = None) -> Any:
+    def compile(
+        self, name: str, lowered: jax.stages.Lowered, note: Any = None, *, once: bool = False
+    ) -> Any:
         """The compiled program, from here or from the compiler, and from now on with this label.
 
         Args:
@@ -70,10 +79,11 @@ class Shelf(NamedTuple):
             lowered: of a function that `jit` was told to `keep_unused`: which arguments a program
                 does without is not in its code.
             note: what `take` gives beside it, JSON-able.
+            once: as `compiler_options` was told for it.
         """
         if not self._usable():
             return lowered.compile()
-        options = [compiler_options(once=once) for once in (False, True)]
+        options = compiler_options(once=once)
         trees = [str(lowered.in_tree), str(lowered.out_tree)]
         key = _digest([self.world, options, trees, lowered.as_text()])
         args, _ = lowered.args_info
@@ -86,7 +96,7 @@ class Shelf(NamedTuple):
         # What XLA loaded it cannot write again: on a CPU its functions would be missing.
         if not from_jax():
             put = functools.partial(_keep, self._put, name, key, program, note)
-            threading.Thread(target=put).start()  # whoever waits for the program need not wait
+            _keep(threading.Thread(target=put).start)  # who waits for the program need not wait
         return program
 
     def _usable(self) -> bool:
@@ -94,17 +104,17 @@ class Shelf(NamedTuple):
         if not self.folder or not hasattr(os, "getuid"):
             return self.folder is not None
         try:
-            stat = self.folder.stat()
+            there = self.folder.lstat()  # a link may lead to what is the user's, but no shelf
         except FileNotFoundError:
             return True
         except OSError:
             return False
-        return stat.st_uid == os.getuid() and not stat.st_mode & 0o022
+        return stat.S_ISDIR(there.st_mode) and _is_own(there)
 
     def _load(self, key: str, args: Any) -> jax.stages.Compiled | None:
         file = self._place(key, _PROGRAM)
         try:
-            content = file.read_bytes()
+            content = _read_own(file)
         except OSError:
             return None
         try:
@@ -123,8 +133,7 @@ class Shelf(NamedTuple):
             with contextlib.suppress(OSError):
                 file.unlink()
             return None
-        with contextlib.suppress(OSError):  # of a file system that cannot be written
-            os.utime(file)
+        _touch(file)
         return program
 
     def _put(self, name: str, key: str, program: jax.stages.Compiled, note: Any) -> None:
@@ -136,8 +145,9 @@ class Shelf(NamedTuple):
         _make_room(file.parent)
 
     def _write_label(self, name: str, key: str, note: Any) -> None:
-        if _sources() == sources():  # what was traced is what is there
-            _write(self._label(name), json.dumps({"program": key, "note": note}).encode())
+        if source.digest() == source.AT_START:  # what was traced is what is there
+            content = {"program": key, "note": note, "digest": _digest([key, note])}
+            _write(self._label(name), json.dumps(content).encode())
 
     def _label(self, name: str) -> Path:
         return self._place(_digest([self.world, self.description, name]), _LABEL)
@@ -157,14 +167,38 @@ def _keep(how: Callable[..., None], *what: Any) -> None:
         logger.warning("a program is not kept (%s)", _told(error))
 
 
+def _is_own(there: os.stat_result) -> bool:
+    """Whether it is the user's own, and nobody else's to write to."""
+    return there.st_uid == os.getuid() and not there.st_mode & _OTHERS
+
+
+def _read_own(file: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: it cannot be read, is a link, or is not the user's own.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(file, flags), "rb") as stream:
+        if hasattr(os, "getuid") and not _is_own(os.fstat(stream.fileno())):
+            raise PermissionError(f"{file}: others could have written it")
+        return stream.read()
+
+
+def _touch(file: Path) -> None:
+    with contextlib.suppress(OSError):  # of a file system that cannot be written
+        os.utime(file)
+
+
 def _read_label(file: Path) -> tuple[str, Any] | None:
     """The key of a program and a note; None where there is no label, or one that makes no sense."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         key, note = content["program"], content["note"]
-    except (OSError, ValueError, LookupError, TypeError):
+        whole = content["digest"] == _digest([key, note])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return (key, note) if re.fullmatch("[0-9a-f]{32}", str(key)) else None
+    return (key, note) if whole and re.fullmatch("[0-9a-f]{32}", str(key)) else None
 
 
 def _write(file: Path, content: bytes) -> None:
@@ -233,44 +267,30 @@ def folder(name: str) -> Path | None:
 def shelf(versions: Mapping[str, str], described: Any) -> Shelf:
     """For the programs of a run. Nothing is kept where several processes share it.
 
+    Nor is anything taken once the sources were edited: who imported them anew does not run what
+    this process began with. What replaces functions in memory is not noticed.
+
     Args:
         versions: of all packages that a trace depends on, by name.
         described: JSON-able, all that the run's programs follow from beside those, the sources,
             settings and devices.
     """
     where = folder("whole")
-    if where is None or jax.process_count() > 1:
+    if where is None or jax.process_count() > 1 or source.digest() != source.AT_START:
         return NOWHERE
     of_compiler = [versions.get(package) for package in ("jax", "jaxlib")]
     world = _digest([of_compiler, _settings(), _machine()])
-    return Shelf(where, world, _digest([described, dict(versions), sources()]))
-
-
-@functools.cache
-def sources() -> str:
-    """Digest of the code that traces, as it was when this was first called.
-
-    Called at a command's beginning it is of the code that runs, whatever is edited meanwhile.
-    """
-    return _sources()
-
-
-def _sources() -> str:
-    digest = hashlib.sha256()
-    for package in ("metajax", "envs"):
-        found = importlib.util.find_spec(package)
-        for root in (found and found.submodule_search_locations) or ():
-            for path in sorted(Path(root).rglob("*.py")):
-                digest.update(f"{path.relative_to(root)}\0".encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return Shelf(where, world, _digest([described, dict(versions), source.AT_START]))
 
 
 def _settings() -> dict[str, Any]:
-    """jax's, and XLA's, but for where programs are kept."""
-    ours = {name: value for name, value in jax.config.values.items() if "_cache" not in name}
-    of_xla = {k: v for k, v in os.environ.items() if re.match("XLA_|LIBTPU_", k)}
-    return ours | of_xla
+    """jax's, flax's and the compilers', but for where programs are kept."""
+    of_jax = {name: value for name, value in jax.config.values.items() if "_cache" not in name}
+    names = [name for name in dir(flax.config) if name.startswith(("flax_", "nnx_"))]
+    of_flax = {name: getattr(flax.config, name) for name in names}
+    compilers = "XLA_|LIBTPU_|TRITON_|NVIDIA_TF32_OVERRIDE"
+    of_compilers = {k: v for k, v in os.environ.items() if re.match(compilers, k)}
+    return of_jax | of_flax | of_compilers
 
 
 def _machine() -> list[Any]:
@@ -307,17 +327,24 @@ def _make_room(folder: Path) -> None:
     ages = []
     for path in folder.glob(f"*{_PROGRAM}"):
         with contextlib.suppress(FileNotFoundError):
-            stat = path.stat()
-            ages.append((stat.st_mtime, stat.st_size, path))
+            there = path.stat()
+            ages.append((there.st_mtime, there.st_size, path))
     room = _MOST_BYTES
     for _, size, path in sorted(ages, reverse=True):
-        room -= size
-        if room < 0:
+        if size > room:
             path.unlink(missing_ok=True)
+        else:
+            room -= size
+    used = []
     for file in folder.glob(f"*{_LABEL}"):
         label = _read_label(file)
         if label is None or not (folder / f"{label[0]}{_PROGRAM}").exists():
             file.unlink(missing_ok=True)
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            used.append((file.stat().st_mtime, file))
+    for _, file in sorted(used, reverse=True)[_MOST_LABELS:]:
+        file.unlink(missing_ok=True)
     for file in folder.glob(f"*{_TEMPORARY}"):  # of a process that was killed
         with contextlib.suppress(FileNotFoundError):
             if file.stat().st_mtime < time.time() - _DAY:

@@ -109,7 +109,8 @@ class Programs:
             ready.set_result(kept[0])
             return ready
         thread = ThreadPoolExecutor(1, "metajax")
-        return thread.submit(self._shelf.compile, "start", self._start.lower(_SEED))
+        lowered = self._start.lower(_SEED)
+        return thread.submit(self._shelf.compile, "start", lowered, once=True)
 
     def updates(self, meanwhile: Callable[[], None]) -> tuple[jax.stages.Compiled, float]:
         """The program of `trace`, and the operations of an update in matrix products, if counted.

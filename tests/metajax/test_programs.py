@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 
-from metajax import evaluation, programs, runs, training, updates
+from metajax import evaluation, programs, runs, source, training, updates
 from metajax.arguments import parse_train
 from metajax.mapping import Mapping, task_mesh
 
@@ -103,8 +104,7 @@ def test_programs_that_leave_different_arguments_unused_are_two(shelf):
 
 
 def test_what_was_traced_before_an_edit_gets_no_label_after_it(shelf, monkeypatch, caplog):
-    programs.sources()
-    monkeypatch.setattr(programs, "_sources", lambda: "edited meanwhile")
+    monkeypatch.setattr(source, "digest", lambda: "edited meanwhile")
     shelf.compile("one", lower(jnp.sin, jnp.zeros(3)))
     wait(lambda: [*shelf.folder.glob("*.program")] if shelf.folder.exists() else False)
     assert not labels(shelf)
@@ -150,11 +150,24 @@ def test_what_is_no_use_is_removed_with_a_warning(shelf, caplog, kind):
     assert not file.exists()
 
 
-@pytest.mark.parametrize("content", [b"\xff\x00", b"", b"[]", b'{"program": "../x", "note": 1}'])
-def test_a_label_that_makes_no_sense_is_none(shelf, content):
-    keep(shelf, "one", jnp.sin, jnp.zeros(3))
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"\xff\x00",
+        lambda content: b"",
+        lambda content: b"[]",
+        lambda content: b"[" * 200_000,
+        lambda content: content.replace(b'"program": "', b'"program": "../'),
+        lambda content: content.replace(b'"note": 7.0', b'"note": 3.0'),
+    ],
+    ids=["bytes", "empty", "list", "deep", "elsewhere", "note"],
+)
+def test_a_label_that_makes_no_sense_is_none(shelf, damage):
+    keep(shelf, "one", jnp.sin, jnp.zeros(3), note=7.0)
     (label,) = labels(shelf)
-    label.write_bytes(content)
+    content = label.read_bytes()
+    label.write_bytes(damage(content))
+    assert label.read_bytes() != content
     assert shelf.take("one", jnp.zeros(3)) is None
 
 
@@ -182,11 +195,41 @@ def test_a_folder_that_others_can_write_to_is_not_used(shelf, monkeypatch):
     assert shelf.take("one", jnp.zeros(3)) is None
 
 
-def test_what_cannot_be_written_is_a_warning(tmp_path, caplog):
+def test_what_others_could_have_written_or_a_link_leads_to_is_not_used(shelf, tmp_path):
+    keep(shelf, "one", jnp.sin, jnp.zeros(3))
+    (file,) = shelf.folder.glob("*.program")
+    file.chmod(0o666)
+    assert shelf.take("one", jnp.zeros(3)) is None
+    file.chmod(0o600)
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    assert shelf.take("one", jnp.zeros(3)) is None
+    (tmp_path / "elsewhere").rename(file)
+    assert shelf.take("one", jnp.zeros(3))
+    (tmp_path / "link").symlink_to(shelf.folder)
+    assert shelf._replace(folder=tmp_path / "link").take("one", jnp.zeros(3)) is None
+
+
+def test_a_program_is_compiled_where_there_can_be_no_folder_and_no_thread(
+    shelf, tmp_path, monkeypatch, caplog
+):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
     (tmp_path / "file").write_text("")
-    shelf = programs.Shelf(tmp_path / "file")
-    shelf.compile("one", lower(jnp.sin, jnp.zeros(3)))(jnp.zeros(3))
-    wait(lambda: "is not kept" in caplog.text)
+    nowhere = programs.Shelf(tmp_path / "file")
+    nowhere.compile("one", lower(jnp.sin, jnp.zeros(3)))(jnp.zeros(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(programs.threading.Thread, "start", refuse)
+        shelf.compile("two", lower(jnp.cos, jnp.zeros(3)))(jnp.zeros(3))
+    assert "is not kept (RuntimeError: can't start new thread)" in caplog.text
+
+
+def test_programs_of_other_options_are_two(shelf, monkeypatch):
+    monkeypatch.setattr(programs, "compiler_options", lambda once: {"level": int(not once)})
+    for once in (False, True):
+        shelf.compile("one", lower(jnp.sin, jnp.zeros(3)), once=once)
+        wait(lambda: len([*shelf.folder.glob("*.program")]) == 1 + once)  # noqa: B023
 
 
 def test_those_used_least_lately_make_room_and_lose_their_labels(shelf, monkeypatch):
@@ -203,6 +246,26 @@ def test_those_used_least_lately_make_room_and_lose_their_labels(shelf, monkeypa
     wait(lambda: len(labels(shelf)) == 3)
     left = [name for name in (*functions, "more") if shelf.take(name, argument)]
     assert left == ["used", "new", "more"]
+    # One that alone is more than may be is removed, and nothing else for it.
+    file = max(shelf.folder.glob("*.program"), key=lambda file: file.stat().st_mtime_ns)
+    os.truncate(file, 4 * size)
+    programs._make_room(shelf.folder)
+    assert len(labels(shelf)) == 2
+
+
+def test_labels_used_least_lately_make_room(shelf, monkeypatch):
+    keep(shelf, "one", jnp.sin, jnp.zeros(3))
+    (label,) = labels(shelf)
+    os.utime(label, (1e9, 1e9))
+    for description in ("first edit", "second edit"):
+        keep(shelf._replace(description=description), "one", jnp.sin, jnp.zeros(3))
+    assert shelf.take("one", jnp.zeros(3))
+    oldest = min(labels(shelf), key=lambda file: file.stat().st_mtime_ns)
+    monkeypatch.setattr(programs, "_MOST_LABELS", 2)
+    programs._make_room(shelf.folder)
+    assert len(labels(shelf)) == 2
+    assert label != oldest
+    assert not oldest.exists()
 
 
 def test_a_shelf_is_for_one_description_and_one_world(monkeypatch):
@@ -220,7 +283,11 @@ def test_a_shelf_is_for_one_description_and_one_world(monkeypatch):
         patch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
         assert identity() != first
     with monkeypatch.context() as patch:
-        patch.setattr(programs, "sources", lambda: "edited")
+        patch.setattr(source, "AT_START", source.AT_START[::-1])
+        assert identity() == programs.NOWHERE  # who knows which code runs
+        patch.setattr(source, "digest", lambda: source.AT_START)
+        assert identity().description != first.description
+    with flax.config.temp_flip_flag("fix_rng_separator", True):
         assert identity() != first
     with monkeypatch.context() as patch:
         patch.setattr(programs, "_machine", lambda: ["another"])
@@ -239,14 +306,22 @@ def test_the_sources_are_those_of_both_packages(tmp_path, monkeypatch):
         def __init__(self, name):
             self.submodule_search_locations = [str(tmp_path / name)]
 
-    monkeypatch.setattr(programs.importlib.util, "find_spec", Found)
-    digests = [programs._sources()]
+    monkeypatch.setattr(source.importlib.util, "find_spec", Found)
+    digests = [source.digest()]
     for name in ("metajax", "envs"):
         (tmp_path / name / "inner" / "a.py").write_text("x = 2")
-        digests.append(programs._sources())
+        digests.append(source.digest())
         (tmp_path / name / "b.py").write_text("")
-        digests.append(programs._sources())
+        digests.append(source.digest())
     assert len(set(digests)) == 5
+
+
+@pytest.mark.parametrize("module", ["metajax", "metajax.cli"])
+def test_what_a_process_runs_is_known_before_any_of_it_is_imported(module):
+    code = f"import sys, {module}; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    ours = [name for name in out.stdout.split() if name.startswith(("metajax.", "envs"))]
+    assert ours[0] == "metajax.source"
 
 
 def test_nothing_is_kept_where_jax_keeps_nothing(monkeypatch):
