@@ -19,6 +19,10 @@ from jax.experimental import multihost_utils
 
 __all__ = ["Lost", "Refused", "Stop", "first", "greatest", "losing", "several", "start", "together"]
 
+# Without a heartbeat, until a process is given up. An update that meets a dead one fails at once; a
+# checkpoint that is being saved waits this long, where jax's own 100 would hold all the others.
+_MISSED_SECONDS = 40
+
 
 def start(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
     """Joins the other processes, before jax has computed anything.
@@ -35,7 +39,9 @@ def start(coordinator: str | None, processes: int | None, process_id: int | None
     # jax would catch SIGTERM, which is ours to catch: see `Stop`.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(coordinator, processes, process_id)
+        jax.distributed.initialize(
+            coordinator, processes, process_id, heartbeat_timeout_seconds=_MISSED_SECONDS
+        )
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"several processes: could not meet ({reason})") from None
