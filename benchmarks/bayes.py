@@ -24,10 +24,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
 from fractions import Fraction
 from pathlib import Path
 
+import records
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -148,7 +148,7 @@ def main() -> None:
         table.add_row(what, f"{sum(parts):.4f}", " ".join(f"{part:.4f}" for part in parts))
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps(values, indent=2) + "\n")
+        records.write(options.json, values)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import numpy as np
 import records
 import tyro
 
-from metajax import experiments, roofline, training
+from metajax import experiments, jaxprs, roofline, training
 from metajax.presets import PRESETS
 
 
@@ -62,7 +62,7 @@ class Product(NamedTuple):
 
 
 def products(jaxpr: Any) -> collections.Counter[Product]:
-    """How often a jaxpr takes each product, on one device, as `roofline.cost` counts."""
+    """How often a jaxpr takes each product, on one device, as `jaxprs.cost` counts."""
     found: collections.Counter[Product] = collections.Counter()
     needed = {variable for variable in jaxpr.outvars if not hasattr(variable, "val")}
     for equation in reversed(jaxpr.eqns):
@@ -77,9 +77,9 @@ def products(jaxpr: Any) -> collections.Counter[Product]:
             shapes, dtypes = (left.shape, right.shape), (left.dtype, right.dtype)
             found[Product(shapes, dtypes, dimensions, out.dtype)] += 1
             continue
-        inside = [*roofline.bodies(equation)]
+        inside = [*jaxprs.bodies(equation)]
         if name == "cond":
-            inside = [max(inside, key=roofline.cost)]
+            inside = [max(inside, key=jaxprs.cost)]
         elif name != "while":
             inside = inside[:1]
         for body in inside:

@@ -73,12 +73,16 @@ def generalised_advantages(
 ) -> Tensor:
     """GAE(γ, λ), normalised over each task's steps, (T, N, B) as its arguments.
 
-    Nothing is bootstrapped past the horizon.
+    Nothing is bootstrapped past the horizon. 0 where all episodes of a task were paid alike.
     """
     value = value * mask
     error = reward * mask - value
     error[:-1] += discount * value[1:]
-    return normalise(returns_to_go(error, torch.ones_like(mask), discount * gae_lambda), mask)
+    advantage = returns_to_go(error, torch.ones_like(mask), discount * gae_lambda)
+    # Episodes of a task that were all paid alike tell no action from another.
+    alike = ((reward == reward[..., :1]) & (mask == mask[..., :1])).all(-1).all(0)
+    several = mask.shape[-1] > 1
+    return normalise(advantage, mask).masked_fill(alike[:, None] & several, 0.0)
 
 
 def n_step_returns(

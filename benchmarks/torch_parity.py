@@ -24,7 +24,7 @@ from torch_contest import Contest, leaves, to_torch, torch_params
 from metajax.baselines import BASELINES, mean_return
 from metajax.inner import Record, run
 from metajax.replays import replay_path
-from metajax.returns import discounted_returns, generalised_advantages, normalise
+from metajax.returns import discounted_returns, generalised_advantages, normalise, paid_alike
 
 __all__ = [
     "Frozen",
@@ -177,7 +177,7 @@ def exact_advantage(side: Contest, batch: Any) -> np.ndarray:
         advantage = generalised_advantages(
             reward, value, mask, setting.discount, setting.gae_lambda
         )
-        return normalise(advantage, mask)
+        return jnp.where(paid_alike(reward, mask), 0.0, normalise(advantage, mask))
 
     seen, reward, mask = map(np.asarray, (batch.observation, batch.reward, batch.mask))
     seen = seen.astype(bool if seen.dtype == np.uint8 else np.float64)
@@ -221,6 +221,16 @@ def expected_score(side: Contest, batch: Any) -> Any:
     return jax.vmap(side.problem.score)(batch)
 
 
+def of_steps_taken(values: torch.Tensor, mask: Any) -> torch.Tensor:
+    """Values (N, ..., S), 0 where the mask (N, T, B) is; those of other shapes as they are."""
+    taken = to_torch(mask, "cpu").flatten(1).bool()
+    tasks, samples = taken.shape
+    if values.dim() < 2 or (values.shape[0], values.shape[-1]) != (tasks, samples):
+        return values
+    between = (1,) * (values.dim() - 2)
+    return values * taken.view(tasks, *between, samples).to(values.dtype)
+
+
 def collection_errors(
     side: Contest,
     frozen: Frozen,
@@ -247,7 +257,12 @@ def collection_errors(
         for name, ours, theirs in zip(given._fields, played, given, strict=True):
             of_advantages = name == "credit" or (name == "weight" and setting.on_policy)
             if exact or not of_advantages:
-                pairs[name] = [[ours.cpu()], [theirs.cpu()]]
+                # What follows an episode's end counts for nothing, and is each side's own.
+                mask = getattr(batch, "mask", None)
+                both = [ours.cpu(), theirs.cpu()]
+                if mask is not None:
+                    both = [of_steps_taken(values, mask) for values in both]
+                pairs[name] = [[values] for values in both]
         pairs["score"] = [[score.cpu()], [expected]]
         for name, (ours, theirs) in pairs.items():
             errors[name] = max(errors.get(name, 0.0), relative_error(ours, theirs))

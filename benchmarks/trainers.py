@@ -139,8 +139,9 @@ def bounds(tasks: Any) -> tuple[float, float]:
             state, timestep = ENV.step(key_step, state, ENV.action_space.sample(key_action), task)
             return (state, alive & ~timestep.terminated), timestep.reward * alive
 
-        state, _ = ENV.reset(key, task)
-        keys = jax.random.split(key, ENV.horizon)
+        key_reset, key_steps = jax.random.split(key)
+        state, _ = ENV.reset(key_reset, task)
+        keys = jax.random.split(key_steps, ENV.horizon)
         return jax.lax.scan(step, (state, jnp.array(True)), keys)[1].sum()
 
     random = jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(0), MAZES), tasks)

@@ -21,6 +21,7 @@ __all__ = [
     "sample_variation",
     "slipped",
     "steered",
+    "success_reward",
     "told",
 ]
 
@@ -48,6 +49,11 @@ def slipped(key: Array, move: Array, slip: Array | None, moves: int) -> Array:
     slips = bits >> jnp.uint32(16) < (slip * 2.0**16).astype(jnp.uint32)
     drawn = ((bits & jnp.uint32(0xFFFF)) * jnp.uint32(moves)) >> jnp.uint32(16)
     return jnp.where(slips, drawn.astype(jnp.int32), move)
+
+
+def success_reward(steps: Array, horizon: Array) -> Array:
+    """What success with step `steps` = 1, 2, ... pays, float32 (): MiniGrid's 1 − .9 t / T."""
+    return 1.0 - 0.9 * steps.astype(jnp.float32) / horizon.astype(jnp.float32)
 
 
 class Varied(Protocol):

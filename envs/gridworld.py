@@ -35,7 +35,6 @@ Array = jax.Array
 _LARGEST = 63
 _STEP_COST = -0.1
 _GOAL_REWARD = 1.0
-_VARIED, _LEVEL, _START = range(3)  # streams of a task's key beside that of its goal
 
 
 @pytree_dataclass
@@ -108,15 +107,14 @@ class Gridworld:
         return self.horizon
 
     def sample_task(self, key: Array) -> GridworldTask:
-        start, goal = self._sample_ends(key)
+        key_goal, key_start, key_walls, key_varied = jax.random.split(key, 4)
+        start, goal = self._sample_ends(key_start, key_goal)
         walls = pack(jnp.zeros((self.size, self.size), bool))
         if self.density:
-            key_walls = jax.random.fold_in(key, _LEVEL)
             # Scattered within an outer wall, which is then cut off.
             side = self.size + 2
             walls = mazes.scatter(key_walls, side, side, self.density, start + 1, goal + 1)
             walls = pack(unpack(walls, side)[1:-1, 1:-1])
-        key_varied = jax.random.fold_in(key, _VARIED)
         varied = sample_variation(key_varied, self, (self.size, self.size))
         return GridworldTask(walls, start, goal, **varied)
 
@@ -227,17 +225,17 @@ class Gridworld:
         row, column = state.position
         return values[row, column], actions[row, column]
 
-    def _sample_ends(self, key: Array) -> tuple[Array, Array]:
+    def _sample_ends(self, key_start: Array, key_goal: Array) -> tuple[Array, Array]:
         """Where an episode starts, and the goal, both (2,) int32."""
         squares = self.size**2
         if self.random_start:
-            first = jax.random.randint(jax.random.fold_in(key, _START), (), 0, squares, jnp.int32)
+            first = jax.random.randint(key_start, (), 0, squares, jnp.int32)
             # Uniform over the other squares: so many further on, round the end.
-            further = jax.random.randint(key, (), 1, squares, jnp.int32)
+            further = jax.random.randint(key_goal, (), 1, squares, jnp.int32)
             second = (first + further) % squares
         else:
             # Row by row, the first two rows lack two squares each at their left.
-            pick = jax.random.randint(key, (), 0, squares - 4, jnp.int32)
+            pick = jax.random.randint(key_goal, (), 0, squares - 4, jnp.int32)
             first, second = jnp.int32(0), jnp.where(pick < self.size - 2, pick + 2, pick + 4)
         start, goal = (jnp.stack([at // self.size, at % self.size]) for at in (first, second))
         return start, goal

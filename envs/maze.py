@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from .dynamics import (
     sample_variation,
     slipped,
     steered,
+    success_reward,
     told,
 )
 from .grids import is_wall, mark, moved, pack, unpack
@@ -39,7 +41,6 @@ Array = jax.Array
 _LARGEST = 63
 _WIDEST_VIEW = 31
 _LEFT, _RIGHT, _FORWARD = range(3)  # the actions of an agent with a heading
-_VARIED, _LEVEL = range(2)  # streams of a task's key beside those of its walls and its exit
 
 
 @pytree_dataclass
@@ -87,7 +88,8 @@ class Maze:
 
     p(T): a maze of `generator`, of ((size - 1) / 2)^2 cells, the start in its top left cell, the
     exit uniform over the other cells; with `far_exit` over those at least half as far from the
-    start, along the shortest path, as the farthest one. Further fields widen it.
+    start, along the shortest path, as the farthest one: of scattered walls, over all such squares.
+    Further fields widen it.
     Mazes and exits are drawn in `sample_task` only; a step draws nothing unless the task slips.
 
     Raises:
@@ -131,6 +133,9 @@ class Maze:
         require_number("density", self.density, 0, 1)
         require_number("braid", self.braid, 0, 1)
         require_integer("rooms", self.rooms, 0)
+        for name in ("braid", "rooms"):
+            value = getattr(self, name)
+            require(name, value, self.generator != "scatter" or value == 0, "0 for scattered walls")
         if self.smallest != 0:
             require_integer("smallest", self.smallest, 5, self.size)
             require("smallest", self.smallest, self.smallest % 2 == 1, "an odd number")
@@ -156,8 +161,8 @@ class Maze:
 
     def sample_task(self, key: Array, start: Array | None = None) -> MazeTask:
         """A task from p(T); given `start` (2,), a cell, one that starts there."""
-        walls, start, exit = self._sample_level(key, start)
-        key_heading, key_varied = jax.random.split(jax.random.fold_in(key, _VARIED))
+        *keys_level, key_heading, key_varied, key_far = jax.random.split(key, 9)
+        walls, start, exit = self._sample_level((*keys_level, key_far), start)
         heading = None
         if self.heading:
             heading = jax.random.randint(key_heading, (), 0, 4, jnp.int32)
@@ -185,7 +190,7 @@ class Maze:
         steps = state.steps + 1
         terminated = jnp.all(position == task.exit)
         truncated = (steps >= task.horizon) & ~terminated
-        reward = jnp.where(terminated, exit_reward(steps, task.horizon), jnp.float32(0))
+        reward = jnp.where(terminated, success_reward(steps, task.horizon), jnp.float32(0))
         if task.rewards is not None:
             reward += task.rewards[position[0], position[1]]
         state = MazeState(position, steps, heading)
@@ -207,7 +212,7 @@ class Maze:
             steps = solve.heading_distance(task.walls, task.start, task.heading, task.exit)
         else:
             steps = solve.distance(task.walls, task.start, task.exit)
-        return jnp.where(steps <= task.horizon, exit_reward(steps, task.horizon), jnp.float32(0))
+        return jnp.where(steps <= task.horizon, success_reward(steps, task.horizon), jnp.float32(0))
 
     def optimal_action(self, state: MazeState, task: MazeTask) -> Array:
         """Along a shortest path, or as backward induction has it. Each call solves the maze."""
@@ -256,7 +261,7 @@ class Maze:
         ends = jnp.zeros((self.size, self.size), bool).at[row, column].set(True)
 
         def arrival(t: Array) -> Array:
-            pay = jnp.where(ends, exit_reward(t, task.horizon), jnp.float32(0))
+            pay = jnp.where(ends, success_reward(t, task.horizon), jnp.float32(0))
             return pay if task.rewards is None else pay + task.rewards
 
         slip = jnp.float32(0) if task.slip is None else task.slip
@@ -272,12 +277,11 @@ class Maze:
         faces = task.heading is not None
         require("task.heading", task.heading, faces == self.heading, "one if the agent turns")
 
-    def _sample_level(self, key: Array, start: Array | None) -> tuple[Array, Array, Array]:
+    def _sample_level(
+        self, keys: Sequence[Array], start: Array | None
+    ) -> tuple[Array, Array, Array]:
         """Packed walls, start (2,) and exit (2,)."""
-        key_walls, key_exit = jax.random.split(key)
-        key_side, key_rooms, key_braid, key_start = jax.random.split(
-            jax.random.fold_in(key, _LEVEL), 4
-        )
+        key_walls, key_exit, key_side, key_rooms, key_braid, key_start, key_far = keys
         most = (self.size - 1) // 2
         cells = jnp.int32(most)
         if self.smallest:
@@ -301,7 +305,7 @@ class Maze:
             corner = jnp.array([1, 1], jnp.int32)
             start = _draw_cell(key_start, inside) if self.random_start else corner
         elsewhere = inside & ~jnp.zeros_like(inside).at[start[0] // 2, start[1] // 2].set(True)
-        if self.far_exit:
+        if self.far_exit and not scattered:
             elsewhere &= unpack(solve.far_half(walls, start), self.size)[1::2, 1::2]
         exit = _draw_cell(key_exit, elsewhere)
         if scattered:
@@ -309,6 +313,8 @@ class Maze:
             walls = mazes.scatter(
                 key_walls, self.size, self.size, self.density, start, exit, side, side
             )
+            if self.far_exit:  # what is far shows once the walls are there
+                exit = _draw_square(key_far, unpack(solve.far_half(walls, start), self.size))
         return walls, start, exit
 
     def observe(self, state: MazeState, task: MazeTask) -> Array:
@@ -354,12 +360,11 @@ class Maze:
 
 def _draw_cell(key: Array, allowed: Array) -> Array:
     """The square (2,) int32 of a cell drawn uniformly from `allowed`, bool [cells, cells]."""
+    return 2 * _draw_square(key, allowed) + 1
+
+
+def _draw_square(key: Array, allowed: Array) -> Array:
+    """A place (2,) int32 drawn uniformly from `allowed`, bool [size, size]."""
     ticket = jnp.where(allowed, jax.random.uniform(key, allowed.shape, jnp.float32), -1.0)
-    cell = jnp.argmax(ticket).astype(jnp.int32)
-    side = allowed.shape[0]
-    return jnp.stack([2 * (cell // side) + 1, 2 * (cell % side) + 1])
-
-
-def exit_reward(steps: Array, horizon: Array) -> Array:
-    """What reaching an exit with step `steps` = 1, 2, ... pays."""
-    return 1.0 - 0.9 * steps.astype(jnp.float32) / horizon.astype(jnp.float32)
+    at = jnp.argmax(ticket).astype(jnp.int32)
+    return jnp.stack([at // allowed.shape[0], at % allowed.shape[0]])

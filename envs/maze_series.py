@@ -17,8 +17,9 @@ from .core import (
     require,
     require_integer,
 )
+from .dynamics import success_reward
 from .grids import mark
-from .maze import Maze, MazeState, MazeTask, exit_reward
+from .maze import Maze, MazeState, MazeTask
 from .solve import distance
 
 __all__ = ["MazeSeries", "MazeSeriesState", "MazeSeriesTask"]
@@ -117,7 +118,7 @@ class MazeSeries:
         """The shortest way through each maze; exits beyond the horizon pay nothing."""
         ways = jax.vmap(distance)(task.mazes.walls, task.mazes.start, task.mazes.exit)
         steps = jnp.cumsum(jnp.minimum(ways, task.horizon + 1))
-        pay = jnp.where(steps <= task.horizon, exit_reward(steps, task.horizon), 0.0)
+        pay = jnp.where(steps <= task.horizon, success_reward(steps, task.horizon), 0.0)
         return jnp.sum(pay) / self.count
 
     def optimal_action(self, state: MazeSeriesState, task: MazeSeriesTask) -> Array:

@@ -40,6 +40,8 @@ def segment(
     picture: np.ndarray, tail: np.ndarray, head: np.ndarray, radius: float, colour: np.ndarray
 ) -> None:
     """Paints what is within `radius` of the line from `tail` to `head`, all in pixels."""
+    if not np.isfinite([tail, head]).all():  # of an agent whose parameters diverged
+        return
     low = np.floor(np.minimum(tail, head) - radius - 1).astype(int).clip(0, len(picture))
     high = np.ceil(np.maximum(tail, head) + radius + 1).astype(int).clip(0, len(picture))
     if (low >= high).any():

@@ -21,7 +21,7 @@ import numpy as np
 from .core import Environment, require, require_integer
 from .taskfiles import form_of, read_tasks, write_tasks
 
-__all__ = ["TaskSet", "content_hash", "sampler_of_side"]
+__all__ = ["TaskSet", "content_hash", "count_sides", "sampler_of_side"]
 
 Array = jax.Array
 
@@ -246,9 +246,9 @@ def sampler_of_side(
     """A `sample_task` that draws from one side of a split alone: key -> task.
 
     The sides are those of `TaskSet.split(share, salt=salt)`, so what is learned from one is judged
-    on tasks of the other that it has never seen, however few different tasks p(T) has. The task is
-    the first of the side among so many draws that there is none with a chance below 1e-9; then it
-    would be of the other side.
+    on tasks of the other that it has never seen. The task is the first of the side among so many
+    draws that there is none with a chance below 1e-9. Where p(T) has so few tasks that a side is
+    empty, it is of the other side: `count_sides` says so beforehand.
 
     Raises:
       ValueError: a share outside (0, 1), or a salt that is not an integer of 32 bits.
@@ -278,6 +278,27 @@ def sampler_of_side(
         return jax.lax.while_loop(missed, draw, (jnp.int32(0), jnp.array(False), nothing))[2]
 
     return sample
+
+
+def count_sides(
+    sample_task: Callable[[Array], Any], share: float, *, salt: int = 0, draws: int = 2048
+) -> tuple[int, int]:
+    """How many of `draws` tasks are of the first side of a split, and of the second.
+
+    Args:
+      sample_task: key -> task.
+      share: of the first side, as in `sampler_of_side`.
+      salt: likewise.
+      draws: how many tasks are drawn.
+    """
+    bound = min(round(share * 2**32), 2**32 - 1)
+
+    def is_first(key: Array) -> Array:
+        return _place(content_hash(sample_task(key)), salt) < jnp.uint32(bound)
+
+    keys = jax.random.split(jax.random.key(0), draws)
+    first = int(jnp.sum(jax.jit(jax.vmap(is_first))(keys), dtype=jnp.int32))
+    return first, draws - first
 
 
 def _place(hashes: Array, salt: int) -> Array:

@@ -30,6 +30,7 @@ from .inner import adam as adam
 from .inner import sgd as sgd
 from .mapping import Mapping as Mapping
 from .mapping import task_mesh as task_mesh
+from .problems import FunctionTasks as FunctionTasks
 from .problems import policy_gradient as policy_gradient
 from .problems import q_learning as q_learning
 from .problems import regression as regression

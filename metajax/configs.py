@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from envs import BernoulliBandit, Gridworld, Maze, PointCorners, PointNavigation, TabularMDP
 
 from .catalogue import ALGORITHMS
+from .checks import require_integer, require_number
+from .streams import check_seed
 
 __all__ = [
     "ACTIVATIONS",
@@ -287,21 +289,15 @@ def check(config: TrainConfig) -> None:
     at_least_one = ["updates", "tasks", "log_every", "checkpoint_every", "evaluation_tasks"]
     at_least_one += [name for name in ("shots", "grid") if hasattr(config, name)]
     for name in at_least_one:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name}: expected at least 1, got {getattr(config, name)}")
-    at_least_zero = ("inner_steps", "evaluation_steps", "annealing")
-    for name in (*at_least_zero, "gradient_clip", "skip"):
-        if getattr(config, name, 0) < 0:
-            raise ValueError(f"{name}: expected at least 0, got {getattr(config, name)}")
+        require_integer(name, getattr(config, name), 1)
+    for name in ("inner_steps", "evaluation_steps", "annealing"):
+        require_integer(name, getattr(config, name), 0)
+    for name in ("gradient_clip", "skip"):
+        require_number(name, getattr(config, name, 0.0))
     for name in ("outer_learning_rate", "initial_std", "action_scale"):
-        if getattr(config, name, 1.0) <= 0:
-            raise ValueError(f"{name}: expected above 0, got {getattr(config, name)}")
-    held_out = getattr(config, "held_out", 0.0)
-    if not 0 <= held_out < 1:
-        raise ValueError(f"held_out: expected at least 0 and below 1, got {held_out}")
-    if not 0 <= config.final_rate <= 1:
-        raise ValueError(f"final_rate: expected 0 to 1, got {config.final_rate}")
-    if min(config.hidden, default=1) < 1:
-        raise ValueError(f"hidden: expected widths of at least 1, got {config.hidden}")
-    if not 0 <= config.seed < 2**32:
-        raise ValueError(f"seed: expected 0 to 2^32 - 1, got {config.seed}")
+        require_number(name, getattr(config, name, 1.0), above=True)
+    require_number("held_out", getattr(config, "held_out", 0.0), 0, 1, below=True)
+    require_number("final_rate", config.final_rate, 0, 1)
+    for width in config.hidden:
+        require_integer("hidden", width, 1)
+    check_seed(config.seed)

@@ -178,6 +178,30 @@ diagonal_gaussian = Distribution(
 """Independent normals; the parameters are (mean, log standard deviation), both (..., A)."""
 
 
+def require_outputs(space: Any, outputs: Any, leading: tuple[int, ...]) -> None:
+    """Refuses, while a network is traced, outputs that are not parameters for an action space.
+
+    Args:
+        space: of the actions.
+        outputs: logits or values (..., n) for `n` actions, else mean and log standard deviation.
+        leading: the axes of the observations, which outputs share.
+
+    Raises:
+        ValueError: outputs of another shape.
+    """
+    counts = hasattr(space, "n")
+    shape = (*leading, space.n) if counts else (*leading, *space.shape)
+    expected = [shape] if counts else [shape, shape]
+    found = [jnp.shape(leaf) for leaf in jax.tree.leaves(outputs)]
+    if found != expected:
+        forms = " and ".join(map(str, expected))
+        got = " and ".join(map(str, found)) or "none"
+        raise ValueError(
+            f"network: expected outputs of shape {forms} for these actions, got {got}; of "
+            "observations with several axes, `mlp_policy` asks for their number, `observation_axes`"
+        )
+
+
 def for_action_space(space: Any) -> Distribution:
     """The distribution over an action space: categorical where it counts `n`, else Gaussian.
 

@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from . import mapping as mapping_
+from .checks import require_integer
 from .compiling import compiler_options
 from .programs import NOWHERE, Shelf
 from .streams import key_stream
-from .types import MetaLearner, Params, Problem
+from .types import MetaLearner, MetaState, Params, Problem
 
 __all__ = ["Adaptation", "bootstrap_ci95", "evaluate", "evaluator", "iqm", "report", "table"]
 
@@ -60,9 +61,16 @@ class Adaptation:
     def negative_adaptation(self) -> float:
         """Share of the tasks whose score is lower after the last inner step than before the first.
 
-        Scores of sampled episodes vary, so some tasks count here by chance alone.
+        Scores of sampled episodes vary, so some tasks count here by chance alone. A score that is
+        not finite is lower than any.
         """
-        return float(np.mean(self.score[:, -1] < self.score[:, 0]))
+        before, after = self.score[:, 0], self.score[:, -1]
+        return float(np.mean((after < before) | ~np.isfinite(after)))
+
+    @property
+    def diverged(self) -> int:
+        """Tasks whose score after the last inner step is not finite."""
+        return int(np.sum(~np.isfinite(self.score[:, -1])))
 
     @functools.cached_property
     def normalised(self) -> Adaptation | None:
@@ -162,7 +170,8 @@ def evaluator(
 
     Args:
         learner: its `adapt` decides how many inner steps are taken.
-        problem: where the tasks come from.
+        problem: where the tasks come from: nothing but its `sample_task` is used. Batches are
+            those of the problem that `learner` was made of.
         tasks: how many. Task i of a seed is the same, however many there are.
         seed: of the held-out stream; its tasks are none of those that training draws.
         oracle: task -> () the best score possible, where it is known.
@@ -173,8 +182,7 @@ def evaluator(
     Raises:
         ValueError: `tasks` is less than 1, or `seed` out of range.
     """
-    if tasks < 1:
-        raise ValueError(f"tasks: expected at least 1, got {tasks}")
+    require_integer("tasks", tasks, 1)
     mapping = mapping or mapping_.Mapping()
     keys = jax.random.split(key_stream(seed, "heldout"), 2)
     # Devices get equal shares; what that takes beyond `tasks` is adapted to, and dropped.
@@ -186,6 +194,8 @@ def evaluator(
         task = problem.sample_task(key_task)
         _, trace = learner.adapt(params, task, key_adapt)
         best = jnp.float32(jnp.nan) if oracle is None else oracle(task)
+        if jnp.shape(best) != ():
+            raise ValueError(f"oracle: expected one number for a task, got {jnp.shape(best)}")
         return trace.score, trace.samples, best
 
     # Every process reads the scores of all tasks.
@@ -207,6 +217,8 @@ def evaluator(
         return compiled[form](*args)
 
     def run(params: Params) -> Adaptation:
+        if isinstance(params, MetaState):
+            raise ValueError("params: expected parameters, got a MetaState; give its `params`")
         # Parameters come from wherever they were trained; the program wants them on its devices.
         out = program(jax.device_get(params), (key_tasks, key_adapt))
         score, samples, best = (np.asarray(x)[:tasks] for x in out)
@@ -276,6 +288,9 @@ def table(rows: Mapping[str, Adaptation], *, title: str, unit: str = "inner step
         f"mean over {first.tasks} held-out tasks and its bootstrap 95% interval; "
         "IQM: mean of the middle half"
     )
+    for name, row in rows.items():
+        if row.diverged:
+            out.caption += f"; {name}: {row.diverged} tasks ended in no finite score"
     out.add_column("score after", justify="left")
     for step in shown:
         out.add_column(f"{step} {unit}{'' if step == 1 else 's'}", justify="right")

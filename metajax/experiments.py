@@ -5,15 +5,18 @@ Here and in the configurations alone do `metajax` and `envs` meet.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from envs import Informed, SolvedEnvironment
 from envs.core import provides
-from envs.tasksets import sampler_of_side
+from envs.tasksets import count_sides, sampler_of_side
 
+from . import runs, training
 from .catalogue import OPTIONS, learners, network_of
 from .configs import (
     ACTIVATIONS,
@@ -28,9 +31,9 @@ from .mapping import Mapping, task_mesh
 from .networks import MLP, mlp_policy
 from .presets import preset
 from .problems import policy_gradient, q_learning, regression
-from .types import MetaLearner, Problem
+from .types import MetaLearner, MetaState, Problem
 
-__all__ = ["Experiment", "build"]
+__all__ = ["Experiment", "build", "load"]
 
 
 class Experiment(NamedTuple):
@@ -71,13 +74,27 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
         else {}
     )
     policy = mlp_policy(
-        env.action_space, config.hidden, activation, config.skip, **units, dtype=dtype
+        env.action_space,
+        config.hidden,
+        activation,
+        config.skip,
+        **units,
+        dtype=dtype,
+        observation_axes=len(env.observation_space.shape),
     )
     network = network_of(config, policy)
 
     training = judging = env.sample_task
     if config.held_out:
         share = 1 - config.held_out
+        # What presets hold out is known to be there.
+        known = preset(config.preset, config.algorithm)
+        changed = any(getattr(config, n) != getattr(known, n) for n in ("held_out", "env"))
+        if changed and not all(count_sides(env.sample_task, share)):
+            raise ValueError(
+                f"held_out: expected a share that leaves tasks to train on and to judge by, "
+                f"got {config.held_out}"
+            )
         training, judging = (
             sampler_of_side(env.sample_task, share, first=first) for first in (True, False)
         )
@@ -173,3 +190,21 @@ def build(config: TrainConfig) -> Experiment:
         environment=env,
         mapping=mapping,
     )
+
+
+def load(run: str | os.PathLike[str]) -> tuple[Experiment, MetaState]:
+    """What a run folder of the command line holds: its experiment, and the newest whole state.
+
+    ```python
+    experiment, state = experiments.load("runs/maze")
+    mj.evaluate(experiment.evaluation(3), state.params, experiment.problem)
+    ```
+
+    Raises:
+        RunError: it is not a run folder, or was written by a version that differs too much.
+        CheckpointError: it has no checkpoint that can be used.
+    """
+    config, _ = runs.read(Path(run))
+    experiment = build(config)
+    state, _ = training.restore(experiment.learner, run, runs.described(config))
+    return experiment, state

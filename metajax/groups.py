@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .checks import require_integer
 from .types import Params
 
 __all__ = ["UNIFORM", "Measured", "Weighting", "by_optimum"]
@@ -83,8 +84,7 @@ def by_optimum(
     Raises:
         ValueError: fewer groups than 2.
     """
-    if groups < 2:
-        raise ValueError(f"groups: expected at least 2, got {groups}")
+    require_integer("groups", groups, 2)
     keys = jax.random.split(jax.random.key(0), _DRAWS)
     drawn = np.asarray(jax.jit(jax.vmap(lambda key: optimum(sample_task(key))))(keys))
     cuts = np.unique(np.quantile(drawn, np.arange(1, groups) / groups))

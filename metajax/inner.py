@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .checks import require_integer, require_number
 from .fused import once_differentiated
 from .mapping import tiled
 from .types import Batch, Params, Problem, Trace, pytree_dataclass
@@ -25,6 +26,7 @@ __all__ = [
     "Inner",
     "Record",
     "adam",
+    "check_parts",
     "descend",
     "loss_of_parts",
     "merge",
@@ -45,9 +47,10 @@ class Inner(NamedTuple):
 
     def check(self, problem: Problem) -> None:
         """Raises ValueError for a negative number of steps, or where no parameter is fast."""
-        if self.steps < 0:
-            raise ValueError(f"inner steps: expected at least 0, got {self.steps}")
+        require_integer("inner steps", self.steps, 0)
         if self.fast is not None:
+            if not callable(self.fast):
+                raise ValueError(f"fast parameters: expected a function, got {self.fast!r}")
             params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
             if not jax.tree.leaves(self.split(params)[0]):
                 paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
@@ -62,6 +65,19 @@ class Inner(NamedTuple):
         return fast, slow
 
 
+def check_parts(problem: Any, inner: Any, *outer: Any) -> None:
+    """Raises ValueError for what is no problem, no inner or, where given, no outer optimiser."""
+    if not isinstance(problem, Problem):
+        kind = type(problem).__name__
+        raise ValueError(f"problem: expected a Problem, as `policy_gradient` makes, got {kind}")
+    if not isinstance(inner, Inner):
+        kind = type(inner).__name__
+        raise ValueError(f"inner: expected an Inner, as `sgd(0.1, steps=1)` makes, got {kind}")
+    for optimizer in outer:
+        if not isinstance(optimizer, optax.GradientTransformation):
+            raise ValueError(f"outer: expected an optimiser of optax, got {optimizer}")
+
+
 def path_of(path: Any) -> str:
     """The name of a leaf, "params/Dense_0/kernel", from its path in a pytree."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
@@ -74,18 +90,30 @@ def merge(fast: Params, slow: Params) -> Params:
     )
 
 
-def _schedule(learning_rate: float | Sequence[float]) -> float | Callable[[Any], Array]:
-    rates = [learning_rate] if isinstance(learning_rate, (int, float)) else list(learning_rate)
-    if not rates or min(rates) <= 0:
-        raise ValueError(f"inner learning rate: expected above 0, got {learning_rate}")
+Rate = float | Array | Sequence[float] | optax.Schedule
+
+
+def _schedule(learning_rate: Rate) -> Any:
+    if callable(learning_rate):
+        return learning_rate
+    rates: list[Any] = [*learning_rate] if isinstance(learning_rate, Sequence) else [learning_rate]
+    if not rates:
+        raise ValueError("inner learning rate: expected at least one, got none")
+    for rate in rates:
+        require_number("inner learning rate", rate, above=True)
     if len(rates) == 1:
-        return float(rates[0])
+        return rates[0]
     table = jnp.asarray(rates, jnp.float32)
     return lambda count: table[jnp.minimum(count, len(rates) - 1)]
 
 
-def sgd(learning_rate: float | Sequence[float], steps: int = 1) -> Inner:
-    """Gradient descent with a rate α, or one rate a step whose last goes on for ever.
+def sgd(learning_rate: Rate, steps: int = 1) -> Inner:
+    """`steps` steps of gradient descent.
+
+    Args:
+        learning_rate: α, which may be traced; or one rate a step, whose last goes on for ever; or
+            a schedule of optax.
+        steps: K.
 
     Raises:
         ValueError: a rate is not above 0.
@@ -93,8 +121,11 @@ def sgd(learning_rate: float | Sequence[float], steps: int = 1) -> Inner:
     return Inner(optax.sgd(_schedule(learning_rate)), steps)
 
 
-def adam(learning_rate: float | Sequence[float], steps: int = 1) -> Inner:
-    """Adam whose meta-gradient is finite where a gradient is exactly 0 (hence `eps_root`)."""
+def adam(learning_rate: Rate, steps: int = 1) -> Inner:
+    """Adam whose meta-gradient is finite where a gradient is exactly 0 (hence `eps_root`).
+
+    Arguments, and what is raised, as of `sgd`.
+    """
     return Inner(optax.adam(_schedule(learning_rate), eps_root=1e-8), steps)
 
 

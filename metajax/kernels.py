@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from . import roofline
+from . import jaxprs
 
 __all__ = ["Activation", "Layers", "mlp", "plain"]
 
@@ -267,7 +267,7 @@ def _store(ref: Any, value: Array, first: Any = None, part: tuple[Any, ...] = ()
 
 def _flops(body: Any, parameters: Any, rows: Any) -> float:
     """Of the products of all rows, without padding: what `plan` counts."""
-    return roofline.cost(jax.make_jaxpr(body)(*parameters, *rows).jaxpr).flops
+    return jaxprs.cost(jax.make_jaxpr(body)(*parameters, *rows).jaxpr).flops
 
 
 def _call(

@@ -15,6 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from .files import write_whole
+
 __all__ = ["CLOCK_FIELDS", "MetricsError", "MetricsLog", "Reporter", "read_metrics"]
 
 # The only fields of a line that differ between two runs of one configuration and seed.
@@ -38,10 +40,7 @@ class MetricsLog:
         path = Path(path)
         self.kept = [row for row in read_metrics(path) if row["update"] <= keep_until]
         if path.exists():
-            # A new file in place of the old one: a crash leaves either, never half of one.
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_text("".join(map(_line, self.kept)), encoding="utf-8")
-            os.replace(temporary, path)
+            write_whole(path, "".join(map(_line, self.kept)))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
 
     def write(self, row: Mapping[str, Any]) -> None:

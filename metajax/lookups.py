@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .distributions import Distribution, of_action
+from .distributions import Distribution, of_action, require_outputs
 from .networks import Network
 from .types import Params
 
@@ -60,17 +60,29 @@ class Lookup(NamedTuple):
         return observation if self.row is None else self.row(observation) if row is None else row
 
 
-def lookup(network: Network, space: Any) -> Lookup:
+def lookup(network: Network, space: Any, actions: Any) -> Lookup:
     """By table where `space` is one-hot, and step by step where it is not.
 
     Args:
         network: `apply(params, observation, carry)`; it takes observations with any leading axes.
         space: of the observations; `one_hot` says that one element of each is 1, the others 0.
+        actions: the action space.
+
+    Raises (while the network is traced):
+        ValueError: its outputs do not fit the actions, or it has a memory.
     """
+
+    def apply(params: Params, observation: Array, carry: Any) -> tuple[Any, Array, Any]:
+        outputs, value, carry = network.apply(params, observation, carry)
+        leading = observation.shape[: observation.ndim - len(space.shape)]
+        require_outputs(actions, outputs, leading)
+        if jax.tree.leaves(carry):
+            raise ValueError("network: expected none with a memory, whose carry is (), got one")
+        return outputs, value, carry
 
     def of_steps(params: Params, seen: Array) -> Any:
         leading = seen.shape[: seen.ndim - len(space.shape)]
-        outputs = network.apply(params, seen.reshape(-1, *space.shape), ())[0]
+        outputs = apply(params, seen.reshape(-1, *space.shape), ())[0]
         return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), outputs)
 
     def by_step(outputs: Any, seen: Array) -> Reading:
@@ -78,10 +90,10 @@ def lookup(network: Network, space: Any) -> Lookup:
         return Reading(lambda of: of(outputs), lambda of, action: of_action(of(outputs), action))
 
     if not getattr(space, "one_hot", False):
-        return Lookup(lambda params: params, network.apply, of_steps, by_step, None)
+        return Lookup(lambda params: params, apply, of_steps, by_step, None)
 
     def table(params: Params) -> Any:
-        return network.apply(params, jnp.eye(*space.shape, dtype=space.dtype), ())[0]
+        return apply(params, jnp.eye(*space.shape, dtype=space.dtype), ())[0]
 
     def row(observation: Array) -> Array:
         # A sum is a third of the time of `argmax`.

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 
-from .roofline import bodies
+from . import jaxprs
+from .checks import require_integer
 
 __all__ = [
     "Mapping",
@@ -65,10 +66,9 @@ class Mapping(NamedTuple):
     def check(self, tasks: int) -> None:
         """Raises ValueError where `tasks` cannot be laid out so."""
         for name, value in (("chunk", self.chunk), ("tile", self.tile)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        if tasks < 1:
-            raise ValueError(f"tasks: expected at least 1, got {tasks}")
+            if value is not None:
+                require_integer(name, value, 1)
+        require_integer("tasks", tasks, 1)
         if tasks % self.devices:
             raise ValueError(
                 f"tasks: {tasks} is not a multiple of the {self.devices} devices it is shared over"
@@ -84,8 +84,7 @@ def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh |
         devices = jax.devices()
     elif isinstance(devices, int):
         available = jax.local_device_count()
-        if not 1 <= devices <= available:
-            raise ValueError(f"devices: expected 1 to {available}, got {devices}")
+        require_integer("devices", devices, 1, available)
         processes = range(jax.process_count())
         each = [jax.local_devices(process_index=index)[:devices] for index in processes]
         devices = [device for of_process in each for device in of_process]
@@ -98,18 +97,6 @@ def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh |
 def largest_divisor(number: int, bound: int) -> int:
     """Of `number`, the largest that is at most `bound`; 1 where that is less."""
     return max(d for d in range(1, min(number, max(bound, 1)) + 1) if number % d == 0)
-
-
-def _intermediate_bytes(jaxpr: Any) -> int:
-    """The bytes of every intermediate value of a program: an upper bound on what it keeps alive."""
-    total = 0
-    for equation in jaxpr.eqns:
-        inner = [*bodies(equation)]
-        if inner:
-            total += max(_intermediate_bytes(body) for body in inner)
-        else:
-            total += sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars)
-    return total
 
 
 class _Trace(NamedTuple):
@@ -137,7 +124,7 @@ def _automatic_tile(jaxpr: Any, axis_size: int) -> int:
     """All tasks at once where memory is wide; on a CPU as many as the cache holds."""
     if jax.default_backend() != "cpu":
         return axis_size
-    return _CPU_TILE_BYTES // max(_intermediate_bytes(jaxpr), 1)
+    return _CPU_TILE_BYTES // max(jaxprs.intermediate_bytes(jaxpr), 1)
 
 
 def _at_once(function: Callable[[Any], Any], per_task: Any) -> Any:
@@ -223,24 +210,6 @@ def _chunk_bytes() -> int | None:
     return stats["bytes_limit"] // 2 if "bytes_limit" in stats else None
 
 
-def _most_kept(jaxpr: Any, inside: bool) -> int:
-    """The most bytes that its values take at once, with what its loops and calls hold `inside`."""
-    last = {v: i for i, e in enumerate(jaxpr.eqns) for v in e.invars if not hasattr(v, "val")}
-    last |= {v: len(jaxpr.eqns) for v in jaxpr.outvars if not hasattr(v, "val")}
-    ending: dict[int, int] = {}
-    alive = most = 0
-    for i, equation in enumerate(jaxpr.eqns):
-        for variable in equation.outvars:
-            if variable in last:
-                taken = variable.aval.size * variable.aval.dtype.itemsize
-                alive += taken
-                ending[last[variable]] = ending.get(last[variable], 0) + taken
-        within = (_most_kept(body, inside) for body in bodies(equation)) if inside else ()
-        most = max(most, alive + max(within, default=0))
-        alive -= ending.get(i, 0)
-    return most
-
-
 def _sized(mapping: Mapping, jaxpr: Any) -> Mapping:
     """`mapping` with a chunk for the function of one task that has this jaxpr, if none was given.
 
@@ -250,7 +219,7 @@ def _sized(mapping: Mapping, jaxpr: Any) -> Mapping:
     allowed = _chunk_bytes()
     if mapping.chunk is not None or allowed is None:
         return mapping
-    kept = _most_kept(jaxpr, inside=jax.default_backend() != "cpu")
+    kept = jaxprs.live_bytes(jaxpr, inside=jax.default_backend() != "cpu")
     fitting = max(allowed // max(kept, 1), 1)
     on_gpu = jax.default_backend() == "gpu"
     return mapping._replace(chunk=fitting if on_gpu else min(fitting, _CHUNK))

@@ -7,7 +7,7 @@ memory the carry is `()`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from . import fused
+from .checks import require_integer, require_number
 
 __all__ = ["MLP", "CategoricalPolicy", "Conditioned", "GaussianPolicy", "Network", "mlp_policy"]
 
@@ -138,12 +139,15 @@ _nearly_zero = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_norma
 
 
 def _policy_output(observation: Array, outputs: int, policy: Any) -> Array:
-    """An MLP from a flat observation of any dtype, and a linear path beside it.
+    """An MLP from an observation of any dtype, flattened, and a linear path beside it.
 
     The linear path adapts fast: what a gradient step on its weights does to the output grows with
     the square of `skip`, and for a one-hot observation it is a table with a row of its own.
     """
     inputs = observation.astype(jnp.result_type(float))
+    if policy.observation_axes != 1:
+        leading = inputs.shape[: inputs.ndim - policy.observation_axes]
+        inputs = inputs.reshape(*leading, -1)
     widths, dtype = (*policy.hidden, outputs), policy.dtype
     out = MLP(widths, policy.activation, last_kernel_init=_nearly_zero, dtype=dtype)(inputs)
     if policy.skip:
@@ -160,6 +164,7 @@ class CategoricalPolicy(nn.Module):
     activation: Callable[[Array], Array] = nn.tanh
     skip: float = 0.0
     dtype: Any = None  # of the products' operands
+    observation_axes: int = 1
 
     @nn.compact
     def __call__(self, observation: Array, carry: Any = ()) -> tuple[Array, Array, Any]:
@@ -181,6 +186,7 @@ class GaussianPolicy(nn.Module):
     initial_std: float = 1.0
     action_scale: float = 1.0
     dtype: Any = None  # of the products' operands
+    observation_axes: int = 1
 
     @staticmethod
     def is_std(path: str) -> bool:
@@ -238,16 +244,38 @@ def mlp_policy(
     initial_std: float = 1.0,
     action_scale: float = 1.0,
     dtype: Any = None,
+    observation_axes: int = 1,
 ) -> CategoricalPolicy | GaussianPolicy:
     """The multilayer policy that fits an action space: categorical or Gaussian.
 
-    `skip` scales a linear path from the observation to the logits or means, 0 leaves it out.
-    `action_scale` is the Gaussian's unit of the action, and `initial_std` its standard deviation
-    before training in that unit. `dtype`, bfloat16 say, is that of the operands of the network's
-    products; all else has the type of the parameters.
+    A Gaussian's actions are not clipped: what is out of bounds is the environment's to decide.
+
+    Args:
+        action_space: `envs.Discrete`, or a `Box` of one axis.
+        hidden: widths of the hidden layers.
+        activation: between layers.
+        skip: scale of a linear path from the observation to the logits or means; 0: there is none.
+        initial_std: the Gaussian's standard deviation before training, in units of `action_scale`.
+        action_scale: the Gaussian's unit of the action.
+        dtype: of the operands of the network's products, bfloat16 say; all else has the type of
+            the parameters.
+        observation_axes: of an observation, which is flattened: 3 for an image.
+
+    Raises:
+        ValueError: a number out of range.
     """
-    widths = tuple(hidden)
+    widths = tuple(hidden) if isinstance(hidden, Iterable) else (hidden,)
+    for width in widths:
+        require_integer("hidden", width, 1)
+    require_integer("observation_axes", observation_axes, 0)
+    require_number("skip", skip)
+    require_number("initial_std", initial_std, above=True)
+    require_number("action_scale", action_scale, above=True)
+    if not callable(activation):
+        raise ValueError(f"activation: expected a function, such as nn.tanh, got {activation!r}")
     if hasattr(action_space, "n"):
-        return CategoricalPolicy(action_space.n, widths, activation, skip, dtype)
+        n = action_space.n
+        return CategoricalPolicy(n, widths, activation, skip, dtype, observation_axes)
     (actions,) = action_space.shape
-    return GaussianPolicy(actions, widths, activation, skip, initial_std, action_scale, dtype)
+    units = (initial_std, action_scale)
+    return GaussianPolicy(actions, widths, activation, skip, *units, dtype, observation_axes)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from . import experiments, programs, roofline, runs, training
+from . import experiments, jaxprs, programs, roofline, runs, training
 from .configs import TrainConfig
 from .mapping import CHUNK, TILE, Mapping, chunk_size
 from .updates import UPDATES
@@ -25,7 +23,7 @@ class Plan(NamedTuple):
     devices: int
     chunk: int  # tasks alive at once on a device
     tile: int  # of them, those whose gradient is taken at once
-    cost: roofline.Cost  # of an update, on all devices
+    cost: jaxprs.Cost  # of an update, on all devices
     memory: int  # bytes that the program takes at its peak
     free: int | None  # bytes that there are, None where the device does not say
     fitting: int | None  # where it does not fit: a chunk that does, None if none does
@@ -99,7 +97,7 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
     experiment = experiments.build(config)
     mapping = experiment.mapping
     traced = training.trace(experiment.learner)
-    cost = roofline.cost(traced.jaxpr.jaxpr)  # its loop's body, counted once, is an update
+    cost = jaxprs.cost(traced.jaxpr.jaxpr)  # its loop's body, counted once, is an update
     shelf = programs.shelf(runs.versions(), runs.computed(config))  # where training will look
     taken = roofline.peak_bytes(shelf.compile(UPDATES, traced.lower(), cost.flops))
     free = free_bytes(mapping.devices) if memory is None else round(memory * 2**30)
@@ -125,8 +123,8 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
 def layout(jaxpr: Any, config: TrainConfig, mapping: Mapping) -> tuple[int, int]:
     """The chunk and the tile of a configuration's program, as its scopes have their sizes."""
     every = chunk_size(config.tasks // mapping.devices, mapping)  # of what keeps all tasks' records
-    chunk = max(_sizes(CHUNK, jaxpr), default=every)
-    return chunk, max(_sizes(TILE, jaxpr), default=chunk)
+    chunk = max(jaxprs.scoped_sizes(CHUNK, jaxpr), default=every)
+    return chunk, max(jaxprs.scoped_sizes(TILE, jaxpr), default=chunk)
 
 
 def _fitting_chunk(config: TrainConfig, chunk: int, taken: int, free: int) -> int | None:
@@ -152,14 +150,6 @@ def free_bytes(sharing: int) -> int | None:
         return None
     fields = {name: value.split()[0] for name, _, value in (line.partition(":") for line in lines)}
     return int(fields["MemAvailable"]) * 1024 // sharing
-
-
-def _sizes(scope: str, jaxpr: Any) -> Iterator[int]:
-    for equation in jaxpr.eqns:
-        found = re.findall(rf"{scope}(\d+)", str(equation.source_info.name_stack))
-        yield from map(int, found)
-        for body in roofline.bodies(equation):
-            yield from _sizes(scope, body)
 
 
 def _bytes(number: float) -> str:

@@ -90,18 +90,18 @@ def _typical_success(
     adapt = jax.jit(experiment.evaluation(steps).adapt, compiler_options=compiler_options())
     play = jax.jit(functools.partial(_play, experiment))
     # The keys of `evaluation.evaluator`, so these are the first of the tasks that it reports.
-    key_tasks, key_adapt = jax.random.split(key_stream(seed, "heldout"), 2)
+    key_tasks, key_adapt, key_play = jax.random.split(key_stream(seed, "heldout"), 3)
     keys = (jax.random.split(key, CANDIDATES) for key in (key_tasks, key_adapt))
     candidates = []
     for key_task, key in zip(*keys, strict=True):
         task = sample_task(key_task)
         adapted, trace = adapt(params, task, key)
         gain = float(trace.score[-1] - trace.score[0])
-        candidates.append((gain, key, task, adapted))
+        candidates.append((gain, task, adapted))
     candidates.sort(key=lambda candidate: candidate[0])
     gained = [candidate for candidate in candidates if candidate[0] > 0] or candidates
-    _, key, task, adapted = gained[len(gained) // 2]
-    key_before, key_after = jax.random.split(jax.random.fold_in(key, 2))
+    _, task, adapted = gained[len(gained) // 2]
+    key_before, key_after = jax.random.split(key_play)
     both = play(params, task, key_before), play(adapted, task, key_after)
     return jax.device_get((task, both))
 

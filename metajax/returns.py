@@ -10,7 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["discounted_returns", "generalised_advantages", "n_step_returns", "normalise"]
+__all__ = [
+    "discounted_returns",
+    "generalised_advantages",
+    "n_step_returns",
+    "normalise",
+    "paid_alike",
+]
 
 Array = jax.Array
 
@@ -33,8 +39,11 @@ def _discounted_sums(values: Array, discount: Array | float) -> Array:
     ):
         return _product_with_discounts(values, discount)
 
+    # One that is learned may be narrower than what it discounts.
+    rate = jnp.asarray(discount, values.dtype)
+
     def step(tail: Array, value: Array) -> tuple[Array, Array]:
-        total = value + discount * tail
+        total = value + rate * tail
         return total, total
 
     return jax.lax.scan(step, jnp.zeros_like(values[0]), values, reverse=True)[1]
@@ -113,6 +122,17 @@ def n_step_returns(
     over = (end == length) & terminated[None]
     power = discount ** jnp.maximum(end - time, 0).astype(reward.dtype)
     return total, jnp.where(over, 0.0, power), end
+
+
+def paid_alike(reward: Array, mask: Array) -> Array:
+    """Whether all episodes were paid the same at every time, () bool; never of a single episode.
+
+    Then nothing tells one action from another, and an advantage is what a baseline misses by, which
+    `normalise` would make as large as any.
+    """
+    if mask.shape[1] == 1:
+        return jnp.array(False)
+    return jnp.all((reward == reward[:, :1]) & (mask == mask[:, :1]))
 
 
 def normalise(advantage: Array, mask: Array, epsilon: float = 1e-8) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,11 @@ Array = jax.Array
 
 @pytree_dataclass
 class Episodes:
-    """B episodes of one task, time-major. Steps after an episode's end have mask 0 and reward 0."""
+    """B episodes of one task, time-major.
+
+    Steps after an episode's end have mask 0, reward 0 and the observation that it ended on,
+    whatever the environment makes of them.
+    """
 
     observation: Array  # (T, B, ...) in the environment's dtype, before the action
     action: Array  # (T, B, ...)
@@ -57,10 +62,13 @@ def rollout(
         carry: the policy's memory before the first step; `()` without memory.
         row: of one-hot observations with any leading axes, which they are: what the policy is given
             in their place.
+
+    Raises:
+        ValueError: an environment whose steps are not what `envs.core` says.
     """
     key_reset, key_actions, key_steps = jax.random.split(key, 3)
     reset = jax.vmap(env.reset, in_axes=(0, None))
-    state, timestep = reset(jax.random.split(key_reset, episodes), task)
+    state, timestep = _state_and_timestep(reset(jax.random.split(key_reset, episodes), task), env)
     carries = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (episodes, *leaf.shape)), carry)
     # Without a memory a policy takes all episodes' observations as they are.
     policy = jax.vmap(apply, in_axes=(None, 0, 0)) if jax.tree.leaves(carry) else apply
@@ -86,11 +94,16 @@ def rollout(
         noise, keys = drawn
         parameters, _, carries = policy(params, observation if at is None else at, carries)
         action = distribution.draw(noise, parameters)
-        state, timestep = advance(keys, state, action, task)
-        ended = timestep.terminated & (mask > 0)
-        record = (observation, action, timestep.reward * mask, mask, ended, parameters, at)
+        following, timestep = _state_and_timestep(advance(keys, state, action, task), env, state)
+        taken = mask > 0
+        # What comes after an end may be anything, a NaN too, and 0 times that is no 0.
+        reward = jnp.where(taken, timestep.reward, 0.0)
+        seen = jax.tree.map(
+            partial(_where, taken), observed(following, timestep), (observation, at)
+        )
+        record = (observation, action, reward, mask, timestep.terminated & taken, parameters, at)
         running = 1.0 - (timestep.terminated | timestep.truncated).astype(jnp.float32)
-        return (state, observed(state, timestep), mask * running, carries), record
+        return (following, seen, mask * running, carries), record
 
     loop = (state, observed(state, timestep), jnp.ones((episodes,), jnp.float32), carries)
     (_, (last_observation, last_row), _, _), record = jax.lax.scan(step, loop, (noise, keys))
@@ -98,3 +111,55 @@ def rollout(
     return Episodes(
         observation, action, reward, mask, terminated, parameters, last_observation, rows, last_row
     )
+
+
+def _where(taken: Array, new: Array, old: Array) -> Array:
+    """`new` (B, ...) where `taken` (B,), else `old`."""
+    return jnp.where(taken.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+
+def _state_and_timestep(result: Any, env: Any, before: Any = None) -> Any:
+    """What B environments' `reset` returned, or `step` from the states `before`, if it is valid.
+
+    A mistake in an environment would otherwise come up where its values meet others.
+
+    Raises:
+        ValueError: it is not a state and a timestep of the forms that the protocol has.
+    """
+    called = "env.reset" if before is None else "env.step"
+    if not isinstance(result, tuple) or len(result) != 2:
+        count = f" of {len(result)}" if isinstance(result, tuple) else ""
+        got = f"a {type(result).__name__}{count}"
+        raise ValueError(f"{called}: expected (state, timestep), got {got}")
+    state, timestep = result
+    space = env.observation_space
+    for name, shape, kind in (
+        ("observation", space.shape, space.dtype),
+        ("reward", (), jnp.floating),
+        ("terminated", (), jnp.bool),
+        ("truncated", (), jnp.bool),
+    ):
+        value = getattr(timestep, name, None)
+        if not isinstance(value, jax.Array):
+            got = type(value).__name__
+            raise ValueError(f"{called}: {name}: expected an array, got {got}")
+        if value.shape[1:] != shape or not jnp.issubdtype(value.dtype, kind):
+            what = f"shape {shape}, {jnp.dtype(kind).name if kind is not jnp.floating else 'float'}"
+            got = f"shape {value.shape[1:]}, {value.dtype.name}"
+            raise ValueError(f"{called}: {name}: expected {what}, got {got}")
+    if before is not None:
+        old, new = (_forms(leaves) for leaves in (before, state))
+        for path in sorted({*old, *new}):
+            if old.get(path) != new.get(path):
+                there = f"expected {old.get(path)} as from env.reset, got {new.get(path)}"
+                raise ValueError(f"{called}: state{path}: {there}")
+    return state, timestep
+
+
+def _forms(state: Any) -> dict[str, str]:
+    """The shape and type of every leaf of B states, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {
+        jax.tree_util.keystr(path): f"shape {leaf.shape[1:]}, {leaf.dtype.name}"
+        for path, leaf in leaves
+    }

@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, configs, presets
+from .files import write_whole
 
 __all__ = ["ADAPTATION", "CONFIG", "MULTITASK", "RunError", "create", "described", "read"]
 
@@ -147,7 +147,5 @@ def device() -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content`; a crash leaves the old file or the new one, never half of one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes `content`, all of it or nothing."""
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from .files import write_whole
 
 __all__ = [
     "SEAL",
@@ -60,12 +61,7 @@ def seal(path: Path, record: dict[str, Any]) -> None:
     files = {name: _digest(path / name) for name in _files(path)}
     record = {**record, "files": files}
     text = json.dumps({"record": record, "digest": fingerprint(record)}, indent=1)
-    temporary = path / (SEAL + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path / SEAL)
+    write_whole(path / SEAL, text)
 
 
 def unseal(path: Path) -> dict[str, Any]:
@@ -80,6 +76,9 @@ def unseal(path: Path) -> dict[str, Any]:
         sealed = json.loads((path / SEAL).read_text(encoding="utf-8"))
         record, digest = sealed["record"], sealed["digest"]
     except FileNotFoundError:
+        inside = sorted(file.parent for file in path.glob(f"checkpoints/*/{SEAL}"))
+        if inside:
+            raise CheckpointError(f"it is a run, whose checkpoints are {inside[-1]}, ...") from None
         raise CheckpointError("it is half-written (it has no seal)") from None
     except (OSError, ValueError, TypeError, KeyError):
         raise CheckpointError(f"it is damaged ({SEAL} cannot be read)") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -47,8 +48,10 @@ def beside(
     chained = optax.with_extra_args_support(optimizer)
 
     def init_all(key: Array) -> Params:
-        params = problem.init(key)
-        return {"params": params, name: init(jax.random.fold_in(key, 1), params)}
+        params = problem.init(key)  # as the problem alone would have them
+        # By name, as flax draws parameters: no other group that is beside these has the same key.
+        key_beside = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        return {"params": params, name: init(key_beside, params)}
 
     def init_state(params: Any) -> Any:
         return chained.init(params["params"])

@@ -7,6 +7,8 @@ from functools import partial
 import jax
 import numpy as np
 
+from .checks import require_integer
+
 __all__ = ["STREAMS", "check_seed", "key_stream", "traced_key_stream"]
 
 Array = jax.Array
@@ -30,8 +32,7 @@ def key_stream(seed: int, name: str) -> Array:
 
 def check_seed(seed: int) -> None:
     """Raises ValueError for what is no seed."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
+    require_integer("seed", seed, 0, 2**32 - 1)
 
 
 def traced_key_stream(seed: Array | np.uint32, name: str) -> Array:

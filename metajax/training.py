@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import checkpoints, processes
+from .checks import require_integer
 from .loggers import MetricsLog, Reporter
 from .programs import NOWHERE, Shelf
 from .streams import check_seed
@@ -91,7 +93,8 @@ def train(
         seed: see `streams.key_stream`.
         run: folder for metrics and checkpoints; None keeps nothing.
         resume: go on from the newest whole checkpoint of `run`; from the beginning if it has none.
-        config: JSON-able description of the run. Checkpoints of another one are refused.
+        config: JSON-able description of the run. Checkpoints of another one are refused; without
+            it a learner with parameters and an optimiser of the same form is taken at its word.
         log_every: updates of a chunk; None for a hundredth of `updates`.
         checkpoint_every: updates between checkpoints, rounded up to whole chunks; None for a tenth
             of `updates`. The final state is always saved.
@@ -111,20 +114,20 @@ def train(
         MetricsError: `metrics.jsonl` is damaged elsewhere than at its end.
         Interrupted: see above.
     """
+    require_integer("updates", updates, 1)
     plan = _Plan(
         updates,
         max(updates // 100, 1) if log_every is None else log_every,
         max(updates // 10, 1) if checkpoint_every is None else checkpoint_every,
     )
     for name, value in {**plan._asdict(), "keep": keep}.items():
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+        require_integer(name, value, 1)
     check_seed(seed)
     with contextlib.ExitStack() as stack:
         speaks = processes.first()
         reporter = Reporter(updates, title, progress if speaks else False)
         stack.enter_context(contextlib.closing(reporter))
-        recorder = _Recorder(reporter, on_log if speaks else None, peak)
+        recorder = _Recorder(reporter, on_log if speaks else None, peak, seed)
         programs = Programs(learner, shelf, counted=peak is not None)
         if run is None:
             return _run_chunks(programs, seed, plan, recorder)
@@ -138,6 +141,10 @@ def train(
             keeper = checkpoints.Keeper(run / CHECKPOINTS, config=fingerprint, keep=keep)
             recorder.keeper = stack.enter_context(keeper)
             found = _newest(run, programs.state, fingerprint)
+        with processes.together():
+            begun = found.progress.get("seed", seed) if found else seed
+            if begun != seed:
+                raise ValueError(f"seed: {run} was begun with {begun}, got {seed}")
         update = found.update if found else 0
         newest = processes.greatest(update)
         with processes.together():
@@ -284,14 +291,17 @@ class _Recorder:
         reporter: Reporter,
         on_log: Callable[[dict[str, Any]], None] | None,
         peak: float | None,
+        seed: int,
     ) -> None:
         self.reporter = reporter
+        self.seed = seed
         self.peak = peak
         self.flops = 0.0  # of an update
         self.keeper: checkpoints.Keeper | None = None
         self.update = 0
         self._on_log = on_log
         self._log: MetricsLog | None = None
+        self._diverged = False  # and said so
         self._env_steps = 0
         self._seconds = 0.0  # of the process that was stopped, if this one resumes
 
@@ -332,6 +342,14 @@ class _Recorder:
             row["roofline"] = float(f"{self.flops * count / (now - self._last) / self.peak:.3g}")
         for name, total in totals.sums.items():
             row[name] = float(str(np.float32(total) / np.float32(count)))
+        infinite = [name for name in totals.sums if not math.isfinite(row[name])]
+        if infinite and not self._diverged:
+            self._diverged = True
+            logger.warning(
+                "%s at update %d: training diverged; smaller rates, or clipped gradients, may help",
+                f"{infinite[0]} is not finite",
+                update,
+            )
         if self._log:
             self._log.write(row)
         if self._on_log:
@@ -345,4 +363,5 @@ class _Recorder:
     def save(self, update: int, state: MetaState) -> None:
         if self.keeper:
             seconds = self._seconds + time.perf_counter() - self._started
-            self.keeper.save(update, state, {"env_steps": self._env_steps, "seconds": seconds})
+            progress = {"env_steps": self._env_steps, "seconds": seconds, "seed": self.seed}
+            self.keeper.save(update, state, progress)

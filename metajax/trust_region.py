@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from .checks import require_integer, require_number
 from .types import Params
 
 __all__ = ["TrustRegion", "conjugate_gradients", "longest_step", "search"]
@@ -32,14 +33,10 @@ class TrustRegion:
 
     def __post_init__(self) -> None:
         for name in ("solver_steps", "attempts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.bound <= 0:
-            raise ValueError(f"bound: expected above 0, got {self.bound}")
-        if self.damping < 0:
-            raise ValueError(f"damping: expected at least 0, got {self.damping}")
-        if not 0 < self.shrink < 1:
-            raise ValueError(f"shrink: expected above 0 and below 1, got {self.shrink}")
+            require_integer(name, getattr(self, name), 1)
+        require_number("bound", self.bound, above=True)
+        require_number("damping", self.damping)
+        require_number("shrink", self.shrink, 0, 1, above=True, below=True)
 
 
 def _dot(one: Array, other: Array) -> Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import roofline
+from . import jaxprs
 from .compiling import compiler_options
 from .programs import NOWHERE, Shelf
 from .streams import traced_key_stream
@@ -24,6 +24,7 @@ __all__ = ["UPDATES", "Programs", "Totals", "abstract_state", "start", "trace"]
 Array = jax.Array
 
 UPDATES = "updates"  # what a shelf calls the program of `trace`, with the operations of an update
+_TAKEN = ("update", "seconds", "roofline")  # what a line of the log has by itself
 _SEED = jax.ShapeDtypeStruct((), np.uint32)
 _COUNT = jax.ShapeDtypeStruct((), np.int32)
 
@@ -58,6 +59,8 @@ class Totals(NamedTuple):
 
 def _zero_totals(metrics: Mapping[str, jax.ShapeDtypeStruct]) -> Totals:
     for name, metric in metrics.items():
+        if name in _TAKEN:
+            raise ValueError(f"metric {name!r}: expected none of {', '.join(_TAKEN)}")
         if metric.shape:
             raise ValueError(f"metric {name!r}: expected a scalar, got shape {metric.shape}")
     names = [name for name in metrics if name != "env_steps"]
@@ -126,5 +129,5 @@ class Programs:
         lowered = traced.lower()
         meanwhile()
         # The loop's body is an update.
-        flops = roofline.cost(traced.jaxpr.jaxpr).flops if self._counted else 0.0
+        flops = jaxprs.cost(traced.jaxpr.jaxpr).flops if self._counted else 0.0
         return self._shelf.compile(UPDATES, lowered, flops), flops

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .checks import require_integer, require_number
 from .groups import Measured, Weighting
 from .types import Params, pytree_dataclass
 
@@ -36,10 +37,8 @@ def _running(
     rate: float,
     weights: Callable[[Running], Array],
 ) -> Weighting:
-    if groups < 2:
-        raise ValueError(f"groups: expected at least 2, got {groups}")
-    if not 0 < rate <= 1:
-        raise ValueError(f"rate: expected above 0 and up to 1, got {rate}")
+    require_integer("groups", groups, 2)
+    require_number("rate", rate, 0, 1, above=True)
 
     def init() -> Running:
         nothing = jnp.zeros((measures, groups), jnp.float32)
@@ -129,8 +128,7 @@ def gradient_norm(
     Raises:
         ValueError: a number out of range.
     """
-    if asymmetry < 0:
-        raise ValueError(f"asymmetry: expected at least 0, got {asymmetry}")
+    require_number("asymmetry", asymmetry)
 
     def measure(task: Any, score: Array, gradient: Params) -> tuple[Array, ...]:
         return _shortfall(best, task, score), optax.tree.norm(gradient)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from metajax import roofline
+from metajax import jaxprs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import floor
@@ -38,7 +38,7 @@ def test_products_are_all_that_the_program_counts(function, kinds):
     counts = floor.products(jaxpr)
     assert sorted(counts.values()) == kinds
     flops = sum(product.flops * count for product, count in counts.items())
-    assert flops == roofline.cost(jaxpr).flops
+    assert flops == jaxprs.cost(jaxpr).flops
 
 
 def test_the_program_of_products_alone_has_those_and_no_others():

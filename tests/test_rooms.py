@@ -36,6 +36,33 @@ def imported(file, package):
             yield from within[:1] if within[:1] not in ([], [""]) else [a.name for a in node.names]
 
 
+def meets(file, package):
+    """Whether a file imports the package by its name, wherever in the file."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        if any(name.partition(".")[0] == package for name in names):
+            return True
+    return False
+
+
+def test_the_packages_meet_on_the_top_floor_alone():
+    assert not [file for file in (ROOT / "envs").rglob("*.py") if meets(file, "metajax")]
+    rooms = {name: floor for name, (floor, _) in places("metajax").items()}
+    meeting = [file.stem for file in (ROOT / "metajax").rglob("*.py") if meets(file, "envs")]
+    assert meeting
+    assert not [name for name in meeting if rooms[name] < max(rooms.values())]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_imports_its_own_package_by_name(package):
+    files = [file for file in (ROOT / package).rglob("*.py") if file.stem not in DOORS]
+    assert not [file.name for file in files if meets(file, package)]
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_module_imports_from_lower_floors_and_from_those_before_it(package):
     known = places(package)

@@ -24,6 +24,7 @@ from ..dynamics import (
     sample_variation,
     slipped,
     steered,
+    success_reward,
 )
 from . import fetch, oracle
 from .levels import FAMILIES, Family
@@ -37,7 +38,6 @@ __all__ = ["MiniGrid"]
 Array = jax.Array
 
 _MOST_WORDS = 2**24  # of a fill for an object to fetch: 64 MiB
-_VARIED = 0  # the stream of what a task varies, beside its level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +138,9 @@ class MiniGrid:
         return self._family.horizon(*self._level) if self.horizon is None else self.horizon
 
     def sample_task(self, key: Array) -> MiniGridTask:
-        task = self._family.draw(key, *self._level)
-        varied = sample_variation(jax.random.fold_in(key, _VARIED), self, self.shape)
+        key_level, key_varied = jax.random.split(key)
+        task = self._family.draw(key_level, *self._level)
+        varied = sample_variation(key_varied, self, self.shape)
         return dataclasses.replace(task, **varied)
 
     def reset(self, key: Array, task: MiniGridTask) -> tuple[MiniGridState, TimeStep]:
@@ -163,7 +164,7 @@ class MiniGrid:
         state, success, failure = transition(state, action, task)
         terminated = success | failure | collision
         truncated = (state.steps >= task.horizon) & ~terminated
-        reward = jnp.where(success, _success_reward(state.steps, task.horizon), jnp.float32(0))
+        reward = jnp.where(success, success_reward(state.steps, task.horizon), jnp.float32(0))
         reward = jnp.where(collision, jnp.float32(-1), reward)
         if task.rewards is not None:
             reward += task.rewards[state.position[0], state.position[1]]
@@ -178,7 +179,7 @@ class MiniGrid:
             of a family that another oracle solves gives NaN.
         """
         steps, _ = self._plan(first_state(task), task)
-        reward = _success_reward(jnp.minimum(steps, task.horizon), task.horizon)
+        reward = success_reward(jnp.minimum(steps, task.horizon), task.horizon)
         reward = jnp.where(steps <= task.horizon, reward, jnp.float32(0))
         exact = (fetch if self._family.fetches else oracle).is_exact(task)
         return jnp.where(exact, reward, jnp.float32(jnp.nan))
@@ -210,7 +211,3 @@ class MiniGrid:
         through = self.see_through_walls
         through = self._family.see_through_walls if through is None else through
         return egocentric(state, task, self.view, through, self.compass)
-
-
-def _success_reward(steps: Array, horizon: Array) -> Array:
-    return 1.0 - 0.9 * steps.astype(jnp.float32) / horizon.astype(jnp.float32)

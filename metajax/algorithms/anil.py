@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Unpack
 
 import optax
 
-from ..inner import Inner
-from ..mapping import Mapping
+from ..inner import Inner, check_parts
 from ..types import MetaLearner, Problem
-from .maml import maml
+from .maml import MAMLOptions, maml
 
 __all__ = ["anil"]
 
@@ -21,7 +21,7 @@ def anil(
     tasks: int,
     *,
     head: Callable[[str], bool],
-    mapping: Mapping = Mapping(),
+    **options: Unpack[MAMLOptions],
 ) -> MetaLearner:
     """MAML whose inner steps change the parameters of the `head` alone; the body is slow.
 
@@ -31,9 +31,13 @@ def anil(
         outer: the outer optimiser, of head and body.
         tasks: N, tasks of one update.
         head: whether the parameter of a path, such as "params/Dense_2/kernel", is the head's.
-        mapping: how tasks are laid on hardware.
+        **options: of `maml`.
+
+    Returns:
+        The learner, as of `maml`.
 
     Raises:
         ValueError: a size that cannot be, or a head without parameters.
     """
-    return maml(problem, inner._replace(fast=head), outer, tasks, mapping=mapping)
+    check_parts(problem, inner, outer)
+    return maml(problem, inner._replace(fast=head), outer, tasks, **options)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import jax
 import optax
 
-from ..inner import Inner, path_of
-from ..mapping import Mapping
+from ..inner import Inner, check_parts, path_of
 from ..networks import Conditioned
 from ..types import MetaLearner, Params, Problem
-from .core import check_optimizer
-from .maml import maml
+from .maml import MAMLOptions, maml
 
 __all__ = ["cavia", "fixed_context"]
 
@@ -31,17 +31,32 @@ def cavia(
     inner: Inner,
     outer: optax.GradientTransformation,
     tasks: int,
-    *,
-    mapping: Mapping = Mapping(),
+    **options: Unpack[MAMLOptions],
 ) -> MetaLearner:
     """MAML whose inner steps change the context of a `networks.Conditioned` network alone.
 
     Every task starts at the context 0, which the outer optimiser leaves as it is; the network is
-    slow (algorithms 1 and 2). The arguments are those of `maml`.
+    slow (algorithms 1 and 2).
+
+    ```python
+    network = mj.networks.Conditioned(mj.mlp_policy(env.action_space), size=5)
+    problem = mj.policy_gradient(env, network, episodes=20)
+    learner = mj.cavia(problem, mj.sgd(1.0, steps=1), optax.adam(1e-3), tasks=40)
+    ```
+
+    Args:
+        problem: one whose network is a `networks.Conditioned`.
+        inner: the inner optimiser, of the context.
+        outer: the outer optimiser, of the network.
+        tasks: N, tasks of one update.
+        **options: of `maml`.
+
+    Returns:
+        The learner, as of `maml`.
 
     Raises:
         ValueError: a size that cannot be, or a problem whose network has no context.
     """
-    check_optimizer(outer)
+    check_parts(problem, inner, outer)
     inner = inner._replace(fast=Conditioned.is_context)
-    return maml(problem, inner, fixed_context(outer), tasks, mapping=mapping)
+    return maml(problem, inner, fixed_context(outer), tasks, **options)

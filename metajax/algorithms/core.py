@@ -11,11 +11,11 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from ..groups import UNIFORM, Measured, Weighting
-from ..inner import Inner, Record, descend, run
+from ..inner import Inner, Record, check_parts, descend, run
 from ..mapping import Mapping, map_tasks, mean_over_tasks
 from ..types import MetaLearner, MetaState, Params, Problem, Trace
 
-__all__ = ["check_optimizer", "from_records", "from_task_gradient", "trace_metrics"]
+__all__ = ["from_records", "from_task_gradient", "trace_metrics"]
 
 Array = jax.Array
 TaskGradient = Callable[[Params, Any, Array, Array], tuple[Params, dict[str, Array]]]
@@ -29,12 +29,6 @@ def trace_metrics(trace: Trace) -> dict[str, Array]:
         "score_after": trace.score[-1],
         "env_steps": trace.samples,
     }
-
-
-def check_optimizer(outer: Any) -> None:
-    """Raises ValueError for an outer step that is no optimiser, a trust region say."""
-    if not isinstance(outer, optax.GradientTransformation):
-        raise ValueError(f"outer: expected an optimiser of optax, got {outer}")
 
 
 def from_task_gradient(
@@ -55,13 +49,14 @@ def from_task_gradient(
         tasks: N, tasks of one update.
         mapping: how they are laid on hardware.
         task_gradient: params, task, key, step -> meta-gradient and metrics of ONE task; step is
-            the number of updates done, () int32.
+            the number of updates done, () int32. Of the metrics, scalars, "score_after" must be
+            there, as in `trace_metrics`; floats are averaged over tasks, integers added up.
         weighting: how much each group of tasks counts.
 
     Raises:
         ValueError: a size that cannot be.
     """
-    check_optimizer(outer)
+    check_parts(problem, inner, outer)
     inner.check(problem)
     mapping.check(tasks)
 
@@ -72,6 +67,8 @@ def from_task_gradient(
             task = problem.sample_task(key_task)
         with jax.named_scope("outer_gradient"):  # what of it lies in no scope of its own
             grads, metrics = task_gradient(params, task, key_adapt, step)
+        if "score_after" not in metrics:
+            raise ValueError(f"metrics: expected score_after among them, got {', '.join(metrics)}")
         member = weighting.membership(task)
         measured = weighting.measure(task, metrics["score_after"], grads)
         # One vector: each thing done to it is one kernel, not one for each leaf.
@@ -121,6 +118,7 @@ def from_records(
     Raises:
         ValueError: a size that cannot be.
     """
+    check_parts(problem, inner)
     inner.check(problem)
     mapping.check(tasks)
 

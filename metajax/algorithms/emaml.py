@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..checks import require_integer, require_number
 from ..fused import once_differentiated
-from ..inner import Inner, Record, descend
+from ..inner import Inner, Record, check_parts, descend
 from ..mapping import Mapping, map_tasks, mean_over_tasks, tiled
 from ..replays import replay_path, starts
 from ..types import MetaLearner, Params, Problem
-from .core import check_optimizer, from_records
+from .core import from_records
 
 __all__ = ["emaml", "exploring_loss"]
 
@@ -69,11 +70,11 @@ def emaml(
     Raises:
         ValueError: a size that cannot be, or a problem that draws nothing from its parameters.
     """
+    check_parts(problem, inner, outer)
     if problem.log_prob is None:
         raise ValueError("problem: E-MAML needs one that samples, expected a `log_prob`, got None")
-    if inner.steps < 1:
-        raise ValueError(f"inner steps: E-MAML needs at least 1, got {inner.steps}")
-    check_optimizer(outer)
+    require_integer("inner steps", inner.steps, 1)
+    require_number("exploration", exploration)
 
     def gradient(params: Params, record: Record, credit: Array) -> tuple[Any, Params]:
         def objective(params: Params) -> tuple[Array, Any]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..inner import Inner
+from ..inner import Inner, check_parts
 from ..slow import beside
 from ..types import Batch, Hyperparameter, Params, Problem
 
@@ -24,11 +24,14 @@ _RATE = Hyperparameter("learning_rate", 1.0)
 
 def _value(of: Hyperparameter, logit: Array, speed: float) -> Array:
     """Between 0 and `of.high`; `of.value` where `logit` is 0."""
-    factor = jnp.exp(speed * logit)
     if math.isinf(of.high):
-        return of.value * factor
-    odds = of.value / (of.high - of.value) * factor
-    return of.high * odds / (1 + odds)
+        return of.value * jnp.exp(speed * logit)
+    begin = math.log(of.value / (of.high - of.value))
+    value = of.high * jax.nn.sigmoid(begin + speed * logit)
+    # Rounding would put the bound itself in its range.
+    return jnp.clip(
+        value, jnp.finfo(value.dtype).tiny, jnp.nextafter(value.dtype.type(of.high), 0.0)
+    )
 
 
 def meta_learned(
@@ -43,10 +46,11 @@ def meta_learned(
     (Meta-gradient reinforcement learning, Xu et al. 2018, through all inner steps.)
 
     Any algorithm that differentiates the inner steps learns them, such as `maml`; with its
-    first-order gradient it learns the rate alone. What acts in sampling, as exploration's ε does,
-    has no derivative there: `emaml` alone learns it, by its credit to the sampling, in which the
-    log-probability of the actions stands that the hyper-parameter had a part in. The metrics say
-    where they are, as "learned_" and the name.
+    first-order gradient it learns the rate alone. So do `promp` and `maml_trpo`, whose inner steps
+    have a loss of their own: they refuse the others. What acts in sampling, as exploration's ε
+    does, has no derivative there: `emaml` alone learns it, by its credit to the sampling, in which
+    the log-probability of the actions stands that the hyper-parameter had a part in. The metrics
+    say where they are, as "learned_" and the name.
 
     Args:
         problem: what is learned over; `problem.hyper` lists what can be learned of it.
@@ -59,6 +63,7 @@ def meta_learned(
         ValueError: a name that the problem does not have, or a value on the edge of its range,
             which it could never leave.
     """
+    check_parts(problem, inner)
     known = {of.name: of for of in (_RATE, *problem.hyper)}
     for name in names:
         if name not in known:
@@ -104,7 +109,10 @@ def meta_learned(
         return loss, aux | {f"learned_{name}": v for name, v in values(meta["hyper"]).items()}
 
     rest = tuple(of for of in problem.hyper if of.name not in names)
+    # What an inner step by the ratio of policies is has none of these.
+    acts = in_loss or sampling
     whole = learning._replace(
+        ratio_loss=None if acts else learning.ratio_loss,
         collect=collect,
         inner_loss=inner_loss,
         outer_loss=outer_loss,

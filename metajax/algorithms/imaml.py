@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..checks import require_integer, require_number
 from ..fused import once_differentiated
-from ..inner import Inner, merge, run
+from ..inner import Inner, check_parts, merge, run
 from ..mapping import Mapping, tiled
 from ..replays import hessian_product
 from ..trust_region import conjugate_gradients
@@ -27,8 +28,7 @@ def proximal(inner: Inner, strength: float) -> Inner:
     Raises:
         ValueError: a strength that is not above 0.
     """
-    if strength <= 0:
-        raise ValueError(f"proximal strength: expected above 0, got {strength}")
+    require_number("proximal strength", strength, above=True)
 
     def pull(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         start = inner.split(extra["meta"])[0]
@@ -73,12 +73,11 @@ def imaml(
     Raises:
         ValueError: a size or a strength that cannot be, or a problem that bootstraps.
     """
+    check_parts(problem, inner, outer)
     if problem.bootstraps:  # where its steps end nothing is least, and no Hessian is there to solve
         raise ValueError("problem: iMAML needs a loss that is minimised, got one that bootstraps")
-    if solver_steps < 1:
-        raise ValueError(f"solver steps: expected at least 1, got {solver_steps}")
-    if damping < 0:
-        raise ValueError(f"damping: expected at least 0, got {damping}")
+    require_integer("solver steps", solver_steps, 1)
+    require_number("damping", damping)
     inner = proximal(inner, strength)
     outer_loss = once_differentiated()(problem.outer_loss)
 

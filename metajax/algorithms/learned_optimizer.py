@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import flax.linen as nn
 import jax
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from ..inner import Inner
-from ..mapping import Mapping
+from ..checks import require_integer
+from ..inner import Inner, check_parts
 from ..networks import Dense
 from ..slow import beside
 from ..types import MetaLearner, Params, Problem
-from .maml import maml
+from .maml import MAMLOptions, maml
 
 __all__ = ["learned_optimizer", "learned_rule"]
 
@@ -65,11 +65,16 @@ def learned_rule(problem: Problem, inner: Inner, size: int = 8) -> tuple[Problem
     and those of one array of parameters a learned code besides: it fits layers of any width, and
     treats alike units that are interchangeable.
 
+    Args:
+        problem: what is learned over.
+        inner: what proposes the changes; the rule's weights are slow.
+        size: numbers that the rule remembers of a coordinate.
+
     Raises:
         ValueError: a size below 1.
     """
-    if size < 1:
-        raise ValueError(f"size: expected at least 1, got {size}")
+    check_parts(problem, inner)
+    require_integer("size", size, 1)
     rule = Rule(size)
     apply: Callable[..., Any] = rule.apply
 
@@ -102,14 +107,25 @@ def learned_optimizer(
     tasks: int,
     *,
     size: int = 8,
-    mapping: Mapping = Mapping(),
+    **options: Unpack[MAMLOptions],
 ) -> MetaLearner:
     """MAML whose inner update rule is learned with the initialisation, see `learned_rule`.
 
     Andrychowicz et al. 2016 learn the rule alone, and from constant gradients; here gradients are
-    functions of the parameters, as everywhere in MAML. The rest is as in `maml`.
+    functions of the parameters, as everywhere in MAML.
+
+    Args:
+        problem: what is learned over.
+        inner: the inner optimiser, whose changes the rule multiplies.
+        outer: the outer optimiser, of parameters and rule.
+        tasks: N, tasks of one update.
+        size: numbers that the rule remembers of a coordinate.
+        **options: of `maml`.
+
+    Returns:
+        The learner, as of `maml`; its parameters are those of `learned_rule`.
 
     Raises:
         ValueError: a size that cannot be.
     """
-    return maml(*learned_rule(problem, inner, size), outer, tasks, mapping=mapping)
+    return maml(*learned_rule(problem, inner, size), outer, tasks, **options)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +12,24 @@ import optax
 
 from ..fused import once_differentiated
 from ..groups import UNIFORM, Weighting
-from ..inner import Inner, Record, run
+from ..inner import Inner, Record, check_parts, run
 from ..mapping import Mapping, tiled
 from ..replays import Order, losses_along, replay, replay_path
 from ..types import MetaLearner, Params, Problem
 from .core import from_task_gradient, trace_metrics
 
-__all__ = ["maml"]
+__all__ = ["MAMLOptions", "maml"]
 
 Array = jax.Array
+
+
+class MAMLOptions(TypedDict, total=False):
+    """The keywords of `maml`, which its variants hand on to it."""
+
+    first_order: bool | Callable[[Array], Array]
+    step_weights: Sequence[float]
+    weighting: Weighting
+    mapping: Mapping
 
 
 def maml(
@@ -43,6 +53,13 @@ def maml(
     The meta-gradient goes through the inner steps. For reinforcement learning it is that of the
     problem's surrogate; see `estimators` for what each surrogate's Hessian leaves out.
 
+    ```python
+    learner = mj.maml(problem, mj.sgd(0.1, steps=1), optax.adam(1e-3), tasks=40)
+    state = learner.init(jax.random.key(0))
+    state, metrics = jax.jit(learner.update)(state)
+    adapted, trace = jax.jit(learner.adapt)(state.params, task, key)
+    ```
+
     Args:
         problem: what is learned over.
         inner: the inner optimiser, such as `sgd(0.1, steps=1)`.
@@ -54,12 +71,17 @@ def maml(
         weighting: how much each group of tasks counts, see `groups`.
         mapping: how tasks are laid on hardware.
 
+    Returns:
+        The learner. Metrics of an update, means over its tasks, are "score_before" and
+        "score_after" adaptation, "outer_loss", "gradient_norm" and what the outer loss reports;
+        "env_steps" is the sum of environment steps, or of examples.
+
     Raises:
         ValueError: a size that cannot be, or weights that are not one for each inner step.
     """
-    if step_weights and (
-        len(step_weights) != inner.steps or min(step_weights) < 0 or not any(step_weights)
-    ):
+    check_parts(problem, inner, outer)
+    finite = all(math.isfinite(weight) and weight >= 0 for weight in step_weights)
+    if step_weights and not (len(step_weights) == inner.steps and finite and any(step_weights)):
         raise ValueError(
             f"step weights: expected {inner.steps} of at least 0, not all 0, got {step_weights}"
         )

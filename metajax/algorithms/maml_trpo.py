@@ -9,7 +9,7 @@ import jax
 import optax
 
 from ..fused import once_differentiated
-from ..inner import Inner, Record
+from ..inner import Inner, Record, check_parts
 from ..mapping import Mapping, mean_over_tasks, tiled
 from ..replays import pushforward, replay
 from ..trust_region import TrustRegion, longest_step, search
@@ -62,6 +62,7 @@ def maml_trpo(
         ValueError: a size that cannot be, a problem without a ratio of policies or whose divergence
             is no `Divergence`, or an optimiser in the place of the trust region.
     """
+    check_parts(problem, inner)
     ratio_loss, divergence = problem.ratio_loss, problem.divergence
     if ratio_loss is None or divergence is None:
         raise ValueError("problem: TRPO needs policies, expected a `ratio_loss`, got None")

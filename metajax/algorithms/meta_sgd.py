@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ..inner import Inner
-from ..mapping import Mapping
+from ..inner import Inner, check_parts
 from ..slow import beside
 from ..types import MetaLearner, Params, Problem
-from .maml import maml
+from .maml import MAMLOptions, maml
 
 __all__ = ["learned_rates", "meta_sgd"]
 
@@ -35,6 +34,7 @@ def learned_rates(problem: Problem, inner: Inner, per_step: bool = False) -> tup
     Raises:
         ValueError: factors for no step.
     """
+    check_parts(problem, inner)
     if per_step and inner.steps < 1:
         raise ValueError(f"inner steps: rates per step need at least 1, got {inner.steps}")
 
@@ -68,14 +68,26 @@ def meta_sgd(
     tasks: int,
     *,
     per_step: bool = False,
-    mapping: Mapping = Mapping(),
+    **options: Unpack[MAMLOptions],
 ) -> MetaLearner:
     """MAML whose inner rates are learned with the initialisation, see `learned_rates`.
 
     One factor a parameter is Meta-SGD (equation 6); with `per_step`, one for each array of them and
-    inner step is what MAML++ learns (Antoniou et al. 2019, section 4). The rest is as in `maml`.
+    inner step is what MAML++ learns (Antoniou et al. 2019, section 4).
+
+    Args:
+        problem: what is learned over.
+        inner: the inner optimiser, whose rates the learned factors multiply.
+        outer: the outer optimiser, of parameters and factors.
+        tasks: N, tasks of one update.
+        per_step: whether there is a factor (K,) for each array of parameters, in place of one for
+            each parameter.
+        **options: of `maml`.
+
+    Returns:
+        The learner, as of `maml`; its parameters are those of `learned_rates`.
 
     Raises:
         ValueError: a size that cannot be, or factors for no step.
     """
-    return maml(*learned_rates(problem, inner, per_step), outer, tasks, mapping=mapping)
+    return maml(*learned_rates(problem, inner, per_step), outer, tasks, **options)

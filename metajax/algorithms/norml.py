@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from ..inner import Inner
-from ..mapping import Mapping
+from ..inner import Inner, check_parts
 from ..networks import MLP
 from ..slow import beside
 from ..types import Batch, MetaLearner, Params, Problem
-from .maml import maml
+from .maml import MAMLOptions, maml
 
 __all__ = ["learned_advantage", "norml"]
 
@@ -46,6 +45,7 @@ def learned_advantage(
     Raises:
         ValueError: a problem without advantages.
     """
+    check_parts(problem, inner)
     if problem.transitions is None:
         raise ValueError("problem: a learned advantage is for policy gradients of advantages")
     transitions = problem.transitions
@@ -86,7 +86,8 @@ def learned_advantage(
         bonus = _BOUND * jnp.tanh(worth).reshape(known.shape) * known
         return learning.inner_loss(meta, batch, bonus=bonus, **learned)
 
-    return learning._replace(inner_loss=inner_loss), adapting
+    # Inner steps by the ratio of policies (`promp`) would not have the learned advantage.
+    return learning._replace(inner_loss=inner_loss, ratio_loss=None), adapting
 
 
 def norml(
@@ -96,12 +97,23 @@ def norml(
     tasks: int,
     *,
     hidden: Sequence[int] = (64,),
-    mapping: Mapping = Mapping(),
+    **options: Unpack[MAMLOptions],
 ) -> MetaLearner:
     """MAML whose inner loss has a learned advantage, see `learned_advantage`.
+
+    Args:
+        problem: a policy-gradient problem, best of normalised advantages.
+        inner: the inner optimiser.
+        outer: the outer optimiser, of the policy, the critic and the offset.
+        tasks: N, tasks of one update.
+        hidden: widths of the critic's hidden layers.
+        **options: of `maml`.
+
+    Returns:
+        The learner, as of `maml`; its parameters are those of `learned_advantage`.
 
     Raises:
         ValueError: a size that cannot be, or a problem without advantages.
     """
     learned = learned_advantage(problem, inner, hidden=hidden)
-    return maml(*learned, outer, tasks, mapping=mapping)
+    return maml(*learned, outer, tasks, **options)

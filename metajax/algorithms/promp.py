@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..checks import require_integer, require_number
 from ..fused import once_differentiated
-from ..inner import Inner, Record, descend
+from ..inner import Inner, Record, check_parts, descend
 from ..mapping import Mapping, mean_over_tasks, tiled
 from ..replays import replay_path, starts
 from ..types import MetaLearner, Params, Problem
-from .core import check_optimizer, from_records
+from .core import from_records
 
 __all__ = ["ProMPState", "promp"]
 
@@ -63,18 +64,18 @@ def promp(
         ValueError: a size that cannot be, a number out of range, or a problem without a ratio of
             policies.
     """
+    check_parts(problem, inner, outer)
     ratio_loss, divergence = problem.ratio_loss, problem.divergence
     if ratio_loss is None or divergence is None:
         raise ValueError("problem: ProMP needs policies, expected a `ratio_loss`, got None")
     for name, value in (("inner steps", inner.steps), ("epochs", epochs)):
-        if value < 1:
-            raise ValueError(f"{name}: ProMP needs at least 1, got {value}")
+        require_integer(name, value, 1)
     for name, value in (("clip", clip), ("target", target)):
-        if value is not None and value <= 0:
-            raise ValueError(f"{name}: expected above 0, got {value}")
-    if penalty < 0:
-        raise ValueError(f"penalty: expected at least 0, got {penalty}")
-    check_optimizer(outer)
+        if value is not None:
+            require_number(name, value, above=True)
+    require_number("penalty", penalty)
+    if target is not None and penalty == 0:
+        raise ValueError("penalty: expected above 0 where a target adapts it, got 0")
     ratio_loss = once_differentiated()(ratio_loss)
     problem = problem._replace(inner_loss=lambda params, batch: ratio_loss(params, batch, None))
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..inner import Inner, run
+from ..checks import require_integer
+from ..inner import Inner, check_parts, run
 from ..mapping import Mapping
 from ..types import MetaLearner, MetaState, Params, Problem
 from .core import from_task_gradient, trace_metrics
@@ -31,16 +32,27 @@ def reptile(
     """The outer optimiser descends on mean over tasks of θ − θ_K (algorithm 2, batched).
 
     `optax.sgd(ε)` outside is the paper's θ ← θ + ε mean(θ_K − θ); Adam outside is its section 6.1
-    variant. The arguments are those of `maml`; one inner step is joint training. With `serial` the
-    tasks of an update follow one another, each from where the last one moved the parameters
-    (algorithm 1): N steps of the outer optimiser, and of its schedule.
+    variant. One inner step is joint training. With `serial` the tasks of an update follow one
+    another, each from where the last one moved the parameters (algorithm 1): N steps of the outer
+    optimiser, and of its schedule.
+
+    Args:
+        problem: what is learned over.
+        inner: the inner optimiser, of at least one step.
+        outer: the outer optimiser.
+        tasks: N, tasks of one update.
+        serial: whether the tasks of an update follow one another.
+        mapping: how tasks are laid on hardware.
+
+    Returns:
+        The learner, as of `maml`.
 
     Raises:
         ValueError: a size that cannot be, no inner step, which would never move, or tasks that
             follow one another on more than one device.
     """
-    if inner.steps < 1:
-        raise ValueError(f"inner steps: Reptile needs at least 1, got {inner.steps}")
+    check_parts(problem, inner, outer)
+    require_integer("inner steps", inner.steps, 1)
 
     def task_gradient(
         params: Params, task: Any, key: Array, step: Array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..baselines import BASELINES, linear_features, linear_features_of_rows
+from ..checks import require_integer, require_number
 from ..distributions import for_action_space
 from ..estimators import (
     SURROGATES,
@@ -20,7 +22,7 @@ from ..estimators import (
 )
 from ..lookups import Reading, lookup, playing_by
 from ..networks import Network
-from ..returns import discounted_returns, generalised_advantages, normalise
+from ..returns import discounted_returns, generalised_advantages, normalise, paid_alike
 from ..rollout import Episodes, rollout
 from ..transitions import transition_features
 from ..types import Divergence, Hyperparameter, Params, Problem, pytree_dataclass
@@ -95,15 +97,14 @@ def policy_gradient(
     """
     steps = env.max_horizon if horizon is None else horizon
     for name, value in (("episodes", episodes), ("horizon", steps)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+        require_integer(name, value, 1)
     for name, value in (
         ("discount", discount),
         ("gae_lambda", gae_lambda),
         ("dice_lambda", dice_lambda),
     ):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name}: expected 0 to 1, got {value}")
+        require_number(name, value, 0, 1)
+    require_number("entropy", entropy, -math.inf)
     fit = _choice("baseline", baseline, BASELINES)
     objective = _choice("surrogate", surrogate, SURROGATES)
     of_rewards = objective is dice_surrogate
@@ -111,7 +112,7 @@ def policy_gradient(
         objective = partial(loaded_dice_surrogate, dice_lambda=dice_lambda)
     distribution = for_action_space(env.action_space)
     space = env.observation_space
-    observed = lookup(network, space)
+    observed = lookup(network, space, env.action_space)
     is_binary = space.dtype.kind in "bu" and (space.low, space.high) == (0, 1)
 
     def init(key: Array) -> Params:
@@ -160,7 +161,10 @@ def policy_gradient(
             observation = played.observation.astype(bool) if is_binary else played.observation
             value = fit(observation, returns, played.mask)
         advantage = generalised_advantages(played.reward, value, played.mask, discount, gae_lambda)
-        return normalise(advantage, played.mask) if normalise_advantage else advantage
+        if not normalise_advantage:
+            return advantage
+        alike = paid_alike(played.reward, played.mask)
+        return jnp.where(alike, 0.0, normalise(advantage, played.mask))
 
     def policy(params: Params, batch: Trajectories) -> tuple[Reading, Array]:
         """What the policy has for every step, and log π of the actions taken, (T, B)."""

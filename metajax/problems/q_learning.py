@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ..baselines import mean_return
+from ..checks import require_integer, require_number
 from ..distributions import epsilon_greedy
 from ..estimators import masked_mean
 from ..lookups import lookup, playing_by
@@ -109,26 +110,24 @@ def q_learning(
         raise ValueError(f"action space: Q-learning expects Discrete, got {env.action_space!r}")
     steps = env.max_horizon if horizon is None else horizon
     for name, value in (("episodes", episodes), ("horizon", steps), ("n_step", n_step)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
-    if not 1 <= greedy_episodes <= episodes:
-        raise ValueError(f"greedy_episodes: expected 1 to {episodes}, got {greedy_episodes}")
+        require_integer(name, value, 1)
+    require_integer("greedy_episodes", greedy_episodes, 1, episodes)
     judged_at = epsilon if judging_epsilon is None else judging_epsilon
     rates = (("discount", discount), ("epsilon", epsilon), ("judging_epsilon", judged_at))
     for name, value in rates:
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name}: expected 0 to 1, got {value}")
-    if huber is not None and huber <= 0:
-        raise ValueError(f"huber: expected above 0, got {huber}")
-    if temperature <= 0:
-        raise ValueError(f"temperature: expected above 0, got {temperature}")
+        require_number(name, value, 0, 1)
+    if huber is not None:
+        require_number("huber", huber, above=True)
+    require_number("temperature", temperature, above=True)
     if outer not in ("td", "policy"):
         raise ValueError(f"outer: expected one of td, policy, got {outer!r}")
+    if outer == "policy" and greedy_episodes == episodes:
+        raise ValueError(f"greedy_episodes: expected below {episodes} for outer 'policy', got all")
     if mean_over not in ("steps", "pairs"):
         raise ValueError(f"mean_over: expected one of steps, pairs, got {mean_over!r}")
     exploring = jnp.arange(episodes) < episodes - greedy_episodes
     space = env.observation_space
-    observed = lookup(network, space)
+    observed = lookup(network, space, env.action_space)
     if mean_over == "pairs" and observed.row is None:
         raise ValueError(f"mean_over: pairs are of one-hot observations, got {space!r}")
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..checks import require_integer
 from ..networks import Network
 from ..types import Params, Problem, pytree_dataclass
 
@@ -23,7 +24,7 @@ class FunctionTasks(NamedTuple):
     sample_task: Callable[[Array], Any]  # key -> task
     sample_inputs: Callable[[Array, int], Array]  # key, count -> (count, O)
     grid: Callable[[int], Array]  # count -> (count, O) evenly over the inputs' range
-    targets: Callable[[Any, Array], Array]  # task, inputs (count, O) -> (count, 1)
+    targets: Callable[[Any, Array], Array]  # task, inputs (count, O) -> (count, outputs)
 
 
 @pytree_dataclass
@@ -56,8 +57,8 @@ class Examples:
     """Examples of one task, and what the parameters that drew them predicted."""
 
     inputs: Array  # (count, O)
-    targets: Array  # (count, 1)
-    predictions: Array  # (count, 1)
+    targets: Array  # (count, outputs)
+    predictions: Array  # likewise
 
 
 def regression(
@@ -78,15 +79,21 @@ def regression(
         grid: takes the query inputs evenly spaced instead of drawn: an exact error for evaluation.
 
     Raises:
-        ValueError: a set without examples.
+        ValueError: a set without examples; while it is traced, targets of another shape than the
+            network's outputs.
     """
     query_size = shots if query is None else query
     for name, value in (("shots", shots), ("query", query_size)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+        require_integer(name, value, 1)
 
     def examples(params: Params, task: Any, inputs: Array) -> Examples:
-        return Examples(inputs, tasks.targets(task, inputs), network.apply(params, inputs))
+        targets, predictions = tasks.targets(task, inputs), network.apply(params, inputs)
+        if targets.shape != predictions.shape:  # their difference would be of every pair
+            raise ValueError(
+                f"tasks: expected targets of the network's shape {predictions.shape}, "
+                f"got {targets.shape}"
+            )
+        return Examples(inputs, targets, predictions)
 
     def collect(params: Params, task: Any, key: Array) -> Examples:
         return examples(params, task, tasks.sample_inputs(key, shots))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from key_uses import spent_twice
 from whole_episodes import COUNT, SOLVED, first_task, run_episodes, sample_tasks, traces
 
 import envs
@@ -50,9 +51,27 @@ def test_it_is_a_hashable_environment(env):
         env.horizon = 3
 
 
+def test_every_key_is_used_once(env):
+    key = jax.random.key(0)
+    task = jax.eval_shape(env.sample_task, key)
+    state, _ = jax.eval_shape(env.reset, key, task)
+    action = jax.eval_shape(env.action_space.sample, key)
+    assert spent_twice(env.sample_task, key) == 0
+    assert spent_twice(env.reset, key, task) == 0
+    assert spent_twice(env.step, key, state, action, task) == 0
+
+
+def test_a_key_that_is_used_twice_is_counted():
+    def folded_and_split(key):
+        return jax.random.fold_in(key, 0), jax.random.split(key)
+
+    assert spent_twice(folded_and_split, jax.random.key(0)) == 1
+    assert spent_twice(lambda key: jax.random.split(key)[0], jax.random.key(0)) == 0
+
+
 def test_what_is_one_of_an_observation_is_told(env, random_episodes):
     if not getattr(env.observation_space, "one_hot", False):
-        return
+        pytest.skip("observations that are not one-hot")
     observation = random_episodes.timesteps.observation
     told = jax.vmap(jax.vmap(env.observed_row, (0, None)))
     rows = told(random_episodes.states, random_episodes.tasks)

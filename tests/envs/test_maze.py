@@ -147,6 +147,16 @@ def test_the_exit_is_far_and_the_oracle_takes_the_shortest_path(env, optimal_epi
         assert optimal_episodes.optimal[index] == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.parametrize("density", [0.1, 0.4])
+def test_the_exit_is_far_behind_scattered_walls_too(density):
+    env = Maze(size=9, generator="scatter", density=density, random_start=True)
+    tasks = jax.jit(jax.vmap(env.sample_task))(jax.random.split(jax.random.key(0), 50))
+    for words, start, exit in zip(tasks.walls, tasks.start, tasks.exit, strict=True):
+        walls = reference.walls_of(np.asarray(words), 9)
+        moves = reference.distances(walls, tuple(map(int, start)))
+        assert 2 * moves[tuple(map(int, exit))] >= max(moves.values()) > 0
+
+
 @pytest.mark.parametrize(("far_exit", "expected"), [(True, 2), (False, 3)])
 def test_the_exit_is_uniform_over_the_far_half_or_all_cells_but_the_start(far_exit, expected):
     """Among all the mazes that come out alike."""

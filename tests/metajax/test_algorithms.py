@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from functools import partial
 
+import chex
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import pytest
 
 import metajax as mj
 from metajax import algorithms
+from metajax.algorithms.maml import MAMLOptions
 
 STEPS, RATE = 3, 0.2
 STRENGTH = 2.0  # of the pull toward the start
@@ -140,7 +142,22 @@ def test_every_public_algorithm_is_tested_here_and_has_one_signature():
         assert name in ALGORITHMS or name in OF_ADVANTAGES
         names = list(inspect.signature(getattr(mj, name)).parameters)
         assert names[:4] == ["problem", "inner", "outer", "tasks"]
-        assert names[-1] == "mapping"
+        assert names[-1] in ("mapping", "options")  # the keywords of `maml`, that one among them
+
+
+def test_the_options_of_mamls_variants_are_the_keywords_of_maml():
+    keywords = inspect.signature(mj.maml).parameters.values()
+    names = {each.name for each in keywords if each.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert set(MAMLOptions.__annotations__) == names
+
+
+def test_a_variant_hands_its_options_on_to_maml():
+    given = (problems.quadratic(), mj.sgd(RATE, 2), optax.sgd(1.0), 4)
+    options = {"first_order": True, "step_weights": (1.0, 2.0)}
+    state = mj.maml(*given).init(jax.random.key(0))
+    plain, _ = mj.maml(*given, **options).update(state)
+    all_adapt, _ = mj.anil(*given, head=lambda path: True, **options).update(state)
+    chex.assert_trees_all_equal(all_adapt.params, plain.params)
 
 
 @pytest.mark.smoke
@@ -295,7 +312,7 @@ def test_task_without_gradient_gives_a_finite_meta_gradient(name, inner):
 
 
 def test_reptile_without_an_inner_step_is_refused():
-    with pytest.raises(ValueError, match="Reptile needs at least 1, got 0"):
+    with pytest.raises(ValueError, match="inner steps: expected at least 1, got 0"):
         mj.reptile(problems.quadratic(), mj.sgd(0.1, steps=0), optax.sgd(0.1), 4)
 
 

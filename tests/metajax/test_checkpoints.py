@@ -165,6 +165,14 @@ def test_a_half_written_checkpoint_is_passed_over(directory):
     assert "half-written" in found.refused["30"]
 
 
+def test_a_run_is_told_from_one_of_its_checkpoints(directory):
+    run = directory.parent / "run"
+    run.mkdir()
+    directory.rename(run / "checkpoints")
+    with pytest.raises(checkpoints.CheckpointError, match="it is a run, whose checkpoints are"):
+        checkpoints.load(run, {})
+
+
 def test_where_nothing_was_ever_finished_there_is_nothing_to_refuse(directory):
     for name in ("10", "20", "30"):
         (directory / name / checkpoints.SEAL).unlink()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from command_line import GRIDWORLD, SINUSOID, everything, metrics
 
-from metajax import catalogue, cli, experiments, loggers, presets, runs, training
+from metajax import catalogue, cli, experiments, loggers, presets, runs
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -42,6 +42,20 @@ def test_a_run_folder_holds_what_the_contract_says(trained):
     # The start and six steps; a GIF holds a picture that repeats itself once.
     assert 2 <= imageio.imread(trained / "agent.gif").shape[0] <= 7
     assert imageio.imread(trained / "agent.png").ndim == 3
+
+
+def test_programs_as_users_have_them_compute_what_those_of_the_tests_do(trained, tmp_path):
+    """The same command without what tests tell XLA to leave out, see `tests/conftest.py`."""
+    told = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+    settings = {name: value for name, value in os.environ.items() if name not in told}
+    command = [sys.executable, "-m", "metajax", *GRIDWORLD, "--run", str(tmp_path / "run")]
+    subprocess.run(
+        [*command, "--no-comparisons"],
+        check=True,
+        env=settings | {"XDG_CACHE_HOME": str(tmp_path), "JAX_NUM_CPU_DEVICES": "2"},
+    )
+    for there, here in zip(metrics(tmp_path / "run"), metrics(trained), strict=True):
+        assert there == pytest.approx(here, rel=1e-3, abs=1e-5)
 
 
 def test_the_adaptation_of_a_run_is_that_of_evaluate_with_json(trained, capsys):
@@ -209,9 +223,7 @@ def test_killed_and_interrupted_and_resumed_equals_never_stopped_to_the_bit(tmp_
 
 
 def parameters(run: Path):
-    config, _ = runs.read(run)
-    learner = experiments.build(config).learner
-    return training.restore(learner, run, runs.described(config))[0].params
+    return experiments.load(run)[1].params
 
 
 def test_sigterm_saves_and_leaves_with_143(tmp_path, monkeypatch, capsys):

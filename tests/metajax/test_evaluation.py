@@ -69,6 +69,14 @@ def test_bootstrap_is_the_same_every_time_and_exact_for_one_task():
 
 def test_negative_adaptation_counts_the_tasks_made_worse():
     assert adaptation().negative_adaptation == 0.2
+    assert adaptation().diverged == 0
+
+
+def test_a_task_without_a_finite_score_is_made_worse_and_told():
+    broken = adaptation(score=np.array([[1.0, np.nan], [np.nan, np.nan], [1.0, 2.0], [1.0, 2.0]]))
+    assert broken.negative_adaptation == 0.5
+    assert broken.diverged == 2
+    assert "maml: 2 tasks ended in no finite score" in " ".join(printed({"maml": broken}).split())
 
 
 def test_scores_are_normalised_task_by_task_where_every_optimum_is_positive():

@@ -20,6 +20,7 @@ from metajax.inner import Record
 from metajax.problems.policy_gradient import Trajectories
 from metajax.problems.q_learning import Transitions
 from metajax.replays import replay
+from metajax.slow import beside
 
 RATE = 0.5
 VALUES = {"discount": 0.9, "gae_lambda": 0.7, "entropy": 0.05}
@@ -154,6 +155,18 @@ def test_values_begin_where_they_were_given_and_stay_in_their_range(played):
         np.testing.assert_allclose(start[f"learned_{name}"], value, rtol=1e-6)
         assert 0 < low[f"learned_{name}"] < value < high[f"learned_{name}"]
     assert high["learned_discount"] < 1 > high["learned_gae_lambda"]
+    for number in (-40.0, 40.0):  # further than rounding has room for
+        far = values_at(number)
+        assert 0 < far["learned_discount"] < 1 > far["learned_gae_lambda"] > 0
+
+
+@pytest.mark.parametrize("name", ["entropy", "discount"])
+def test_what_inner_steps_by_a_ratio_would_not_have_is_refused_there(name):
+    problem, inner = mj.meta_learned(point(), mj.sgd(RATE), [name])
+    for algorithm, outer in ((mj.promp, optax.adam(1e-3)), (mj.maml_trpo, mj.TrustRegion())):
+        with pytest.raises(ValueError, match="expected a `ratio_loss`, got None"):
+            algorithm(problem, inner, outer, 4)
+        mj.promp(*mj.meta_learned(point(), mj.sgd(RATE), ["learning_rate"]), optax.adam(1e-3), 4)
 
 
 def test_rates_of_parameters_and_hyper_parameters_lie_over_one_another_either_way():
@@ -171,6 +184,21 @@ def test_rates_of_parameters_and_hyper_parameters_lie_over_one_another_either_wa
     )
     np.testing.assert_allclose(
         one["params"]["rates"]["theta"], other["rates"]["params"]["theta"], rtol=1e-5
+    )
+
+
+def test_parameters_beside_parameters_are_drawn_from_keys_of_their_own():
+    def draw(key, params):
+        del params
+        return jax.random.normal(key, (4,))
+
+    problem, inner = problems.quadratic(), mj.sgd(0.1)
+    first = beside(problem, inner, "first", draw, inner.optimizer)
+    both, _ = beside(*first, "second", draw, inner.optimizer)
+    params = both.init(jax.random.key(0))
+    assert not np.intersect1d(params["second"], params["params"]["first"]).size
+    np.testing.assert_array_equal(
+        params["params"]["params"]["theta"], problem.init(jax.random.key(0))["theta"]
     )
 
 

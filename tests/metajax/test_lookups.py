@@ -72,14 +72,14 @@ def test_a_network_is_asked_once_for_each_observation_there_is():
     class Network:
         def apply(self, params, observation, carry):
             asked.append(observation.shape)
-            return params * jnp.sum(observation, axis=-1, dtype=jnp.float32), None, carry
+            return params * jnp.sum(observation, -1, jnp.float32, keepdims=True), None, carry
 
     space = envs.make("gridworld").observation_space
     many = jax.nn.one_hot(jnp.arange(4000).reshape(100, 40) % 25, 25, dtype=space.dtype)
-    found = lookup(Network(), space)
+    found = lookup(Network(), space, envs.Discrete(1))
     reading = found.read(jnp.float32(3.0), found.seen(many, None))
     assert asked == [(25, 25)]
-    np.testing.assert_array_equal(reading.each(lambda out: 2 * out), np.full((100, 40), 6.0))
+    np.testing.assert_array_equal(reading.each(lambda out: 2 * out), np.full((100, 40, 1), 6.0))
 
 
 @pytest.mark.parametrize("space", [envs.OneHot(5), envs.Box(0, 1, (5,), np.uint8)])
@@ -91,7 +91,7 @@ def test_what_the_actions_taken_have_is_read(space):
     params = jnp.arange(15.0).reshape(5, 3)
     at = jnp.array([[4, 0], [2, 2]])
     action = jnp.array([[0, 2], [1, 1]], jnp.int32)
-    found = lookup(Network(), space)
+    found = lookup(Network(), space, envs.Discrete(3))
     reading = found.read(params, found.seen(jax.nn.one_hot(at, 5, dtype=jnp.uint8), None))
     values = reading.taken(lambda values: values**2, action)
     np.testing.assert_array_equal(values, params[at, action] ** 2)
@@ -107,7 +107,7 @@ def test_a_draw_that_is_looked_up_is_the_draw_of_what_is_looked_up(name):
     if name == "epsilon-greedy":
         distribution = mj.distributions.epsilon_greedy(jnp.linspace(0.0, 0.9, 500))
     params = jnp.round(3 * jax.random.normal(jax.random.key(0), (5, 4)))  # some are the best alike
-    observed = lookup(Network(), envs.OneHot(5))
+    observed = lookup(Network(), envs.OneHot(5), envs.Discrete(4))
     playing = playing_by(observed, distribution)
     at = jax.random.randint(jax.random.key(1), (500,), 0, 5)
     found, _, _ = observed.one(playing.prepare(params), at, ())

@@ -8,7 +8,7 @@ import problems
 import pytest
 
 import metajax as mj
-from metajax import mapping, plan
+from metajax import jaxprs, mapping
 from metajax.mapping import map_tasks, mean_over_tasks, tiled
 
 TASKS = 8
@@ -74,11 +74,11 @@ def test_an_accelerators_memory_bounds_a_chunk_with_all_that_is_alive_inside(mon
         return jnp.sum(jax.lax.fori_loop(0, 3, body, jnp.full((2**18,), task) + shared))
 
     program = jax.jit(map_tasks(one, mj.Mapping())).trace(2.0, jnp.arange(16.0)).jaxpr.jaxpr
-    (chunk,) = {*plan._sizes(mapping.CHUNK, program)}
+    (chunk,) = {*jaxprs.scoped_sizes(mapping.CHUNK, program)}
     assert 2 <= chunk <= 4  # of 12 MiB
     monkeypatch.setattr(Device, "memory_stats", lambda self: None)
     program = jax.jit(map_tasks(one, mj.Mapping())).trace(2.0, jnp.arange(16.0)).jaxpr.jaxpr
-    assert {*plan._sizes(mapping.CHUNK, program)} == {16}
+    assert {*jaxprs.scoped_sizes(mapping.CHUNK, program)} == {16}
 
 
 @pytest.mark.parametrize("mapped", [mean_over_tasks, map_tasks])
@@ -96,7 +96,7 @@ def test_tasks_that_keep_much_come_in_smaller_chunks(mapped):
     over = jax.jit(mapped(one, mj.Mapping()))
     program = over.trace(2.0, tasks)
     assert len(traces) == 1
-    assert {*plan._sizes(mapping.CHUNK, program.jaxpr.jaxpr)} == {2}
+    assert {*jaxprs.scoped_sizes(mapping.CHUNK, program.jaxpr.jaxpr)} == {2}
     plain = jax.jit(mapped(one, mj.Mapping(chunk=16)))
     np.testing.assert_allclose(over(2.0, tasks), plain(2.0, tasks), rtol=1e-6)
 

@@ -11,8 +11,8 @@ import pytest
 
 import metajax as mj
 from metajax import experiments, presets, training
+from metajax.jaxprs import bodies
 from metajax.replays import hessian_product
-from metajax.roofline import bodies
 
 OBSERVATIONS = jax.random.normal(jax.random.key(0), (6, 5, 25))
 ADVANTAGES = jax.random.normal(jax.random.key(1), (6, 5))

@@ -87,7 +87,7 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ("maze", dict(updates=0), "updates: expected at least 1, got 0"),
         ("maze", dict(tasks=-4), "tasks: expected at least 1, got -4"),
         ("maze", dict(inner_steps=-1), "inner_steps: expected at least 0, got -1"),
-        ("maze", dict(hidden=(64, 0)), "hidden: expected widths of at least 1"),
+        ("maze", dict(hidden=(64, 0)), "hidden: expected at least 1"),
         ("maze", dict(seed=-1), "seed: expected 0 to"),
         ("maze", dict(outer_learning_rate=0.0), "outer_learning_rate: expected above 0, got 0.0"),
         ("maze", dict(final_rate=1.5), "final_rate: expected 0 to 1, got 1.5"),

@@ -195,10 +195,11 @@ def test_a_run_that_is_resumed_is_the_run_that_was_not(adaptive, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (dict(epochs=0), "epochs: ProMP needs at least 1, got 0"),
-        (dict(inner=mj.sgd(0.1, 0)), "inner steps: ProMP needs at least 1, got 0"),
+        (dict(epochs=0), "epochs: expected at least 1, got 0"),
+        (dict(inner=mj.sgd(0.1, 0)), "inner steps: expected at least 1, got 0"),
         (dict(clip=0.0), "clip: expected above 0, got 0.0"),
         (dict(penalty=-1.0), "penalty: expected at least 0, got -1.0"),
+        (dict(target=0.1, penalty=0.0), "penalty: expected above 0 where a target adapts it"),
         (dict(target=0.0), "target: expected above 0, got 0.0"),
         (dict(problem=mj.regression(mj.networks.MLP((1,)))), "problem: ProMP needs policies"),
         (dict(problem=problems.point("dice")), "problem: ProMP needs policies"),

@@ -353,6 +353,7 @@ def test_continuous_actions_are_refused():
         (dict(horizon=0), "horizon: expected at least 1, got 0"),
         (dict(n_step=0), "n_step: expected at least 1, got 0"),
         (dict(greedy_episodes=0), "greedy_episodes: expected 1 to 8, got 0"),
+        (dict(greedy_episodes=8, outer="policy"), "greedy_episodes: expected below 8"),
         (dict(greedy_episodes=9), "greedy_episodes: expected 1 to 8, got 9"),
         (dict(epsilon=1.1), "epsilon: expected 0 to 1, got 1.1"),
         (dict(epsilon=-0.1), "epsilon: expected 0 to 1, got -0.1"),

@@ -1,11 +1,16 @@
+import dataclasses
+
 import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+import envs
+import metajax as mj
 from metajax import returns
-from metajax.returns import discounted_returns, generalised_advantages, normalise
+from metajax.returns import discounted_returns, generalised_advantages, normalise, paid_alike
 
 
 @hypothesis.given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
@@ -63,3 +68,24 @@ def test_an_accelerators_product_is_the_sum_that_a_loop_takes(monkeypatch):
     ]
     assert loops == [1, 1]  # a discount that is learned, and a horizon whose square is large
     assert "scan[" not in str(jax.make_jaxpr(lambda x: returns._discounted_sums(x, 0.97))(values))
+
+
+def test_episodes_are_paid_alike_where_no_reward_and_no_length_differs():
+    reward = jnp.array([[1.0, 1.0], [0.5, 0.5]])
+    mask = jnp.ones((2, 2))
+    assert paid_alike(reward, mask)
+    assert not paid_alike(reward.at[1, 0].set(0.0), mask)
+    assert not paid_alike(reward, mask.at[1, 0].set(0.0))
+    assert not paid_alike(reward[:, :1], mask[:, :1])  # nothing to compare it with
+
+
+@pytest.mark.parametrize("baseline", ["linear", "mean"])
+def test_where_nothing_was_reached_nothing_is_learned(baseline):
+    """What a baseline misses by is no credit, however it is normalised."""
+    env = envs.make("gridworld", horizon=6)
+    network = mj.networks.mlp_policy(env.action_space, (4,))
+    problem = mj.policy_gradient(env, network, episodes=8, baseline=baseline)
+    task = dataclasses.replace(env.sample_task(jax.random.key(0)), goal=jnp.array([4, 4]))
+    batch = jax.jit(problem.collect)(problem.init(jax.random.key(1)), task, jax.random.key(2))
+    assert len(np.unique(batch.reward)) == 1
+    np.testing.assert_array_equal(batch.advantage, 0.0)

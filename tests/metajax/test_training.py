@@ -112,17 +112,19 @@ def test_environment_steps_are_counted_beyond_32_bits():
     assert [row["env_steps"] for row in rows] == [5 * (2**31 - 1), 10 * (2**31 - 1)]
 
 
-def test_nan_and_infinity_are_null_in_the_log(tmp_path):
+def test_nan_and_infinity_are_null_in_the_log_and_told_once(tmp_path, caplog):
     learner = toy.learner()
 
     def update(state):
         state, metrics = learner.update(state)
         return state, {**metrics, "bad": jnp.float32(jnp.nan), "huge": jnp.float32(jnp.inf)}
 
-    training.train(learner._replace(update=update), updates=1, run=tmp_path, progress=False)
-    row = json.loads((tmp_path / "metrics.jsonl").read_text())
-    assert row["bad"] is None
-    assert row["huge"] is None
+    training.train(learner._replace(update=update), updates=3, run=tmp_path, progress=False)
+    rows = lines(tmp_path)
+    assert len(rows) == 3
+    assert rows[0]["bad"] is rows[0]["huge"] is None
+    (told,) = caplog.messages
+    assert told.startswith("bad is not finite at update 1: training diverged")
 
 
 def test_a_state_spread_over_devices_is_compiled_for_once(tmp_path):
@@ -266,8 +268,11 @@ def test_a_second_signal_leaves_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"updates": 0}, {"log_every": -1}, {"checkpoint_every": 0}, {"keep": 0}, {"seed": -1}],
-    ids=lambda bad: next(iter(bad)),
+    [
+        *({"updates": 0}, {"log_every": -1}, {"checkpoint_every": 0}, {"keep": 0}, {"seed": -1}),
+        *({"updates": 2.5}, {"log_every": 1.5}, {"seed": 1.5}),
+    ],
+    ids=str,
 )
 def test_an_argument_out_of_range_is_named_before_anything_is_written(tmp_path, bad):
     name, value = next(iter(bad.items()))
@@ -276,15 +281,28 @@ def test_an_argument_out_of_range_is_named_before_anything_is_written(tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_metric_that_is_no_scalar_is_named():
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ({"each": jnp.zeros(3)}, r"metric 'each': expected a scalar, got shape \(3,\)"),
+        ({"update": jnp.float32(7)}, "metric 'update': expected none of update, seconds"),
+    ],
+)
+def test_a_metric_that_has_no_place_in_a_line_is_named(metric, message):
     learner = toy.learner()
 
     def update(state):
         state, metrics = learner.update(state)
-        return state, {**metrics, "each": jnp.zeros(3)}
+        return state, {**metrics, **metric}
 
-    with pytest.raises(ValueError, match=r"metric 'each': expected a scalar, got shape \(3,\)"):
+    with pytest.raises(ValueError, match=message):
         training.train(learner._replace(update=update), updates=1, progress=False)
+
+
+def test_a_run_does_not_go_on_with_another_seed(tmp_path, whole):
+    run = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"seed: .* was begun with 3, got 4"):
+        training.train(toy.learner(), run=run, resume=True, **{**SETTINGS, "seed": 4})
 
 
 def test_keys_are_of_the_generator_that_jax_is_told_to_take():

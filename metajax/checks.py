@@ -1,0 +1,67 @@
+"""What an argument may be, asked before anything is compiled: ValueError, in one line."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+from jax.core import Tracer
+
+__all__ = ["require_integer", "require_number"]
+
+
+def require_integer(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Refuses anything but an integer from `low` on, or in `low`..`high`."""
+    try:
+        whole = None if isinstance(value, (bool, np.bool)) else operator.index(value)
+    except TypeError:
+        whole = None
+    if whole is None:
+        raise ValueError(f"{name}: expected an integer, got {value!r}")
+    if whole < low or (high is not None and whole > high):
+        span = f"at least {low}" if high is None else f"{low} to {high}"
+        raise ValueError(f"{name}: expected {span}, got {value}")
+
+
+def require_number(
+    name: str,
+    value: Any,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """Refuses anything but a finite number in the range. A traced value is not looked at.
+
+    Args:
+        name: of the argument.
+        value: a number of Python, numpy or jax, ().
+        low: the least that it may be; where `above`, it has to be greater.
+        high: the greatest; where `below`, it has to be less.
+        above: whether `low` itself is refused.
+        below: whether `high` itself is refused.
+    """
+    if isinstance(value, Tracer):
+        return
+    number = not isinstance(value, (str, bool, np.bool)) and np.ndim(value) == 0
+    try:
+        number = float(value) if number else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    # Written so that a NaN is in no range.
+    inside = (low < number if above else low <= number) and math.isfinite(number)
+    if inside and (number < high if below else number <= high):
+        return
+    least = f"above {low:g}" if above else f"at least {low:g}"
+    if math.isinf(low) and math.isinf(high):
+        span = "a finite number"
+    elif math.isinf(high):
+        span = least
+    elif above or below:
+        span = f"{least} and {'below' if below else 'up to'} {high:g}"
+    else:
+        span = f"{low:g} to {high:g}"
+    raise ValueError(f"{name}: expected {span}, got {value!r}")
