@@ -145,8 +145,37 @@ def _jaxued() -> Contender:
     return Contender("jaxued", actions, make_level_generator(13, 13, 60), reset, step)
 
 
+def _ours_anew(env: Maze | MiniGrid) -> Contender:
+    """An ended episode is followed by one on a new task, drawn inside the step.
+
+    Under `vmap` a draw is computed at every step of every environment, as it is by peers whose
+    reset draws.
+    """
+
+    def reset(key: Array, task: Any) -> tuple[Any, Any]:
+        state, timestep = env.reset(key, task)
+        return (state, task), timestep.observation
+
+    def step(key: Array, state: Any, action: Array, task: Any) -> tuple[Any, Any, Array]:
+        key_step, key_task, key_reset = jax.random.split(key, 3)
+        state, task = state
+        state, timestep = env.step(key_step, state, action, task)
+        drawn = env.sample_task(key_task)
+        start, _ = env.reset(key_reset, drawn)
+        ended = timestep.terminated | timestep.truncated
+        state, task = jax.tree.map(
+            lambda a, b: jnp.where(ended, a, b), (start, drawn), (state, task)
+        )
+        return (state, task), env.observe(state, task), timestep.reward
+
+    return Contender("metajax", env.action_space.n, env.sample_task, reset, step)
+
+
 CONTENDERS: dict[str, Callable[[], Contender]] = {
     "maze 13x13, view 5": lambda: _ours(Maze(size=13, view=5, position=False, horizon=200)),
+    "maze 13x13, view 5, a new one each episode": lambda: _ours_anew(
+        Maze(size=13, view=5, position=False, horizon=200)
+    ),
     "gymnax MetaMaze": lambda: _gymnax("MetaMaze-misc"),
     "jaxued Maze 13x13": _jaxued,
     "XLand-MiniGrid R1-9x9": lambda: _xland("XLand-MiniGrid-R1-9x9"),
@@ -155,6 +184,7 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "navix Empty-8x8": lambda: _navix("Navix-Empty-8x8-v0"),
     "XLand-MiniGrid Empty-8x8": lambda: _xland("MiniGrid-Empty-8x8"),
     "minigrid doorkey 8x8": lambda: _ours(MiniGrid("doorkey", size=8)),
+    "minigrid doorkey 8x8, a new one each episode": lambda: _ours_anew(MiniGrid("doorkey", size=8)),
     "navix DoorKey-Random-8x8": lambda: _navix("Navix-DoorKey-Random-8x8-v0"),
     "XLand-MiniGrid DoorKey-8x8": lambda: _xland("MiniGrid-DoorKey-8x8"),
     "gridworld 5x5": lambda: _ours(Gridworld()),

@@ -30,16 +30,18 @@ from envs import mazes, solve
 
 Array = jax.Array
 
-# Who is compared with whom: ours, its peer.
+# Who is compared with whom: ours, its peer, which at a reset draws anew what ours does. The same
+# layout for good: MetaMaze, JaxUED's level, MiniGrid's empty room, FourRooms. XLand-MiniGrid's R1
+# draws where the agent and two objects are, in a room without walls: ours goes on in its maze.
 RATIOS = (
     ("maze 13x13, view 5", "gymnax MetaMaze"),
     ("maze 13x13, view 5", "jaxued Maze 13x13"),
     ("maze 13x13, view 5", "XLand-MiniGrid R1-9x9"),
-    ("maze 13x13, view 5", "Jumanji Maze-v0"),
+    ("maze 13x13, view 5, a new one each episode", "Jumanji Maze-v0"),
     ("minigrid empty 8x8", "navix Empty-8x8"),
     ("minigrid empty 8x8", "XLand-MiniGrid Empty-8x8"),
-    ("minigrid doorkey 8x8", "navix DoorKey-Random-8x8"),
-    ("minigrid doorkey 8x8", "XLand-MiniGrid DoorKey-8x8"),
+    ("minigrid doorkey 8x8, a new one each episode", "navix DoorKey-Random-8x8"),
+    ("minigrid doorkey 8x8, a new one each episode", "XLand-MiniGrid DoorKey-8x8"),
     ("gridworld 5x5", "gymnax FourRooms"),
 )
 HIDDEN = 64  # widths of the policy's two layers
