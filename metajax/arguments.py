@@ -136,11 +136,18 @@ def _one_line(box: str) -> str:
 
 def _preset(arguments: list[str]) -> tuple[list[str], Any]:
     """The preset's name where there is one, taken from `arguments`, and its configuration."""
-    from . import configs, presets
+    from . import configs, presets, runs
 
     named = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
     for name in named:
         if name not in presets.PRESETS:
+            if (Path(name) / runs.CONFIG).is_file():
+                raise UsageError(f"preset: {name} is a run; --resume {name} goes on with it")
+            if name in configs.environments():
+                every = ", ".join(presets.PRESETS)
+                raise UsageError(
+                    f"preset: {name} is an environment without one, for Python; presets: {every}"
+                )
             near = configs.nearest(name, presets.PRESETS)
             raise UsageError(f"preset: unknown {name!r}; nearest: {near}")
     name = named[0] if named else next(iter(presets.PRESETS))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
+import envs
 from envs import BernoulliBandit, Gridworld, Maze, PointCorners, PointNavigation, TabularMDP
 
 from .catalogue import ALGORITHMS
@@ -251,6 +252,11 @@ class TabularMDPConfig(PolicyConfig):
 
     env: TabularMDP = TabularMDP()
     """The environment."""
+
+
+def environments() -> list[str]:
+    """The names that `envs.make` knows."""
+    return [*envs.registered()]
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
