@@ -6,6 +6,7 @@ batches it. Peers are used as their documentation says, with the observation nea
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from records import versions
 
 from envs import Gridworld, Maze, MiniGrid
+from envs.adapters.episodes import draw
 
 __all__ = ["CONTENDERS", "Contender", "load"]
 
@@ -145,12 +147,19 @@ def _jaxued() -> Contender:
     return Contender("jaxued", actions, make_level_generator(13, 13, 60), reset, step)
 
 
-def _ours_anew(env: Maze | MiniGrid) -> Contender:
-    """An ended episode is followed by one on a new task, drawn inside the step.
+def _ours_anew(env: Maze | MiniGrid, count: int | None = None) -> Contender:
+    """An ended episode is followed by one on another task.
 
-    Under `vmap` a draw is computed at every step of every environment, as it is by peers whose
-    reset draws.
+    The task is drawn from p(T) inside the step, which under `vmap` every step of every environment
+    computes, as do peers whose reset draws a layout; or, where a `count` is given, it is one of so
+    many that were drawn beforehand.
     """
+    if count is None:
+        another = env.sample_task
+    else:
+        keys = jax.random.split(jax.random.key(7), count)
+        tasks = jax.jit(lambda: jax.lax.map(env.sample_task, keys, batch_size=4096))()
+        another = functools.partial(draw, tasks=tasks)
 
     def reset(key: Array, task: Any) -> tuple[Any, Any]:
         state, timestep = env.reset(key, task)
@@ -160,7 +169,7 @@ def _ours_anew(env: Maze | MiniGrid) -> Contender:
         key_step, key_task, key_reset = jax.random.split(key, 3)
         state, task = state
         state, timestep = env.step(key_step, state, action, task)
-        drawn = env.sample_task(key_task)
+        drawn = another(key_task)
         start, _ = env.reset(key_reset, drawn)
         ended = timestep.terminated | timestep.truncated
         state, task = jax.tree.map(
@@ -176,6 +185,9 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "maze 13x13, view 5, a new one each episode": lambda: _ours_anew(
         Maze(size=13, view=5, position=False, horizon=200)
     ),
+    "maze 13x13, view 5, one of 65536 each episode": lambda: _ours_anew(
+        Maze(size=13, view=5, position=False, horizon=200), 65536
+    ),
     "gymnax MetaMaze": lambda: _gymnax("MetaMaze-misc"),
     "jaxued Maze 13x13": _jaxued,
     "XLand-MiniGrid R1-9x9": lambda: _xland("XLand-MiniGrid-R1-9x9"),
@@ -185,6 +197,9 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "XLand-MiniGrid Empty-8x8": lambda: _xland("MiniGrid-Empty-8x8"),
     "minigrid doorkey 8x8": lambda: _ours(MiniGrid("doorkey", size=8)),
     "minigrid doorkey 8x8, a new one each episode": lambda: _ours_anew(MiniGrid("doorkey", size=8)),
+    "minigrid doorkey 8x8, one of 65536 each episode": lambda: _ours_anew(
+        MiniGrid("doorkey", size=8), 65536
+    ),
     "navix DoorKey-Random-8x8": lambda: _navix("Navix-DoorKey-Random-8x8-v0"),
     "XLand-MiniGrid DoorKey-8x8": lambda: _xland("MiniGrid-DoorKey-8x8"),
     "gridworld 5x5": lambda: _ours(Gridworld()),
