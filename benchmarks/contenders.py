@@ -147,7 +147,7 @@ def _jaxued() -> Contender:
     return Contender("jaxued", actions, make_level_generator(13, 13, 60), reset, step)
 
 
-def _ours_anew(env: Maze | MiniGrid, count: int | None = None) -> Contender:
+def _ours_anew(env: Any, count: int | None = None) -> Contender:
     """An ended episode is followed by one on another task.
 
     The task is drawn from p(T) inside the step, which under `vmap` every step of every environment
