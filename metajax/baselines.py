@@ -1,4 +1,4 @@
-"""Baselines fitted to one task's episodes: value estimates (T, B) that no parameter depends on."""
+"""Baselines fitted to one task's episodes: value estimates (T, B) without gradients."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def mean_return(observation: Array, returns: Array, mask: Array) -> Array:
 
 
 def _solve_positive_definite(matrix: Array, target: Array) -> Array:
-    """x of `matrix` x = `target`, (d, d) and (d,), by elimination without pivots.
+    """x with `matrix` x = `target`, (d, d) and (d,), by elimination without pivoting.
 
     Not LAPACK's Cholesky: on CPU, jaxlib's batched kernel waits inside XLA's thread pool for work
-    that it queued on that same pool, so two devices that fit their baselines at once can wait for
-    ever. Elimination is as stable here, and it is plain vector code on every backend.
+    that it queued on that same pool, so two devices that fit their baselines at once can deadlock.
+    Elimination is as stable here, and it is plain vector code on every backend.
     """
     size = target.shape[0]
 
@@ -60,19 +60,19 @@ def _time_features(mask: Array) -> Array:
 
 
 def _exact() -> Any:
-    """Products in full precision: what an accelerator has by itself is too little for these."""
+    """Products in full precision: an accelerator's default is too little for these."""
     return jax.default_matmul_precision("highest")
 
 
 def _least_squares(gram: Array, moments: Array, ridge: float) -> Array:
-    """Solved for columns of unit norm, which keeps a float32 solve accurate; `ridge` is of them."""
+    """Solves with columns of unit norm, for accuracy in float32; `ridge` is relative to them."""
     scale = _unit_norm(jnp.diagonal(gram))
     scaled = gram * jnp.outer(scale, scale) + ridge * jnp.eye(len(scale), dtype=gram.dtype)
     return _solve_positive_definite(scaled, moments * scale) * scale
 
 
 def _unit_norm(diagonal: Array) -> Array:
-    """What makes the norms of columns 1, from their squares."""
+    """Factors that scale columns to unit norm, from their squared norms."""
     return jax.lax.rsqrt(jnp.maximum(diagonal, 1e-12))
 
 
@@ -84,7 +84,7 @@ def linear_features(observation: Array, returns: Array, mask: Array, ridge: floa
     values = observation.astype(mask.dtype).reshape(mask.size, -1).T
     clipped = jnp.clip(values, -10.0, 10.0) * mask.reshape(1, -1)
     squares = [] if observation.dtype == bool else [clipped**2]
-    # A row each: columns would be a few numbers apart in memory, which an accelerator reads badly.
+    # A row per feature: columns would be strided in memory, which is slow on accelerators.
     features = jnp.concatenate([clipped, *squares, _time_features(mask).reshape(4, -1)])
     with _exact():
         moments = features @ (returns * mask).reshape(-1)
@@ -97,12 +97,20 @@ def linear_features_of_rows(
 ) -> Array:
     """`linear_features` of boolean one-hot observations, which are never built.
 
-    Columns that share no step are eliminated by themselves: what is left are the four of time, and
-    their equations are of how they differ within each row (a Schur complement). Written as sums of
-    squares these have no difference of large numbers, though the rows add up to the column of ones.
+    The columns of o share no step, so each is eliminated by itself: what is left are equations in
+    the four time features, of their variation within each row (a Schur complement). Written as sums
+    of squares they have no differences of large numbers, though the rows add up to the column of
+    ones.
 
     Args:
         row: which element of o is 1, (T, B) int32 in 0..`rows`-1.
+        rows: O.
+        returns: returns to go, (T, B).
+        mask: 1 where a step was taken, (T, B) float.
+        ridge: relative to columns of unit norm.
+
+    Returns:
+        The values, (T, B).
     """
     at = row.reshape(-1)
     data = jnp.concatenate([_time_features(mask), (returns * mask)[None]]).reshape(5, -1)
@@ -111,7 +119,7 @@ def linear_features_of_rows(
     means = (sums / jnp.maximum(count, 1.0)[:, None]).T  # (5, rows)
     within = (data - means[:, at]) * mask.reshape(1, -1)
     with _exact():
-        # Columns of unit norm are all as much smaller for the ridge, which leaves a share of means.
+        # The ridge shrinks all columns of unit norm alike, which leaves a share of the means.
         between = (means * count[None]) @ means.T
         gram = within @ within.T + ridge / (1.0 + ridge) * between
         scale = _unit_norm(jnp.sum(data[:4] ** 2, axis=1))

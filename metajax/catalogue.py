@@ -1,4 +1,4 @@
-"""The algorithms by name, and what each makes of a configuration's problems."""
+"""The algorithms by name, and the learners that each makes for a configuration's problems."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ ALGORITHMS = {
 }
 
 _WEIGHTINGS = {"multitask-uncertainty": uncertainty, "multitask-gradnorm": gradient_norm}
-_BY_RATIO = ("maml-trpo", "promp")  # what has the probability ratio for a surrogate
+_BY_RATIO = ("maml-trpo", "promp")  # whose surrogate is the probability ratio
 _BY_SURROGATE = tuple(name for name in ALGORITHMS if name not in _BY_RATIO)
 # What `algorithms.maml` differentiates.
 _BY_MAML = ("maml", "maml++", "meta-sgd", "learned-optimizer", "norml", "anil", "cavia")
 
-# The algorithms that an option of a configuration is for. The others would ignore it.
+# The algorithms that use an option of a configuration. The others would ignore it.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "step_weights": (*_BY_MAML, "fomaml"),
     "annealing": _BY_MAML,
@@ -75,7 +75,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 class Learners(NamedTuple):
-    """What a configuration's algorithm makes of its problems."""
+    """The learners of a configuration's algorithm, and its problem of evaluation."""
 
     judging: Problem  # of evaluation, with the algorithm's meta-parameters
     learner: MetaLearner
@@ -115,9 +115,13 @@ def learners(
     optimum: Callable[[Any], Any] | None,
     mapping: Mapping,
 ) -> Learners:
-    """The learners of `problems`: to train on, of joint training, and of evaluation.
+    """The learners of a configuration.
 
-    `optimum` is what the best score of a task is, where that is known.
+    Args:
+        config: of the run.
+        problems: to train on, of joint training, and of evaluation.
+        optimum: task -> () the best score possible, where it is known.
+        mapping: how tasks are laid out on hardware.
 
     Raises:
         ValueError: a value out of range, or a problem that the algorithm is not for.
@@ -139,7 +143,7 @@ def learners(
         descent = optax.adam(rate(outer_steps))
         if config.gradient_clip:
             descent = optax.chain(optax.clip_by_global_norm(config.gradient_clip), descent)
-        descent = optax.flatten(descent)  # one vector's worth of programs, not one for each leaf
+        descent = optax.flatten(descent)  # a kernel for one vector, not one per leaf
         return fixed_context(descent) if name == "cavia" else descent
 
     outer = adam(config.updates)

@@ -1,8 +1,8 @@
 """Checkpoints: a state on disk, whole or refused.
 
 Orbax writes the arrays; this module, the only one that imports it, adds what Orbax leaves open. A
-checkpoint is sealed once it is committed (`seals`). What was never finished and what is damaged is
-refused with the reason, before Orbax opens it, and is never deleted.
+checkpoint is sealed once it is committed (`seals`). Unfinished and damaged ones are refused with
+the reason, before Orbax opens them, and are never deleted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["CheckpointError", "Found", "Keeper", "fingerprint", "load", "newest"
 
 
 class NoCheckpointError(CheckpointError):
-    """None was ever finished."""
+    """No checkpoint was ever finished."""
 
 
 class Found(NamedTuple):
@@ -40,7 +40,7 @@ class Found(NamedTuple):
 def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -> None:
     """Writes `state`, any pytree of arrays (typed keys included), as a directory at `path`.
 
-    Of several processes, all call this, with a path that all see.
+    With several processes, all call this, with a path that all can see.
 
     Raises:
         FileExistsError: `path` exists and `overwrite` is false. An overwritten checkpoint is
@@ -127,8 +127,8 @@ def newest(directory: str | os.PathLike[str], like: Any, config: str) -> Found |
 class Keeper:
     """Saves a run's checkpoints one after another, in the background, and keeps the last few.
 
-    One run at a time keeps a directory, with a keeper in each of its processes. A save is taken
-    over by the next one or by `close`, which raise what went wrong in it.
+    One run at a time keeps a directory, with a keeper in each of its processes. The next save, or
+    `close`, waits for a save and raises its error, if any.
 
     Args:
         directory: created where missing.
@@ -164,7 +164,7 @@ class Keeper:
     def set_aside(self, after: int) -> None:
         """Moves every checkpoint after update `after` to `DIRECTORY-refused`, out of the way.
 
-        They were refused, or this run would go on from them; it will write its own.
+        They were refused, or this run would resume from them; it will write its own.
         """
         for path in _steps(self._directory):
             if int(path.name) > after:
@@ -214,7 +214,7 @@ class Keeper:
             raise OSError(f"could not write a checkpoint: {reason}") from failure
 
     def close(self) -> None:
-        """Waits for the last save and lets the directory go."""
+        """Waits for the last save and releases the directory."""
         try:
             self.wait()
         finally:
@@ -227,7 +227,7 @@ class Keeper:
 
 
 def _orbax() -> Any:
-    """Imported by the first to read or write: it takes a quarter of the time of all of metajax."""
+    """Orbax, imported on first use: that takes a quarter of the time of all of metajax."""
     from orbax.checkpoint import v1
 
     return v1
@@ -270,9 +270,9 @@ def _steps(directory: Path) -> list[Path]:
 
 
 def _to_write(state: Any) -> Any:
-    """Orbax has every device write its part of what all of them have, which takes a program each.
+    """`state` with replicated arrays on one device, and without arrays of size zero.
 
-    Within a process one device may as well write the whole.
+    Orbax would have every device write a part of a replicated array, which takes a program each.
     """
 
     def of_one_device(leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What an argument may be, asked before anything is compiled: ValueError, in one line."""
+"""Checks of arguments before anything is compiled: a ValueError, in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["require_integer", "require_number"]
 
 
 def require_integer(name: str, value: Any, low: int, high: int | None = None) -> None:
-    """Refuses anything but an integer from `low` on, or in `low`..`high`."""
+    """Raises ValueError for anything but an integer from `low` on, or in `low`..`high`."""
     try:
         whole = None if isinstance(value, (bool, np.bool)) else operator.index(value)
     except TypeError:
@@ -34,7 +34,7 @@ def require_number(
     above: bool = False,
     below: bool = False,
 ) -> None:
-    """Refuses anything but a finite number in the range. A traced value is not looked at.
+    """Checks that a value is a finite number in a range. A traced value is not checked.
 
     Args:
         name: of the argument.
@@ -43,6 +43,9 @@ def require_number(
         high: the greatest; where `below`, it has to be less.
         above: whether `low` itself is refused.
         below: whether `high` itself is refused.
+
+    Raises:
+        ValueError: it is not.
     """
     if isinstance(value, Tracer):
         return

@@ -31,7 +31,7 @@ from .loggers import MetricsError
 
 __all__ = ["main", "run"]
 
-_CACHE_BYTES = 256 << 20  # of compiled programs; those unused for longest go first
+_CACHE_BYTES = 256 << 20  # of compiled programs; the least recently used go first
 
 USAGE = """\
 usage: metajax COMMAND ...
@@ -50,13 +50,13 @@ usage: metajax COMMAND ...
 def main() -> NoReturn:
     """The entry point of `metajax`."""
     logging.basicConfig(format="metajax: %(message)s")
-    # What Orbax has to say of half-written checkpoints is said better by ours.
+    # Our own messages on half-written checkpoints are better than Orbax's.
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         status = run(sys.argv[1:])
     except KeyboardInterrupt:
         sys.stdout.flush()
-        # At once: a chunk that the device still computes would hold up an ordinary exit.
+        # An ordinary exit would wait for the chunk that the device still computes.
         os._exit(130)
     except Exception:
         if not _one_of_several():

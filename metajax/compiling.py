@@ -16,20 +16,20 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def compiler_options(*, once: bool = False) -> dict[str, Any] | None:
-    """What `jax.jit` and `lower(...).compile` take as `compiler_options` for an update.
+    """The `compiler_options` of `jax.jit` and `lower(...).compile` for an update.
 
     ```python
     update = jax.jit(learner.update, compiler_options=mj.compiler_options())
     ```
 
-    On a CPU it is LLVM's first level of optimisation in the place of XLA's choice, the third: loops
-    that are unrolled and vectorised less compile in three quarters of the time, and run as fast or
-    faster (updates on mazes by a quarter). On a GPU loops take two steps a turn, which saves them
+    On a CPU, LLVM's optimisation level 1 instead of XLA's default, 3: with less unrolling and
+    vectorisation, loops compile in three quarters of the time and run as fast or faster (updates on
+    mazes by a quarter). On a GPU, double-buffered loops, of two steps per iteration, which saves
     copies and launches: on mazes a third of an update. None elsewhere, and where jax was told to
-    optimise less still.
+    optimise even less.
 
     Args:
-        once: for a program that runs a single time, which no optimisation pays for.
+        once: for a program that runs only once, so that optimising it does not pay off.
     """
     if jax.config.read("jax_disable_most_optimizations"):
         return None

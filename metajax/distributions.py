@@ -28,47 +28,47 @@ Array = jax.Array
 class Distribution(NamedTuple):
     """Functions of the distribution parameters that a policy network returns.
 
-    A draw is in two parts: noise, which needs no parameters and so may be drawn for many steps at
-    once, and what the parameters make of it.
+    A draw has two parts: noise, which does not depend on the parameters and so may be drawn for
+    many steps at once, and the function of noise and parameters that gives the action.
     """
 
-    noise: Callable[[Array, tuple[int, ...]], Array]  # key, shape of the actions -> noise, likewise
+    noise: Callable[[Array, tuple[int, ...]], Array]  # key, shape of the actions -> noise
     draw: Callable[[Array, Any], Array]  # noise, parameters -> action
     log_prob: Callable[[Any, Array], Array]  # parameters, action -> (...)
     entropy: Callable[[Any], Array]  # parameters -> (...)
     mode: Callable[[Any], Array]  # parameters -> action
     divergence: Callable[[Any, Any], Array]  # parameters of p and of q -> KL(p ‖ q), (...)
-    # parameters -> log-probabilities of all actions, (..., A); None where they are not counted
+    # parameters -> log-probabilities of all actions, (..., A); None where there is no such table
     log_probs: Callable[[Any], Array] | None = None
-    # A draw in two: what needs no noise, parameters -> shares, and noise, shares -> action. Of
-    # parameters that are looked up in a table the first is of the table. None where it is one.
+    # `draw` in two steps: parameters -> shares, which needs no noise and so can be computed once
+    # for a whole table of parameters; and noise, shares -> action. None where it is not split.
     shares: Callable[[Any], Array] | None = None
     draw_from: Callable[[Array, Array], Array] | None = None
 
     def sample(self, key: Array, parameters: Any) -> Array:
-        """An action of each of the distributions."""
+        """An action from each of the distributions."""
         shape = jax.eval_shape(self.mode, parameters).shape
         return self.draw(self.noise(key, shape), parameters)
 
 
 def _shares_categorical(logits: Array) -> Array:
-    """Where the categories part the unit interval, (..., A - 1).
+    """The boundaries of the categories in the unit interval, (..., A - 1).
 
-    The last category takes what rounding leaves of it.
+    The last category gets the rest, whatever the rounding.
     """
     return jnp.cumsum(jax.nn.softmax(logits), axis=-1)[..., :-1]
 
 
 def _draw_categorical(uniform: Array, shares: Array) -> Array:
     """Inverse transform: one uniform number per action instead of one per category."""
-    # In the wider type of both: a number below 1 must not be rounded to 1.
+    # In the wider of the two types: a number below 1 must not be rounded to 1.
     wide = jnp.promote_types(uniform.dtype, shares.dtype)
     below = uniform.astype(wide)[..., None] >= shares.astype(wide)
     return jnp.sum(below, axis=-1, dtype=jnp.int32)
 
 
 def of_action(values: Array, action: Array) -> Array:
-    """Of values (..., A) those of the actions (...)."""
+    """The values of the actions (...), from those of all actions, (..., A)."""
     # A masked sum rather than a gather: its transpose is a product, not a scatter.
     chosen = jax.nn.one_hot(action, values.shape[-1], dtype=bool)
     return jnp.sum(jnp.where(chosen, values, 0.0), axis=-1)
@@ -85,7 +85,7 @@ def _entropy_categorical(logits: Array) -> Array:
 
 def _divergence_categorical(logits: Array, other: Array) -> Array:
     log_probs, others = jax.nn.log_softmax(logits), jax.nn.log_softmax(other)
-    # What has no probability adds nothing, however improbable the other finds it.
+    # Actions of probability 0 add nothing, however improbable under the other.
     difference = jnp.where(log_probs > -jnp.inf, log_probs - others, 0.0)
     return jnp.sum(jnp.exp(log_probs) * difference, axis=-1)
 
@@ -107,8 +107,8 @@ categorical = Distribution(
 def epsilon_greedy(epsilon: Array) -> Distribution:
     """Over the integers 0..A-1, whose values (..., A) are the parameters.
 
-    With probability ε any action, all alike, otherwise the best one; equally good ones share. ε has
-    the shape of the values' leading axes, so that each episode of a batch may have its own.
+    With probability ε a uniformly random action, otherwise the best one, ties broken uniformly. ε
+    broadcasts to the values' leading axes, so that each episode of a batch may have its own.
     """
 
     def greedy(values: Array) -> Array:
@@ -179,12 +179,12 @@ diagonal_gaussian = Distribution(
 
 
 def require_outputs(space: Any, outputs: Any, leading: tuple[int, ...]) -> None:
-    """Refuses, while a network is traced, outputs that are not parameters for an action space.
+    """Checks, during tracing, that outputs of a network are parameters for an action space.
 
     Args:
         space: of the actions.
         outputs: logits or values (..., n) for `n` actions, else mean and log standard deviation.
-        leading: the axes of the observations, which outputs share.
+        leading: the leading axes of the observations, which outputs share.
 
     Raises:
         ValueError: outputs of another shape.
@@ -203,10 +203,10 @@ def require_outputs(space: Any, outputs: Any, leading: tuple[int, ...]) -> None:
 
 
 def for_action_space(space: Any) -> Distribution:
-    """The distribution over an action space: categorical where it counts `n`, else Gaussian.
+    """The distribution over an action space: categorical if it has `n` actions, else Gaussian.
 
     Raises:
-        TypeError: the space is neither a set of `n` integers nor boxes of one axis.
+        TypeError: the space is neither a set of `n` integers nor a box of one axis.
     """
     if hasattr(space, "n"):
         return categorical

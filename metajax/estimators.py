@@ -11,7 +11,7 @@ scalar to be MAXIMISED: the sum over the steps taken. With g_t = ∇log π(a_t|s
 
 Where E[A_t | s_t, a_t] is an advantage, all have the expected gradient ∇J; the expected Hessian is
 ∇²J for λ = 1, and what the others leave out is their bias. `tests/metajax/test_estimators.py`
-takes these expectations exactly.
+computes these expectations exactly.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _one(log_weight: Array) -> Array:
 def log_prob_surrogate(log_prob: Array, advantage: Array, mask: Array) -> Array:
     """Σ log π · A, the surrogate of the original MAML (Finn et al. 2017).
 
-    Its Hessian misses g gᵀ: no credit for the sampling before adaptation.
+    Its Hessian lacks g gᵀ: no credit for the sampling before adaptation.
     """
     return jnp.sum(log_prob * advantage * mask)
 
@@ -57,7 +57,7 @@ def log_prob_surrogate(log_prob: Array, advantage: Array, mask: Array) -> Array:
 def lvc_surrogate(log_prob: Array, advantage: Array, mask: Array) -> Array:
     """Σ π_θ / sg(π_θ) · A: low variance curvature (Rothfuss et al. 2019, eq. 7).
 
-    Adds that term and drops those between different times.
+    Its Hessian has g gᵀ, but no terms between different times.
     """
     return jnp.sum(_one(log_prob) * advantage * mask)
 
@@ -68,7 +68,7 @@ def loaded_dice_surrogate(
     """Σ (f(w_t) − f(v_t)) A_t, w_t = λ w_{t-1} + log π_t, v_t = λ w_{t-1}, f(x) = exp(x − sg x).
 
     Loaded DiCE (Farquhar et al. 2019, arXiv 1909.10549, algorithm 1): λ = 0 is LVC, λ = 1 is DiCE
-    with advantages, unbiased; between, the past counts less and less. Its own value is 0.
+    with advantages, unbiased; in between, the past is discounted. Its value is 0.
     """
 
     def step(past: Array, now: Array) -> tuple[Array, Array]:
@@ -82,8 +82,8 @@ def loaded_dice_surrogate(
 def dice_surrogate(log_prob: Array, reward: Array, mask: Array) -> Array:
     """Σ_t f(Σ_{j≤t} log π_j) r_t: DiCE (Foerster et al. 2018, eq. 7), of rewards, not advantages.
 
-    Unbiased in every derivative, without a baseline, and of a high variance. A discounted objective
-    takes γ^t r_t for rewards; the value is the objective itself.
+    Every derivative is unbiased and, without a baseline, of high variance. For a discounted
+    objective, pass γ^t r_t as rewards; the value is the objective itself.
     """
     return jnp.sum(_one(jnp.cumsum(log_prob, axis=0)) * reward * mask)
 
@@ -91,11 +91,18 @@ def dice_surrogate(log_prob: Array, reward: Array, mask: Array) -> Array:
 def ratio_surrogate(
     log_prob: Array, behaviour: Array, advantage: Array, mask: Array, clip: float | None = None
 ) -> Array:
-    """Σ r_t A_t, r = π_θ / π_b: of actions that other parameters drew, log π_b the `behaviour`.
+    """Σ r_t A_t, r = π_θ / π_b, for actions that another policy π_b drew.
 
-    Where θ drew them it is LVC, in value and in both derivatives; unlike LVC it stays right when θ
-    moves on. With `clip` ε, Σ min(r A, clip(r, 1 − ε, 1 + ε) A), which gains nothing by taking an
-    action more, or less, often than that (PPO; Rothfuss et al. 2019, eq. 9).
+    At π_θ = π_b it equals LVC, in value and in both derivatives; unlike LVC it stays right as θ
+    moves on. With `clip` ε it is Σ min(r A, clip(r, 1 − ε, 1 + ε) A), which gains nothing from
+    moving a ratio beyond these bounds (PPO; Rothfuss et al. 2019, eq. 9).
+
+    Args:
+        log_prob: log π_θ of the actions, (T, B).
+        behaviour: log π_b of the actions, (T, B).
+        advantage: A, (T, B).
+        mask: 1 where a step was taken, (T, B) float.
+        clip: ε; None: no clipping.
     """
     ratio = jnp.exp(log_prob - behaviour)
     gain = ratio * advantage

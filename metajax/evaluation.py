@@ -1,4 +1,4 @@
-"""Evaluation: adapt to fresh tasks, and say how sure the result is."""
+"""Evaluation: adapt to fresh tasks, and report scores with their uncertainty."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Adaptation:
         """Share of the tasks whose score is lower after the last inner step than before the first.
 
         Scores of sampled episodes vary, so some tasks count here by chance alone. A score that is
-        not finite is lower than any.
+        not finite after the last step counts as lower.
         """
         before, after = self.score[:, 0], self.score[:, -1]
         return float(np.mean((after < before) | ~np.isfinite(after)))
@@ -108,11 +108,11 @@ def _finite(value: Any) -> Any:
 def bootstrap_ci95(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """Percentile bootstrap interval of the mean over the first axis.
 
-    Tasks are drawn with replacement, whole: all columns of a resample are of the same tasks.
+    Whole tasks are drawn with replacement: all columns of a resample are of the same tasks.
 
     Args:
         values: (N,) or (N, M).
-        resamples: how often.
+        resamples: their number.
         seed: of the draws; the same values always get the same interval.
 
     Returns:
@@ -131,9 +131,9 @@ def bootstrap_ci95(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int 
 
 
 def iqm(values: np.ndarray) -> np.ndarray:
-    """Interquartile mean over the first axis: of the middle half of the sorted values.
+    """Interquartile mean over the first axis: the mean of the middle half of the sorted values.
 
-    Where a quarter of N is not whole, the values at the edges count by the share that is inside.
+    Where a quarter of N is not whole, the values at the edges count in part.
     Agarwal et al., "Deep RL at the edge of the statistical precipice", 2021, with exact trimming.
 
     Args:
@@ -145,7 +145,7 @@ def iqm(values: np.ndarray) -> np.ndarray:
     values = np.sort(np.asarray(values, np.float64), axis=0)
     tasks = len(values)
     edges = np.arange(tasks + 1)
-    # Value i stands for the interval [i, i+1]; what of it lies in the middle half is its weight.
+    # Value i stands for the interval [i, i+1]; its overlap with the middle half is its weight.
     inside = np.clip(edges, tasks / 4, 3 * tasks / 4)
     return np.diff(inside) @ values / (tasks / 2)
 
@@ -170,22 +170,26 @@ def evaluator(
 
     Args:
         learner: its `adapt` decides how many inner steps are taken.
-        problem: where the tasks come from: nothing but its `sample_task` is used. Batches are
-            those of the problem that `learner` was made of.
+        problem: where the tasks come from: only its `sample_task` is used. Batches are those of
+            the problem that `learner` was made from.
         tasks: how many. Task i of a seed is the same, however many there are.
-        seed: of the held-out stream; its tasks are none of those that training draws.
+        seed: of the held-out stream, whose keys training never uses.
         oracle: task -> () the best score possible, where it is known.
-        mapping: how tasks are laid on hardware; None for one device.
-        shelf: where the program is taken from, or put, see `programs`. Its description must tell
-            apart all that the program follows from, but `seed` and the number of tasks.
+        mapping: how tasks are laid out on hardware; None for one device.
+        shelf: where the program is loaded from and stored, see `programs`. Its description must
+            cover all that determines the program, except `seed` and the number of tasks.
+
+    Returns:
+        Meta-parameters -> their scores, before and after each inner step.
 
     Raises:
-        ValueError: `tasks` is less than 1, or `seed` out of range.
+        ValueError: `tasks` is less than 1, or `seed` out of range; when called, a MetaState in the
+            place of its parameters, or an oracle that is not one number for a task.
     """
     require_integer("tasks", tasks, 1)
     mapping = mapping or mapping_.Mapping()
     keys = jax.random.split(key_stream(seed, "heldout"), 2)
-    # Devices get equal shares; what that takes beyond `tasks` is adapted to, and dropped.
+    # Devices get equal shares; surplus tasks are adapted to and dropped.
     rounded = -(-tasks // mapping.devices) * mapping.devices
     key_tasks, key_adapt = (jax.random.split(key, rounded) for key in keys)
 
@@ -219,7 +223,7 @@ def evaluator(
     def run(params: Params) -> Adaptation:
         if isinstance(params, MetaState):
             raise ValueError("params: expected parameters, got a MetaState; give its `params`")
-        # Parameters come from wherever they were trained; the program wants them on its devices.
+        # Parameters may be on the devices they were trained on; the program needs them on its own.
         out = program(jax.device_get(params), (key_tasks, key_adapt))
         score, samples, best = (np.asarray(x)[:tasks] for x in out)
         return Adaptation(score, samples, None if oracle is None else best)
@@ -237,14 +241,27 @@ def evaluate(
     oracle: Callable[[Any], jax.Array] | None = None,
     mapping: mapping_.Mapping | None = None,
 ) -> Adaptation:
-    """Adapts `params` to fresh tasks, none of which was trained on.
+    """Adapts `params` to fresh tasks, drawn with keys that training never uses.
 
     ```python
     adaptation = mj.evaluate(learner, state.params, problem, tasks=256)
     adaptation.mean, adaptation.ci95      # (K+1,), (K+1, 2): after 0..K inner steps
     ```
 
-    Arguments, except for `params`, and what is raised: see `evaluator`.
+    Args:
+        learner: its `adapt` decides how many inner steps are taken.
+        params: meta-parameters, such as those of a `MetaState`.
+        problem: where the tasks come from, see `evaluator`.
+        tasks: how many.
+        seed: of the held-out stream.
+        oracle: task -> () the best score possible, where it is known.
+        mapping: how tasks are laid out on hardware; None for one device.
+
+    Returns:
+        The scores, before and after each inner step.
+
+    Raises:
+        ValueError: see `evaluator`.
     """
     run = evaluator(learner, problem, tasks=tasks, seed=seed, oracle=oracle, mapping=mapping)
     return run(params)
@@ -274,10 +291,10 @@ def report(
 
 
 def table(rows: Mapping[str, Adaptation], *, title: str, unit: str = "inner step") -> Table:
-    """The adaptation table: a row per way to start, a column per inner step.
+    """The adaptation table: a row per starting point, a column per inner step.
 
     Args:
-        rows: name -> what it reached; the first is what is being judged, and gives the oracle.
+        rows: name -> its scores; the first is the one being evaluated, and gives the oracle.
         title: above the table.
         unit: what a column counts.
     """

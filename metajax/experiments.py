@@ -1,6 +1,6 @@
 """What a configuration describes, as pure functions.
 
-Here and in the configurations alone do `metajax` and `envs` meet.
+Only here and in the configurations do `metajax` and `envs` meet.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Experiment(NamedTuple):
 def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     """The problem to train on, that of joint training, and that of evaluation.
 
-    An update of joint training uses as many samples as one of the meta-learner: what K inner steps
-    and the judging batch use, in one batch.
+    An update of joint training uses as many samples as one of the meta-learner: those of K inner
+    steps and the judging batch, in one batch.
     """
     activation, dtype = ACTIVATIONS[config.activation], PRECISIONS[config.precision]
     if isinstance(config, RegressionConfig):
@@ -87,7 +87,7 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     training = judging = env.sample_task
     if config.held_out:
         share = 1 - config.held_out
-        # What presets hold out is known to be there.
+        # What presets hold out is known to leave tasks on both sides.
         known = preset(config.preset, config.algorithm)
         changed = any(getattr(config, n) != getattr(known, n) for n in ("held_out", "env"))
         if changed and not all(count_sides(env.sample_task, share)):
@@ -139,7 +139,7 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
 
 
 def _check_options(config: TrainConfig) -> None:
-    """Raises ValueError for an option that was changed and that nothing would read."""
+    """Raises ValueError for an option that was changed and would be ignored."""
     default = preset(config.preset, config.algorithm)
 
     def is_changed(name: str) -> bool:
@@ -156,7 +156,7 @@ def _check_options(config: TrainConfig) -> None:
 
 
 def _devices(config: TrainConfig) -> int:
-    """Of each process: those asked for, or as many as share the tasks evenly and are worth it."""
+    """Devices per process: those asked for, or as many as share the tasks evenly and pay off."""
     if config.devices is not None:
         return config.devices
     if config.algorithm == "reptile-serial":
@@ -193,7 +193,7 @@ def build(config: TrainConfig) -> Experiment:
 
 
 def load(run: str | os.PathLike[str]) -> tuple[Experiment, MetaState]:
-    """What a run folder of the command line holds: its experiment, and the newest whole state.
+    """The experiment and the newest whole state of a run folder of the command line.
 
     ```python
     experiment, state = experiments.load("runs/maze")

@@ -1,10 +1,10 @@
-"""Whether a multilayer perceptron is one GPU kernel a pass: hidden layers never reach memory.
+"""When a multilayer perceptron is one GPU kernel per pass, whose hidden layers stay out of memory.
 
-What a GPU does to the gradient of a narrow network, layer by layer, is to write and read hidden
+Layer by layer, a GPU spends the gradient of a narrow network on writing and reading hidden
 activations: dozens of passes over memory, between products that its matrix units finish in a
-fraction of the time. In one kernel (`kernels`) rows go through all layers and back, and memory sees
-inputs, outputs and parameters alone. There is a kernel for each pass that meta-learning takes: the
-outputs, the gradient by the parameters, and the forward-mode derivative of both.
+fraction of the time. In one kernel (`kernels`) rows go through all layers and back, and only
+inputs, outputs and parameters touch memory. There is a kernel for each pass that meta-learning
+needs: the outputs, the gradient by the parameters, and the forward-mode derivative of both.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ Array = jax.Array
 
 _ACTIVATIONS = (jnp.tanh, jax.nn.tanh, nn.tanh, jax.nn.relu, nn.relu)
 _WIDEST = 128  # features that a multiprocessor's registers have room for
-# KiB of shared memory that a program may take, by compute capability; 99 where it is not here.
+# KiB of shared memory that a program may take, by compute capability; 99 for any other.
 _SHARED = {8.0: 163, 8.7: 163, 9.0: 227, 10.0: 227, 10.3: 227}
-# What the hungriest pass takes of it, in sizes of the padded parameters: 4.2 to 4.4 were seen.
+# What the largest pass takes of it, in sizes of the padded parameters: 4.2 to 4.4 were measured.
 _COPIES = 4.6
 
-# What `jax_default_matmul_precision` is where float32 operands may be rounded as TF32 is.
+# Values of `jax_default_matmul_precision` that allow float32 operands to be rounded to TF32.
 _ROUNDED = (None, "default", "fastest", "bfloat16", "tensorfloat32")
 
-# One of jax's own: what `jit` traced inside, it does not take outside.
+# A context of jax's own kind: `jit` does not reuse outside what it traced inside.
 _enabled = jax.make_user_context(False)
 
 
 @contextlib.contextmanager
 def once_differentiated() -> Iterator[None]:
-    """What is traced inside takes outputs, gradients, or the forward derivative of either.
+    """Promises that what is traced inside takes outputs, gradients, or forward derivatives of them.
 
-    These are what there are kernels for. Reverse mode through a gradient is not among them.
+    There are kernels only for these, not for reverse mode through a gradient.
     """
     with _enabled(True):
         yield
@@ -50,11 +50,11 @@ def once_differentiated() -> Iterator[None]:
 def enabled() -> bool:
     """Whether a network that is traced here may be one kernel: on NVIDIA's GPUs since Ampere.
 
-    Its products are those of matrix units: where more precision is asked for, it is none.
+    Its products are those of matrix units, so it may not where jax is set to higher precision.
     """
     precision = getattr(jax.config, "jax_default_matmul_precision")  # noqa: B009
     rounds = precision in _ROUNDED and not getattr(jax.config, "jax_enable_x64")  # noqa: B009
-    # A device that is set may be another than the backend's.
+    # A default device, if set, may be of another backend.
     anywhere = getattr(jax.config, "jax_default_device") is None  # noqa: B009
     if not (_enabled.value and rounds and anywhere and jax.default_backend() == "gpu"):
         return False
@@ -63,7 +63,7 @@ def enabled() -> bool:
 
 @functools.cache
 def _capability() -> float:
-    """CUDA's compute capability of the devices; 0 where it is not CUDA's, or jax lost Triton."""
+    """The devices' CUDA compute capability; 0 if they have none, or jax has no Triton."""
     try:
         from . import kernels
     except ImportError:
@@ -76,7 +76,7 @@ def _capability() -> float:
 def takes(widths: Sequence[int], inputs: Array, activation: Callable[[Array], Array]) -> bool:
     """Whether layers of these widths, the inputs' first, fit a kernel here.
 
-    It pads features, which an activation has to see one by one.
+    Features are padded, so the activation has to be one known to be elementwise.
     """
     if activation not in _ACTIVATIONS or inputs.dtype != jnp.float32 or not inputs.size:
         return False
@@ -88,10 +88,9 @@ def takes(widths: Sequence[int], inputs: Array, activation: Callable[[Array], Ar
 def mlp(layers: Sequence[Any], inputs: Array, activation: Callable[[Array], Array]) -> Array:
     """Outputs (S, O) for inputs (S, I): dense layers of kernel and bias, the activation between.
 
-    As `kernels.mlp`, but for parameters of another type than float32, which are for plain
-    operations.
+    As `kernels.mlp`, except that parameters of another type than float32 take plain operations.
     """
-    # What most programs never use need not be imported with the rest.
+    # Imported here, as most programs never use it.
     from . import kernels
 
     exact = any(leaf.dtype != jnp.float32 for leaf in jax.tree.leaves(layers))

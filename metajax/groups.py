@@ -1,8 +1,8 @@
 """Groups of tasks, and how much each counts in the outer gradient.
 
 Tasks are drawn afresh at every update, so weights belong to groups of them: a function of the task
-says which group it is of. What is measured of a group is a mean over an update's tasks, so weights
-depend on neither the chunk nor the number of devices, and their state is a part of the learner's.
+gives its group. Measurements of a group are means over an update's tasks, so weights depend on
+neither the chunk nor the number of devices, and their state is a part of the learner's.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ __all__ = ["UNIFORM", "Measured", "Weighting", "by_optimum"]
 
 Array = jax.Array
 
-_DRAWS = 1024  # tasks that tell where groups part
+_DRAWS = 1024  # tasks drawn to find the boundaries of groups
 
 
 class Measured(NamedTuple):
-    """One update by groups."""
+    """Measurements of one update, by group."""
 
-    share: Array  # (G,) float32, of the update's tasks
-    mean: Array  # (M, G) float32, of what was measured of them; 0 where a group had none
+    share: Array  # (G,) float32, share of the update's tasks
+    mean: Array  # (M, G) float32, mean of each measurement; 0 where a group had no task
 
 
 class Weighting(NamedTuple):
-    """A rule of weights: how G groups count, from what the updates before have measured.
+    """A weighting rule: how much each of G groups counts, by measurements of earlier updates.
 
-    The outer gradient is the weighted mean over tasks, so only ratios of weights count. A task of
-    no group, outside 0..G-1, counts for nothing.
+    The outer gradient is the weighted mean over tasks, so only ratios of weights matter. A task
+    whose group is outside 0..G-1 has weight 0.
     """
 
     groups: int  # G
@@ -49,7 +49,7 @@ class Weighting(NamedTuple):
         """(G,) float32: 1 at the group of `task`, else 0.
 
         Raises:
-            ValueError: `group_of` does not name a group (while tracing).
+            ValueError: during tracing, `group_of` does not return an integer ().
         """
         group = jnp.asarray(self.group_of(task))
         if group.shape or not jnp.issubdtype(group.dtype, jnp.integer):
@@ -71,12 +71,12 @@ UNIFORM = Weighting(
 def by_optimum(
     optimum: Callable[[Any], Array], sample_task: Callable[[Array], Any], groups: int
 ) -> tuple[int, Callable[[Any], Array]]:
-    """Groups of about equally many tasks each, by the best score that can be had in them.
+    """Groups of about equally many tasks each, by the best score possible in them.
 
     Args:
         optimum: task -> () the best score.
         sample_task: key -> task; the quantiles of 1024 draws tell the groups apart.
-        groups: how many, at least 2; where optima are equal for many tasks there may be fewer.
+        groups: how many, at least 2; there may be fewer where many tasks share an optimum.
 
     Returns:
         How many groups there are, and task -> () int32, its group, from the lowest optimum up.

@@ -1,11 +1,11 @@
-"""The inner process: what a task does to the parameters, once, forward.
+"""The inner process: one task's adaptation of the parameters, run forward once.
 
-It records its batches and gradients; `replays` takes its derivative afterwards, from that record.
+It records batches and gradients, from which `replays` computes its derivative afterwards.
 
-Of the meta-parameters a task adapts the fast ones, all where `Inner.fast` is None. The others are
-slow: a loss may depend on them, and so may the inner optimiser, which sees all meta-parameters as
-the argument `meta` of its `update` (optax's extra arguments). Learned rates, a context vector, a
-learned update rule or a learned loss are slow parameters, and need nothing else of the engine.
+A task adapts the fast meta-parameters, all of them where `Inner.fast` is None. The others are slow:
+a loss may depend on them, and so may the inner optimiser, whose `update` receives all
+meta-parameters as `meta` (optax's extra arguments). Learned rates, a learned update rule, a learned
+loss and the network beside a context vector are slow, and need no other support from the engine.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ Array = jax.Array
 
 
 class Inner(NamedTuple):
-    """An inner optimiser: any optax transformation, taken `steps` times on the fast parameters."""
+    """An inner optimiser: any optax transformation, applied `steps` times to fast parameters."""
 
     optimizer: optax.GradientTransformation
     steps: int  # K
-    fast: Callable[[str], bool] | None = None  # of a path, "params/Dense_0/kernel"; None: all are
+    fast: Callable[[str], bool] | None = None  # path -> is it fast? None: all are
 
     def check(self, problem: Problem) -> None:
         """Raises ValueError for a negative number of steps, or where no parameter is fast."""
@@ -66,7 +66,7 @@ class Inner(NamedTuple):
 
 
 def check_parts(problem: Any, inner: Any, *outer: Any) -> None:
-    """Raises ValueError for what is no problem, no inner or, where given, no outer optimiser."""
+    """Raises ValueError unless given a Problem, an Inner and, if any, outer optax optimisers."""
     if not isinstance(problem, Problem):
         kind = type(problem).__name__
         raise ValueError(f"problem: expected a Problem, as `policy_gradient` makes, got {kind}")
@@ -84,7 +84,7 @@ def path_of(path: Any) -> str:
 
 
 def merge(fast: Params, slow: Params) -> Params:
-    """What `Inner.split` took apart."""
+    """The inverse of `Inner.split`."""
     return jax.tree.map(
         lambda one, other: other if one is None else one, fast, slow, is_leaf=lambda x: x is None
     )
@@ -111,12 +111,12 @@ def sgd(learning_rate: Rate, steps: int = 1) -> Inner:
     """`steps` steps of gradient descent.
 
     Args:
-        learning_rate: α, which may be traced; or one rate a step, whose last goes on for ever; or
-            a schedule of optax.
+        learning_rate: α, which may be traced; or one rate per step, the last for all later steps
+            too; or an optax schedule.
         steps: K.
 
     Raises:
-        ValueError: a rate is not above 0.
+        ValueError: a rate is not above 0, or none is given.
     """
     return Inner(optax.sgd(_schedule(learning_rate)), steps)
 
@@ -124,7 +124,7 @@ def sgd(learning_rate: Rate, steps: int = 1) -> Inner:
 def adam(learning_rate: Rate, steps: int = 1) -> Inner:
     """Adam whose meta-gradient is finite where a gradient is exactly 0 (hence `eps_root`).
 
-    Arguments, and what is raised, as of `sgd`.
+    Arguments and errors are those of `sgd`.
     """
     return Inner(optax.adam(_schedule(learning_rate), eps_root=1e-8), steps)
 
@@ -136,9 +136,17 @@ def descend(
     params: Params,
     **extra: Any,
 ) -> tuple[Params, Any]:
-    """One step of an optax transformation: the new parameters and its new state.
+    """One step of an optax transformation.
 
-    It is given the `extra` arguments if it takes any.
+    Args:
+        optimizer: the transformation.
+        grads: shaped as `params`.
+        opt_state: of the transformation.
+        params: pytree of arrays.
+        **extra: passed to its `update` if that takes extra arguments.
+
+    Returns:
+        The new parameters and the new state.
     """
     # optax promotes dtypes implicitly, which a user's strict setting would refuse.
     with jax.numpy_dtype_promotion("standard"):
@@ -148,7 +156,7 @@ def descend(
 
 
 def loss_of_parts(loss: Callable[..., Any]) -> Callable[[Params, Params, Batch], Array]:
-    """`loss` without its aux, of fast and slow parameters apart."""
+    """`loss` without its aux, as a function of separate fast and slow parameters."""
 
     @once_differentiated()
     def of_parts(fast: Params, slow: Params, batch: Batch) -> Array:
@@ -162,10 +170,10 @@ class Record:
     """One task's adaptation: enough to differentiate it without running it again."""
 
     batches: Batch  # K batches with a leading axis K, or the support batch that all steps share
-    gradients: Params  # of the fast parameters, leading axis K; None: taken anew by a replay
-    judged: Batch  # what the adapted parameters are judged by
-    # The losses that the steps began with, (K,), and their gradients of all parameters, leading
-    # axis K: what judges the steps before, see `losses_along`.
+    gradients: Params  # of the fast parameters, leading axis K; None: a replay recomputes them
+    judged: Batch  # the batch that the adapted parameters are judged on
+    # The losses at the start of each step, (K,), and their gradients by all parameters, leading
+    # axis K; they judge the preceding steps, see `losses_along`.
     judgements: tuple[Array, Params] | None = None
 
 
@@ -179,11 +187,21 @@ def run(
     judgements: bool = False,
     ends: bool = False,
 ) -> tuple[Params, Record, Trace]:
-    """Adapts `params` to one task in K steps. Returns θ_K, the record and the trace.
+    """Adapts `params` to one task in K inner steps.
 
-    The record has `judgements` where they are asked for; of slow parameters they cost products.
-    With `ends` the trace has the scores before the first step and after the last one alone: off
-    policy each of the others takes a batch for nothing else.
+    Args:
+        problem: the meta-learning problem.
+        inner: the inner optimiser.
+        params: θ_0, with the slow parameters.
+        task: one task of the problem.
+        key: typed key, (), that the batches are drawn with.
+        tile: tasks whose gradient is taken at once, see `mapping.tiled`; None chooses.
+        judgements: whether to record them; their gradients by slow parameters cost extra products.
+        ends: whether the trace scores only the ends, before the first step and after the last:
+            off-policy, every other score needs a batch of its own.
+
+    Returns:
+        θ_K, the record and the trace.
     """
     fast, slow = inner.split(params)
     loss = loss_of_parts(problem.inner_loss)
@@ -241,9 +259,9 @@ def run(
 
 
 def _over_steps(step: Callable[..., Any], carry: Any, keys: Array) -> tuple[Any, Any]:
-    """`lax.scan`, but for a single step, which stays by itself.
+    """`lax.scan`, except that a single step is not put in a loop.
 
-    There the parameters are those that all tasks share; what a loop carries is each task's own.
+    Its parameters are then those that all tasks share; a loop would carry a copy for each task.
     """
     if len(keys) != 1:
         return jax.lax.scan(step, carry, keys)

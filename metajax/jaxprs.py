@@ -1,7 +1,7 @@
-"""What a traced program says of itself before it is compiled: its work, and its values' memory.
+"""What a traced program tells before it is compiled: its operations, and its values' memory.
 
-Loops have their lengths in a jaxpr. The analysis of a compiled program (`cost_analysis`) counts the
-body of a loop once, and an update is loops within loops.
+A jaxpr knows the lengths of its loops. The analysis of a compiled program (`cost_analysis`) counts
+the body of a loop once, and an update is loops within loops.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import jax
 
 __all__ = ["Cost", "bodies", "cost", "intermediate_bytes", "live_bytes", "scoped_sizes"]
 
-# What the compiler makes part of whatever reads it.
+# What the compiler fuses into whatever reads it.
 _FREE = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "iota", "copy"}
 _FREE |= {"convert_element_type", "stop_gradient", "slice", "pvary"}
 
 
 class Cost(NamedTuple):
-    """Of running a program once, on all its devices together."""
+    """The cost of running a program once, on all its devices together."""
 
-    flops: float = 0.0  # of matrix products and convolutions, two for a multiplication and addition
+    flops: float = 0.0  # of matrix products and convolutions; a multiply-add counts as two
     bytes: float = 0.0  # of all values, each written once and read once: fusion saves most of it
 
 
@@ -35,10 +35,10 @@ def bodies(equation: Any) -> Iterator[Any]:
 
 
 def cost(jaxpr: Any) -> Cost:
-    """The cost of a jaxpr, without what nothing reads.
+    """The cost of a jaxpr, without dead code.
 
-    A loop costs its body times its length, once where the length is data. Of a `cond` the dearest
-    branch counts; under `vmap` it is a `select`, and all do.
+    A loop costs its body times its length, or once if the length is data. A `cond` costs its most
+    expensive branch; under `vmap` it is a `select`, and all branches count.
     """
     total = Cost()
     needed = {variable for variable in jaxpr.outvars if not hasattr(variable, "val")}
@@ -59,7 +59,7 @@ def _cost_of_equation(equation: Any) -> Cost:
         return _sum(*inner)
     if name == "cond":
         return max(inner)
-    if name == "pallas_call":  # its program is of a block, of which each grid has many
+    if name == "pallas_call":  # its body is of one block, of which its grid has many
         outside = sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars)
         estimate = params["cost_estimate"]
         return Cost(float(estimate.flops) if estimate else 0.0, 2.0 * outside)
@@ -69,7 +69,7 @@ def _cost_of_equation(equation: Any) -> Cost:
     if not out:  # a callback
         return Cost()
     if inner and [v.aval.shape for v in next(bodies(equation)).outvars] == [a.shape for a in out]:
-        return inner[0]  # a call; a reduction or a scatter holds only how two elements meet
+        return inner[0]  # a call; in a reduction or a scatter it only combines two elements
     if name in _FREE:
         return Cost()
     return Cost(_flops(equation), 2.0 * sum(aval.size * aval.dtype.itemsize for aval in out))
@@ -108,11 +108,11 @@ def intermediate_bytes(jaxpr: Any) -> int:
 
 
 def live_bytes(jaxpr: Any, inside: bool) -> int:
-    """The most bytes of intermediate values that are alive at once, in the order as traced.
+    """The most bytes of intermediate values that are alive at once, in traced order.
 
     Args:
         jaxpr: a program.
-        inside: whether what its loops and calls hold is counted too.
+        inside: whether values inside its loops and calls count too.
     """
     last = {v: i for i, e in enumerate(jaxpr.eqns) for v in e.invars if not hasattr(v, "val")}
     last |= {v: len(jaxpr.eqns) for v in jaxpr.outvars if not hasattr(v, "val")}

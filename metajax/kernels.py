@@ -1,8 +1,8 @@
-"""A multilayer perceptron in one GPU kernel a pass, and its derivatives; see `fused` for when.
+"""A multilayer perceptron in one GPU kernel per pass, and its derivatives; see `fused` for when.
 
-Every kernel takes a block of rows through all layers, in registers. What it does with them is jax's
-own derivative of the plain network, traced inside it. Pallas hands the kernels to Triton; where
-there is no GPU they are interpreted, for tests.
+Every kernel takes a block of rows through all layers, in registers. Its body is the plain network,
+or jax's own derivative of it, traced inside. Pallas compiles the kernels with Triton; without a GPU
+they are interpreted, for tests.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ Activation = Callable[[Array], Array]
 Layers = tuple[tuple[Array, Array], ...]
 """Kernel (inputs, outputs) and bias (outputs,) of each layer."""
 
-_NARROWEST = 16  # sides of a product of matrix units
+_NARROWEST = 16  # least side of a matrix-unit product
 # Rows that go through the layers at once, by pass, and blocks of them that one program takes. More
 # rows make larger products, whose operands go through shared memory; fewer leave registers.
 _ROWS = {"outputs": 64, "outputs_along": 64, "gradient": 32, "gradient_along": 32}
 _BLOCKS = 8
 _FILLED = 1024  # programs that keep a GPU busy
-_FEW = 32  # rows of a task that are not worth a program
+_FEW = 32  # fewer rows of a task are not worth a program
 
 
 def mlp(layers: Layers, inputs: Array, activation: Activation) -> Array:
     """Outputs (S, O) for inputs (S, I): dense layers, the activation between them.
 
-    Differentiable by the layers in reverse mode, in forward mode over that, and by the inputs at
-    the price of the network in plain operations. A sum over rows has the order of blocks of rows.
+    Differentiable by the layers in reverse mode and in forward mode over that, and by the inputs at
+    the cost of the network in plain operations. Sums over rows are taken block by block.
     """
     return _mlp(activation, layers, inputs)
 
@@ -70,7 +70,7 @@ def _mlp_forward(activation: Activation, layers: Layers, inputs: Array) -> tuple
 
 def _mlp_backward(activation: Activation, kept: Any, cotangent: Array) -> tuple[Layers, Array]:
     layers, inputs = kept
-    # What nothing reads is not computed: of inputs that are data, all of this.
+    # Not computed where nothing reads it, as for inputs that are data.
     of_inputs = jax.vjp(lambda inputs: plain(layers, inputs, activation), inputs)[1](cotangent)[0]
     return _gradient(activation, layers, inputs, cotangent), of_inputs
 
@@ -156,7 +156,7 @@ _TANH = """{
 def _tanh(x: Array) -> Array:
     """By one exponential, to a few 1e-7: the library's function would be most of a kernel's time.
 
-    What that has over this is the relative error of a tiny x, which a matrix unit rounds away.
+    That one has a better relative error for tiny x, which matrix units round away.
     """
     if not _on_gpu():
         return 1.0 - 2.0 / (jnp.exp(2.0 * x) + 1.0)
@@ -207,7 +207,7 @@ def _gradient_along(
 
 
 class _Blocks(NamedTuple):
-    """How rows are shared over programs."""
+    """How rows are divided among programs."""
 
     rows: int  # of a block
     blocks: int  # of a program
@@ -217,8 +217,8 @@ class _Blocks(NamedTuple):
 def _blocks(rows: int, name: str) -> _Blocks:
     block = min(_ROWS[name], _padded(rows))
     number = pl.cdiv(rows, block)
-    # Rows of one task are a part of the work. Where all tasks' are together they are all of it, and
-    # every multiprocessor has to have some.
+    # Rows of one task are only a part of the work. Rows of all tasks together are all of it, and
+    # every multiprocessor needs a share.
     blocks = _BLOCKS if number < _FILLED else min(max(number // _FILLED, 1), _BLOCKS)
     programs = pl.cdiv(number, blocks)
     return _Blocks(block, pl.cdiv(number, programs), programs)
@@ -230,12 +230,12 @@ def _padded(width: int) -> int:
 
 
 def _window(shape: tuple[int, ...], first: Any, rows: int) -> tuple[tuple[Any, ...], Array]:
-    """Rows of a matrix from `first` on, of padded width, and which of their elements there are.
+    """Indices of a matrix's rows from `first` on, of padded width, and a mask of those that exist.
 
     All rows, padded, where `first` is None; or all of a vector.
     """
-    # jax, from 0.12 on, refuses a slice that it can tell is longer than its axis, though a mask
-    # keeps to the axis: of a place that is computed it cannot tell.
+    # From 0.12 on, jax refuses a slice that is longer than its axis, though the mask keeps to the
+    # axis, unless its start is computed, so that it cannot tell.
     nowhere = 0 * (pl.program_id(0) if first is None else first)
 
     def whole(padded: int, there: int) -> Any:
@@ -254,19 +254,19 @@ def _window(shape: tuple[int, ...], first: Any, rows: int) -> tuple[tuple[Any, .
 
 
 def _load(ref: Any, first: Any = None, rows: int | None = None) -> Array:
-    """With zeros where the padding is: they add nothing to any product."""
+    """Loads rows, with zeros for the padding: they add nothing to any product."""
     window, inside = _window(ref.shape, first, rows or _padded(ref.shape[0]))
     return triton.load(ref.at[window], mask=inside, other=0.0)
 
 
 def _store(ref: Any, value: Array, first: Any = None, part: tuple[Any, ...] = ()) -> None:
-    """Rows from `first` on, of the array that `part` indexes, without the padding."""
+    """Stores rows from `first` on, of the array that `part` indexes, without the padding."""
     window, inside = _window(ref.shape[len(part) :], first, len(value))
     triton.store(ref.at[(*part, *window)], value, mask=inside)
 
 
 def _flops(body: Any, parameters: Any, rows: Any) -> float:
-    """Of the products of all rows, without padding: what `plan` counts."""
+    """Operations of the products of all rows, without padding: what `plan` counts."""
     return jaxprs.cost(jax.make_jaxpr(body)(*parameters, *rows).jaxpr).flops
 
 
@@ -289,8 +289,8 @@ def _call(
 def _over_rows(name: str, body: Any, in_plain: Any, parameters: Any, rows: Any, out: Any) -> Any:
     """`body(*parameters, *rows)` of all rows, block by block.
 
-    Where tasks have parameters of their own and few rows, it is `in_plain`, the same for the
-    compiler: to bring a task's parameters to its rows is then most of the work.
+    Tasks with parameters of their own and few rows use `in_plain`, the same in plain operations:
+    loading a task's parameters for its rows would be most of the work.
     """
 
     def of_rows(parameters: Any, rows: Any) -> Any:
@@ -357,7 +357,7 @@ def _summed_over_rows(name: str, body: Any, parameters: Any, rows: Any, like: An
 
         def block(index: Any, carry: Any) -> Any:
             sums, here = carry
-            following = loaded(index + 1)  # on their way while these rows are worked on
+            following = loaded(index + 1)  # prefetched while these rows are computed
             return jax.tree.map(jnp.add, sums, body(*held, *here)), following
 
         zeros = jax.tree.map(jnp.zeros_like, held[0])

@@ -31,9 +31,9 @@ class MetricsLog:
     """Appends to `metrics.jsonl`, a line at a time, each on disk when `write` returns.
 
     Args:
-        path: the file. What it holds of updates after `keep_until` is cut off first, and with it a
-            last line that a killed process left torn.
-        keep_until: updates done by the state that the run goes on from.
+        path: the file. Lines of updates after `keep_until` are removed first, and so is a torn last
+            line that a killed process left.
+        keep_until: updates done by the state that the run resumes from.
     """
 
     def __init__(self, path: str | os.PathLike[str], keep_until: int = 0) -> None:
@@ -90,7 +90,7 @@ class Reporter:
     Args:
         updates: how many there will be.
         title: names the run.
-        show: False for silence; None decides by whether the console is one.
+        show: False for silence; None is as True.
     """
 
     _SECONDS_BETWEEN_LINES = 5.0
@@ -101,7 +101,7 @@ class Reporter:
         self._show = show is not False
         console = Console(stderr=True)
         moving = console.is_terminal and not console.is_dumb_terminal
-        if console.is_jupyter:  # there, rich needs widgets for what moves, and stderr is alarming
+        if console.is_jupyter:  # there, a bar needs widgets, and stderr looks like an error
             moving = importlib.util.find_spec("ipywidgets") is not None
         self._stream = sys.stdout if console.is_jupyter else sys.stderr
         self._bar = _bar(console) if self._show and moving else None

@@ -1,9 +1,9 @@
-"""A network where there are few observations: evaluated on each of them once, then looked up.
+"""Networks on few distinct observations: evaluated on each of them once, then looked up.
 
 An episode of a maze has more steps than the maze has squares, and a batch has dozens of steps on
-each. Of one-hot observations the network's outputs are a table. Its derivative adds up what each
-observation is due before the network is gone through, so that a loss of thousands of steps costs as
-much network as there are squares.
+each. For one-hot observations the network's outputs are a table. The derivative of a lookup sums
+what each observation contributes before it goes through the network, so a loss over thousands of
+steps evaluates the network only once per square.
 """
 
 from __future__ import annotations
@@ -21,55 +21,55 @@ from .types import Params
 __all__ = ["Lookup", "Playing", "Reading", "lookup", "playing_by"]
 
 Array = jax.Array
-Of = Callable[[Any], Any]  # of outputs, whose leading axes, (O,) or (T, B), it keeps
+Of = Callable[[Any], Any]  # function of outputs that keeps their leading axes, (O,) or (T, B)
 
 
 class Reading(NamedTuple):
-    """A network's outputs for what was seen in a batch, (T, B, ...), and what is made of them.
+    """A network's outputs for a batch, (T, B, ...), through functions of them.
 
-    What each observation has is computed once for each that there is, before it is looked up.
+    A function is computed once for each distinct observation, before the lookup.
     """
 
-    each: Callable[[Of], Any]  # of outputs -> (T, B, ...)
-    # the same where that is a number for each action, and actions (T, B) -> those taken, (T, B)
+    each: Callable[[Of], Any]  # function of outputs -> its values, (T, B, ...)
+    # function with a value for each action, actions (T, B) -> the values of these, (T, B)
     taken: Callable[[Of, Array], Array]
 
 
 class Lookup(NamedTuple):
-    """A network without memory, for what is observed in one space.
+    """A network without memory, for the observations of one space.
 
-    What it has seen of an observation is the observation, or where observations are one-hot its
-    `row`, which of all it is: a rollout keeps and losses read a number, and not all the zeros.
+    What it sees is the observation or, where observations are one-hot, its `row`, the index of the
+    1: a rollout stores and losses read a number instead of all the zeros.
     """
 
-    prepare: Callable[[Params], Any]  # once for all that is seen under the same parameters
-    # what was prepared, seen, carry -> outputs, value, carry: a policy of what was seen
+    prepare: Callable[[Params], Any]  # once for all that these parameters see
+    # what was prepared, seen, carry -> outputs, value, carry: a policy on what is seen
     one: Callable[[Any, Array, Any], tuple[Any, Array, Any]]
-    # params, seen (T, B, ...) -> what the network has for it, or for all that can be observed
+    # params, seen (T, B, ...) -> the network's outputs for it, or for all possible observations
     outputs: Callable[[Params, Array], Any]
-    reading: Callable[[Any, Array], Reading]  # those outputs, what was seen
+    reading: Callable[[Any, Array], Reading]  # those outputs, seen -> reading
     # observations with any leading axes -> int32; None where the network sees them as they are
     row: Callable[[Array], Array] | None
 
     def read(self, params: Params, seen: Array) -> Reading:
-        """What is read of a batch, (T, B, ...)."""
+        """The reading of a batch, (T, B, ...)."""
         return self.reading(self.outputs(params, seen), seen)
 
     def seen(self, observation: Array, row: Array | None) -> Array:
-        """Of observations, and their rows where these are known."""
+        """What the network sees, from observations, and their rows where these are known."""
         return observation if self.row is None else self.row(observation) if row is None else row
 
 
 def lookup(network: Network, space: Any, actions: Any) -> Lookup:
-    """By table where `space` is one-hot, and step by step where it is not.
+    """Evaluates by table where `space` is one-hot, and step by step where it is not.
 
     Args:
         network: `apply(params, observation, carry)`; it takes observations with any leading axes.
         space: of the observations; `one_hot` says that one element of each is 1, the others 0.
         actions: the action space.
 
-    Raises (while the network is traced):
-        ValueError: its outputs do not fit the actions, or it has a memory.
+    Raises:
+        ValueError: during tracing, if its outputs do not fit the actions, or it has a memory.
     """
 
     def apply(params: Params, observation: Array, carry: Any) -> tuple[Any, Array, Any]:
@@ -96,7 +96,7 @@ def lookup(network: Network, space: Any, actions: Any) -> Lookup:
         return apply(params, jnp.eye(*space.shape, dtype=space.dtype), ())[0]
 
     def row(observation: Array) -> Array:
-        # A sum is a third of the time of `argmax`.
+        # A weighted sum takes a third of the time of `argmax`.
         places = jnp.arange(space.shape[0], dtype=jnp.int32)
         return observation.astype(jnp.int32) @ places
 
@@ -108,8 +108,8 @@ def lookup(network: Network, space: Any, actions: Any) -> Lookup:
             return jax.tree.map(lambda leaf: leaf[at], of(outputs))
 
         def taken(of: Of, action: Array) -> Array:
-            # One number a step: to look up a row and choose from it, forward and back, is most of
-            # what a batch of many steps would cost.
+            # Gathers one number per step: looking up a row and choosing from it, forward and back,
+            # would be most of the cost of a batch of many steps.
             every = of(outputs)
             return every.reshape(-1)[at * every.shape[-1] + action]
 
@@ -119,15 +119,15 @@ def lookup(network: Network, space: Any, actions: Any) -> Lookup:
 
 
 class Playing(NamedTuple):
-    """How a policy that is looked up plays: what a rollout is given, and what comes of it."""
+    """How a policy that is looked up plays: what a rollout is given, and how to read it."""
 
-    distribution: Distribution  # over what was looked up
-    prepare: Callable[[Params], Any]  # what is looked up
-    parameters: Callable[[Any], Any]  # of what was looked up, those of the distribution
+    distribution: Distribution  # given what is looked up
+    prepare: Callable[[Params], Any]  # params -> what is looked up
+    parameters: Callable[[Any], Any]  # what was looked up -> the distribution's parameters
 
 
 def playing_by(observed: Lookup, distribution: Distribution) -> Playing:
-    """Of a table that part of a draw which needs no noise is looked up too, not taken each step."""
+    """With a table, the part of a draw that needs no noise is looked up too, not computed."""
     shares, draw_from = distribution.shares, distribution.draw_from
     if observed.row is None or shares is None or draw_from is None:
         return Playing(distribution, observed.prepare, lambda found: found)

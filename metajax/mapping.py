@@ -34,25 +34,25 @@ __all__ = [
 Array = jax.Array
 
 AXIS = "tasks"
-TILE = "tile_"  # and its size: the scope in which a tile is computed
+TILE = "tile_"  # plus its size: the name scope in which a tile is computed
 CHUNK = "chunk_"  # likewise
-# What the intermediate values of a tile may add up to on a CPU. Most of them are never alive
-# together, so this stands for a working set of about a tenth: a core's second-level cache.
+# Bound on the sum of a tile's intermediate values on a CPU. Most of them are never alive together,
+# so this stands for a working set of about a tenth: a core's second-level cache.
 _CPU_TILE_BYTES = 8 << 20
-# What the tasks of a chunk may keep at once on a CPU: many inner steps, whose batches all wait for
+# Bound on what a chunk's tasks keep alive on a CPU: many inner steps, whose batches all wait for
 # the derivative, take smaller chunks instead of more memory.
 _CPU_CHUNK_BYTES = 8 << 20
-# Tasks alive at once on one device where no chunk is given, at most. A GPU is bound by its memory
-# alone (`_chunk_bytes`): a rollout's kernels cost their launch, however many tasks they are for.
+# The most tasks alive at once on a device if no chunk is given. On a GPU only memory is the limit
+# (`_chunk_bytes`): a rollout's kernels cost their launch, however many tasks they are for.
 _CHUNK = 2048
 
 
 class Mapping(NamedTuple):
-    """How tasks are laid on hardware. The defaults choose for themselves."""
+    """How tasks are laid out on hardware. By default the sizes are chosen automatically."""
 
     mesh: jax.sharding.Mesh | None = None  # one axis, "tasks"; None is one device
     chunk: int | None = None  # tasks of one device that are alive at once
-    tile: int | None = None  # of them, those whose gradient is taken at once
+    tile: int | None = None  # tasks of a chunk whose gradient is taken at once
 
     @property
     def devices(self) -> int:
@@ -60,11 +60,11 @@ class Mapping(NamedTuple):
 
     @property
     def everywhere(self) -> jax.sharding.NamedSharding | None:
-        """The sharding of what every device, and so every process, has whole."""
+        """The sharding of values replicated on every device, and so in every process."""
         return None if self.mesh is None else jax.NamedSharding(self.mesh, jax.P())
 
     def check(self, tasks: int) -> None:
-        """Raises ValueError where `tasks` cannot be laid out so."""
+        """Raises ValueError where `tasks` cannot be laid out this way."""
         for name, value in (("chunk", self.chunk), ("tile", self.tile)):
             if value is not None:
                 require_integer(name, value, 1)
@@ -76,9 +76,13 @@ class Mapping(NamedTuple):
 
 
 def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh | None:
-    """A mesh over `devices`: a list, a number of each process's, or None for all there are.
+    """A mesh over `devices`: a list, a number per process, or None for all there are.
 
-    None for a single device.
+    Returns:
+        The mesh, or None for a single device.
+
+    Raises:
+        ValueError: a number of devices that a process does not have.
     """
     if devices is None:
         devices = jax.devices()
@@ -95,22 +99,22 @@ def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh |
 
 
 def largest_divisor(number: int, bound: int) -> int:
-    """Of `number`, the largest that is at most `bound`; 1 where that is less."""
+    """The largest divisor of `number` that is at most `bound`; 1 where `bound` is less."""
     return max(d for d in range(1, min(number, max(bound, 1)) + 1) if number % d == 0)
 
 
 class _Trace(NamedTuple):
-    """A function that was traced once, and is that trace from then on."""
+    """A function that was traced once, and that runs from this trace."""
 
-    function: Callable[..., Any]  # of the constants, then of the function's own arguments
+    function: Callable[..., Any]  # constants, then the function's own arguments -> its results
     constants: list[Any]  # values that the function closes over
     jaxpr: Any
     shapes: Any  # of what it returns
 
 
 def _traced(function: Callable[..., Any], *args: Any) -> _Trace:
-    """Python code would be run anew by everything that looks at it; its trace is not."""
-    # A function of its own, for jax gives back the trace of one that it has seen.
+    """`function`, traced once: each transformation would run its Python code again."""
+    # A new function each time, as jax would return the cached trace of one that it has seen.
     closed, shapes = jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)
 
     def replayed(constants: list[Any], *args: Any) -> Any:
@@ -121,14 +125,14 @@ def _traced(function: Callable[..., Any], *args: Any) -> _Trace:
 
 
 def _automatic_tile(jaxpr: Any, axis_size: int) -> int:
-    """All tasks at once where memory is wide; on a CPU as many as the cache holds."""
+    """All tasks at once on an accelerator; on a CPU as many as the cache holds."""
     if jax.default_backend() != "cpu":
         return axis_size
     return _CPU_TILE_BYTES // max(jaxprs.intermediate_bytes(jaxpr), 1)
 
 
 def _at_once(function: Callable[[Any], Any], per_task: Any) -> Any:
-    """`vmap`, which of a single task adds no axis: one of 1 parts what the compiler would fuse."""
+    """`vmap`, but without an axis for a single task: one of size 1 would prevent fusion."""
     if jax.tree.leaves(per_task)[0].shape[0] > 1:
         return jax.vmap(function)(per_task)
     out = function(jax.tree.map(lambda leaf: leaf[0], per_task))
@@ -138,8 +142,9 @@ def _at_once(function: Callable[[Any], Any], per_task: Any) -> Any:
 def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[..., Any]:
     """`function` of one task, which `vmap` over n tasks runs as n / tile groups, one by one.
 
-    A tile that does not divide n is lowered to the next size that does. It cannot be differentiated
-    from outside: it is for functions that take their gradient themselves. Arguments are positional.
+    A tile that does not divide n is lowered to the next size that does; None chooses one. The
+    result cannot be differentiated: `function` has to take its gradients itself. Arguments are
+    positional.
     """
 
     def of_tiles(*args: Any) -> Any:
@@ -192,10 +197,10 @@ def _over_devices(body: Callable[..., Any], mapping: Mapping, out_specs: Any) ->
 
 
 def chunk_size(tasks: int, mapping: Mapping) -> int:
-    """The largest chunk that divides a device's tasks, unless that is far below what was asked for.
+    """The largest chunk that divides a device's tasks, unless it is far below what was asked for.
 
-    Then the last chunk is a shorter one: a second program, but not thousands of tiny chunks where
-    the number of tasks is a prime.
+    In that case the last chunk is a shorter one: a second program, but not thousands of tiny chunks
+    where the number of tasks is a prime.
     """
     bound = min(mapping.chunk or _CHUNK, tasks)
     divisor = largest_divisor(tasks, bound)
@@ -203,7 +208,7 @@ def chunk_size(tasks: int, mapping: Mapping) -> int:
 
 
 def _chunk_bytes() -> int | None:
-    """What the tasks of a chunk may keep alive at once; None where a device does not say."""
+    """What a chunk's tasks may keep alive at once; None if the device does not say."""
     if jax.default_backend() == "cpu":
         return _CPU_CHUNK_BYTES
     stats = jax.local_devices()[0].memory_stats() or {}
@@ -211,10 +216,10 @@ def _chunk_bytes() -> int | None:
 
 
 def _sized(mapping: Mapping, jaxpr: Any) -> Mapping:
-    """`mapping` with a chunk for the function of one task that has this jaxpr, if none was given.
+    """`mapping` with a chunk, if none was given, for the one-task function with this jaxpr.
 
-    On a CPU tiles bound what a gradient keeps inside; elsewhere a tile is the chunk, and all of it
-    counts.
+    On a CPU tiles bound what a gradient keeps inside; elsewhere a tile is the chunk, so what is
+    inside counts too.
     """
     allowed = _chunk_bytes()
     if mapping.chunk is not None or allowed is None:
@@ -234,7 +239,7 @@ def _of_one_task(function: Callable[..., Any], shared: Any, per_task: Any) -> _T
 
 
 def _split(per_task: Any, mapping: Mapping) -> tuple[Any, Any]:
-    """Whole chunks with a leading axis of their number, and the tasks left over, or None."""
+    """Whole chunks, with a leading axis over them, and the tasks left over, or None."""
     tasks = jax.tree.leaves(per_task)[0].shape[0]
     size = chunk_size(tasks, mapping)
     whole = tasks - tasks % size
@@ -247,7 +252,7 @@ def _is_float(leaf: Array) -> bool:
 
 
 def _sum_over_devices(tree: Any) -> Any:
-    """The sum over devices of every leaf, in one all-reduce: what a meeting costs is its latency.
+    """The sum over devices of every leaf, in one all-reduce: its cost is mostly latency.
 
     Integers travel among the floats in pieces of 11 bits, whose sums are exact up to 8192 devices.
     """
@@ -282,7 +287,7 @@ def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[
     """`function(shared, task_data)` of one task -> the same of N tasks, reduced.
 
     Float results are averaged over all tasks of all devices; integer results are counts and are
-    added up. No more than a chunk's results are alive at once: sums grow as chunks come.
+    summed. Sums grow chunk by chunk, so only one chunk's results are alive at once.
     """
 
     def body(shared: Any, per_task: Any) -> Any:

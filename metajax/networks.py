@@ -24,9 +24,9 @@ Array = jax.Array
 
 
 class Network(Protocol):
-    """What a learner asks of a network; a flax Linen module has it.
+    """What a learner requires of a network; any flax Linen module has it.
 
-    `apply` takes inputs with any leading axes, and gives outputs with the same.
+    `apply` takes inputs with any leading axes, and returns outputs with the same.
     """
 
     def init(self, key: Array, /, *inputs: Any) -> Any: ...
@@ -35,7 +35,7 @@ class Network(Protocol):
 
 
 def _matmul(a: Array, b: Array, dtype: Any) -> Array:
-    """`a @ b` of operands rounded to `dtype`, if it is given; summed in their own type."""
+    """`a @ b` with operands rounded to `dtype`, if given, and sums in the type of `a`."""
     if dtype is None:
         return a @ b
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=a.dtype)
@@ -43,13 +43,13 @@ def _matmul(a: Array, b: Array, dtype: Any) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _product(inputs: Array, kernel: Array, dtype: Any) -> Array:
-    """`inputs @ kernel`, (S, in) by (in, out), and a gradient whose products round as it does.
+    """`inputs @ kernel`, (S, in) by (in, out), with a gradient whose products round alike.
 
-    To differentiate the rounding would round the sums of the weight gradient too, and leave one
-    operand of each product unrounded.
+    Differentiating through the rounding would also round the sums of the weight gradient, and leave
+    one operand of each product unrounded.
 
-    XLA on CPU takes (S, in)ᵀ (S, out) as it stands up to ten times slower than the same with one
-    operand transposed in memory. It would undo a plain transposition, but not one behind a barrier.
+    XLA on CPU computes (S, in)ᵀ (S, out) as written up to ten times slower than with one operand
+    transposed in memory. It would undo a plain transpose, but not one behind a barrier.
     """
     return _matmul(inputs, kernel, dtype)
 
@@ -73,9 +73,9 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 class Dense(nn.Module):
-    """`flax.linen.Dense`, but for how a CPU takes the weight gradient of many inputs.
+    """`flax.linen.Dense`, except for how a CPU computes the weight gradient of many inputs.
 
-    `dtype`, where it is given, is that of the operands of its products, forward and backward; the
+    `dtype`, if given, is that of the operands of its products, forward and backward; the
     parameters, the sums, the outputs and the gradients keep the type of the parameters.
     """
 
@@ -87,7 +87,7 @@ class Dense(nn.Module):
     @nn.compact
     def parameters(self, width: int) -> tuple[Array, Array | None]:
         """Kernel and bias for inputs of that width."""
-        # Of a parameter that exists flax traces the initialiser for its shape, which any other has.
+        # flax traces the initialiser even of an existing parameter, for its shape: zeros is quick.
         exists = self.has_variable("params", "kernel")
         initial = nn.initializers.zeros if exists else self.kernel_init
         kernel = self.param("kernel", initial, (width, self.features))
@@ -97,7 +97,7 @@ class Dense(nn.Module):
     def __call__(self, inputs: Array) -> Array:
         width = inputs.shape[-1]
         kernel, bias = self.parameters(width)
-        # Of one input the gradient is no product of matrices, and `vmap` would not make it one.
+        # For a single input the gradient is no matrix product, and `vmap` would not make it one.
         if inputs.ndim > 1 and (self.dtype is not None or jax.default_backend() == "cpu"):
             flat: Any = _product(inputs.reshape(-1, width), kernel, self.dtype)
             outputs = flat.reshape(*inputs.shape[:-1], self.features)
@@ -141,8 +141,8 @@ _nearly_zero = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_norma
 def _policy_output(observation: Array, outputs: int, policy: Any) -> Array:
     """An MLP from an observation of any dtype, flattened, and a linear path beside it.
 
-    The linear path adapts fast: what a gradient step on its weights does to the output grows with
-    the square of `skip`, and for a one-hot observation it is a table with a row of its own.
+    The linear path adapts fast: the effect of a gradient step on its weights grows with the square
+    of `skip`, and for one-hot observations it is a table with a row for each.
     """
     inputs = observation.astype(jnp.result_type(float))
     if policy.observation_axes != 1:
@@ -175,8 +175,8 @@ class CategoricalPolicy(nn.Module):
 class GaussianPolicy(nn.Module):
     """Mean and state-independent log standard deviation of `actions` normals; its value is 0.
 
-    Network and parameters are in units of `action_scale`: with 0.1 it learns as one of scale 1 does
-    where actions are ten times as large, at the same inner rates.
+    Network and parameters are in units of `action_scale`: at the same inner rates, scale 0.1 learns
+    as scale 1 would where actions are ten times as large.
     """
 
     actions: int
@@ -190,7 +190,7 @@ class GaussianPolicy(nn.Module):
 
     @staticmethod
     def is_std(path: str) -> bool:
-        """Whether a parameter, by its path, is the log standard deviation."""
+        """Whether the parameter at `path` is the log standard deviation."""
         return path.rpartition("/")[2] == "log_std"
 
     @nn.compact
@@ -204,9 +204,12 @@ class GaussianPolicy(nn.Module):
 
 
 class Conditioned:
-    """A network with a context vector, 0 at first, beside each of its inputs (CAVIA).
+    """A network whose inputs are each joined by a context vector, 0 at first (CAVIA).
 
     The parameters are {"network": those of `network`, "context": (size,)}.
+
+    Raises:
+        ValueError: a size below 1.
     """
 
     def __init__(self, network: Network, size: int) -> None:
@@ -217,7 +220,7 @@ class Conditioned:
 
     @staticmethod
     def is_context(path: str) -> bool:
-        """Whether a parameter, by its path, is the context: which parameters are fast."""
+        """Whether the parameter at `path` is the context, the fast one."""
         return path.rpartition("/")[2] == "context"
 
     def init(self, key: Array, inputs: Array, *rest: Any) -> Any:
@@ -248,21 +251,21 @@ def mlp_policy(
 ) -> CategoricalPolicy | GaussianPolicy:
     """The multilayer policy that fits an action space: categorical or Gaussian.
 
-    A Gaussian's actions are not clipped: what is out of bounds is the environment's to decide.
+    Gaussian actions are not clipped: the environment decides what happens out of bounds.
 
     Args:
         action_space: `envs.Discrete`, or a `Box` of one axis.
         hidden: widths of the hidden layers.
         activation: between layers.
-        skip: scale of a linear path from the observation to the logits or means; 0: there is none.
+        skip: scale of a linear path from the observation to the logits or means; 0 for none.
         initial_std: the Gaussian's standard deviation before training, in units of `action_scale`.
         action_scale: the Gaussian's unit of the action.
-        dtype: of the operands of the network's products, bfloat16 say; all else has the type of
-            the parameters.
-        observation_axes: of an observation, which is flattened: 3 for an image.
+        dtype: of the operands of the network's products, such as bfloat16; all else has the type
+            of the parameters.
+        observation_axes: number of axes of an observation, which is flattened: 3 for an image.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number out of range, or an activation that is not a function.
     """
     widths = tuple(hidden) if isinstance(hidden, Iterable) else (hidden,)
     for width in widths:

@@ -17,15 +17,15 @@ __all__ = ["Plan", "duration", "free_bytes", "layout", "plan"]
 
 
 class Plan(NamedTuple):
-    """Of one preset with its flags, on the devices that are here. Bytes are of one device."""
+    """What a preset with its flags takes, on the devices here. Bytes of memory are per device."""
 
     config: TrainConfig
     devices: int
     chunk: int  # tasks alive at once on a device
-    tile: int  # of them, those whose gradient is taken at once
+    tile: int  # tasks of a chunk whose gradient is taken at once
     cost: jaxprs.Cost  # of an update, on all devices
     memory: int  # bytes that the program takes at its peak
-    free: int | None  # bytes that there are, None where the device does not say
+    free: int | None  # bytes available, None if the device does not say
     fitting: int | None  # where it does not fit: a chunk that does, None if none does
     matrix_rate: float  # operations a second, of all devices
     copy_rate: float  # bytes a second, of all devices
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """Of an update: matrix products alone, and with every value moved to memory and back."""
+        """Per update: for matrix products alone, and with every value written and read too."""
         least = self.cost.flops / self.matrix_rate
         return least, least + self.cost.bytes / self.copy_rate
 
@@ -121,16 +121,16 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
 
 
 def layout(jaxpr: Any, config: TrainConfig, mapping: Mapping) -> tuple[int, int]:
-    """The chunk and the tile of a configuration's program, as its scopes have their sizes."""
-    every = chunk_size(config.tasks // mapping.devices, mapping)  # of what keeps all tasks' records
+    """The chunk and the tile of a configuration's program, from the names of its scopes."""
+    every = chunk_size(config.tasks // mapping.devices, mapping)  # where no scope says
     chunk = max(jaxprs.scoped_sizes(CHUNK, jaxpr), default=every)
     return chunk, max(jaxprs.scoped_sizes(TILE, jaxpr), default=chunk)
 
 
 def _fitting_chunk(config: TrainConfig, chunk: int, taken: int, free: int) -> int | None:
-    """A power of two with which the program fits, near the largest."""
+    """A chunk, a power of two near the largest, with which the program fits; None if none does."""
     while chunk > 1:
-        # At most all of the memory grows with the chunk: where it does, this is the next to try.
+        # If all of the memory grows with the chunk, this one fits; if not, the next may.
         chunk = 1 << max(min(chunk * free // taken, chunk - 1), 1).bit_length() - 1
         learner = experiments.build(dataclasses.replace(config, chunk=chunk)).learner
         taken = roofline.peak_bytes(training.trace(learner).lower().compile())
@@ -140,7 +140,7 @@ def _fitting_chunk(config: TrainConfig, chunk: int, taken: int, free: int) -> in
 
 
 def free_bytes(sharing: int) -> int | None:
-    """Of a device; of a CPU, its share of the machine's. None where it does not say."""
+    """Free memory of a device, or a CPU device's share of the machine's; None if unknown."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)

@@ -47,7 +47,7 @@ def learning_curve(
     for name, label, colour, style in series if rows else ():
         score = np.array([row.get(name) for row in rows], dtype=float)  # null becomes nan
         axes.plot(updates, score, color=colour, linewidth=0.8, alpha=0.3)
-        # A lone point is no line; it lies on the right edge.
+        # A single point is no line; it lies on the right edge.
         alone = {"marker": "o", "clip_on": False} if len(rows) == 1 else {}
         smooth = _smooth(score)
         axes.plot(updates, smooth, style, color=colour, linewidth=2, label=label, **alone)
@@ -143,7 +143,7 @@ def write_gif(
     Args:
         frames: (F, height, width, 3) uint8.
         path: the file to write.
-        milliseconds: a frame stays.
+        milliseconds: how long a frame stays.
         pause: milliseconds that the last frame stays.
     """
     import imageio.v3 as imageio

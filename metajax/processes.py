@@ -19,8 +19,8 @@ from jax.experimental import multihost_utils
 
 __all__ = ["Lost", "Refused", "Stop", "first", "greatest", "losing", "several", "start", "together"]
 
-# Without a heartbeat, until a process is given up. An update that meets a dead one fails at once; a
-# checkpoint that is being saved waits this long, where jax's own 100 would hold all the others.
+# How long a process may be silent until it counts as dead. An update that meets a dead one fails at
+# once; a checkpoint being saved waits this long, and jax's default, 100, would hold up all others.
 _MISSED_SECONDS = 40
 
 
@@ -36,7 +36,7 @@ def start(coordinator: str | None, processes: int | None, process_id: int | None
     Raises:
         ValueError: no cluster was found, or the others did not come.
     """
-    # jax would catch SIGTERM, which is ours to catch: see `Stop`.
+    # jax would catch SIGTERM, which `Stop` catches.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -58,7 +58,7 @@ def first() -> bool:
 
 
 def greatest(value: int) -> int:
-    """The greatest `value` of all processes. Each must come here; it waits for what is computed."""
+    """The greatest `value` of all processes. Each must call it; it waits for what is computed."""
     if not several():
         return value
     return int(multihost_utils.process_allgather(np.int32(value)).max())
@@ -74,7 +74,7 @@ class Refused(ValueError):
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Around what may fail in one process alone: none goes on before all have done it.
+    """Wraps what may fail in one process alone: none goes on before all have done it.
 
     Raises:
         Refused: it failed in another process, which says why.
@@ -90,7 +90,7 @@ def together() -> Iterator[None]:
 
 @contextlib.contextmanager
 def losing() -> Iterator[None]:
-    """Around what computes with the others.
+    """Wraps what computes with the other processes.
 
     Raises:
         Lost: in a computation with several processes, one of them was gone.
@@ -98,7 +98,7 @@ def losing() -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        # Where a call computes before it returns, jax has no error of its own for it.
+        # A call that computes before it returns raises a plain ValueError.
         if not several() or (isinstance(error, ValueError) and "Gloo" not in str(error)):
             raise
         reason = str(error).partition("\n")[0][:200]
@@ -109,7 +109,7 @@ class Stop:
     """Turns the first Ctrl-C or SIGTERM into a request, and the second into leaving at once.
 
     Args:
-        note: called with a line that tells people so.
+        note: called with a line that tells people of the request.
     """
 
     def __init__(self, note: Callable[[str], None]) -> None:
@@ -119,7 +119,7 @@ class Stop:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
-        # Elsewhere than in the main thread signals cannot be caught, and need not be.
+        # Outside the main thread signals cannot be caught, and need not be.
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._before[signum] = signal.signal(signum, self._handle)

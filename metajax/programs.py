@@ -1,10 +1,10 @@
-"""Compiled programs of earlier starts, found without a trace.
+"""Compiled programs from earlier starts, found without tracing.
 
-jax's own cache knows a program by its code, which takes a trace and a lowering to tell: seconds of
-Python at every start, also of one that compiles nothing. What the command line trains follows from
-less: from a configuration, the sources of `metajax` and `envs`, versions, settings and devices. A
-`Shelf` keeps programs by a digest of their code, and labels by a digest of these that lead to them:
-a program that an edit did not change gets a second label.
+jax's own cache identifies a program by its code, which takes tracing and lowering: seconds of
+Python at every start, even if nothing is compiled. What the command line trains is determined by
+less: a configuration, the sources of `metajax` and `envs`, versions, settings and devices. A
+`Shelf` stores programs under a digest of their code, and labels that lead to them under a digest of
+these: a program that an edit did not change gets a second label.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ logger = logging.getLogger("metajax")
 
 _PROGRAM, _LABEL, _TEMPORARY = ".program", ".label", ".tmp"
 _DAY = 86400.0  # seconds
-_MOST_BYTES = 2**28  # of all programs of a folder; those used least lately go first
-_MOST_LABELS = 2000  # likewise: an edit that changes no program leaves a label of its own
-_OTHERS = 0o022  # who might write: group and all
+_MOST_BYTES = 2**28  # of all programs of a folder; the least recently used go first
+_MOST_LABELS = 2000  # likewise: even an edit that changes no program adds a label
+_OTHERS = 0o022  # write permission of group and others
 
 
 class Shelf(NamedTuple):
-    """Where programs are kept, for one description of what they follow from.
+    """Where programs are stored, for one description of what determines them.
 
-    They are code, in pickles: nothing is taken from a folder or a file that others own, or can
-    write to. Without a folder nothing is kept.
+    They are pickled code: nothing is loaded from a folder or a file that others own, or can write
+    to. Without a folder nothing is stored.
     """
 
     folder: Path | None = None
-    world: str = ""  # digest of what every program follows from, whatever it computes
-    description: str = ""  # digest of what these programs follow from beside it
+    world: str = ""  # digest of what determines every program, whatever it computes
+    description: str = ""  # digest of what else determines these programs
 
     def take(self, name: str, *args: Any) -> tuple[jax.stages.Compiled, Any] | None:
-        """The program with the label `name`, and the label's note; None if none is for `args`.
+        """The program with the label `name`, and the label's note; None without one for `args`.
 
         Args:
             name: which of the programs that have this description.
@@ -72,14 +72,14 @@ class Shelf(NamedTuple):
     def compile(
         self, name: str, lowered: jax.stages.Lowered, note: Any = None, *, once: bool = False
     ) -> Any:
-        """The compiled program, from here or from the compiler, and from now on with this label.
+        """The compiled program, loaded or newly compiled, and stored with this label.
 
         Args:
             name: as in `take`.
-            lowered: of a function that `jit` was told to `keep_unused`: which arguments a program
-                does without is not in its code.
-            note: what `take` gives beside it, JSON-able.
-            once: as `compiler_options` was told for it.
+            lowered: of a function jitted with `keep_unused`: its code does not tell which arguments
+                were dropped.
+            note: what `take` returns beside it, JSON-able.
+            once: as passed to `compiler_options` for it.
         """
         if not self._usable():
             return lowered.compile()
@@ -93,18 +93,18 @@ class Shelf(NamedTuple):
             return program
         with _watching() as from_jax:
             program = lowered.compile()
-        # What XLA loaded it cannot write again: on a CPU its functions would be missing.
+        # XLA cannot serialise a program that it loaded: on a CPU its functions would be missing.
         if not from_jax():
             put = functools.partial(_keep, self._put, name, key, program, note)
-            _keep(threading.Thread(target=put).start)  # who waits for the program need not wait
+            _keep(threading.Thread(target=put).start)  # no caller waits for this
         return program
 
     def _usable(self) -> bool:
-        """Whether there is a folder, or may be one, and it is the user's own."""
+        """Whether there is a folder of the user's own, or one may be made."""
         if not self.folder or not hasattr(os, "getuid"):
             return self.folder is not None
         try:
-            there = self.folder.lstat()  # a link may lead to what is the user's, but no shelf
+            there = self.folder.lstat()  # of a link itself: its target need not be a shelf
         except FileNotFoundError:
             return True
         except OSError:
@@ -128,7 +128,7 @@ class Shelf(NamedTuple):
             )
             if _forms(program.args_info) != _forms((args, {})):
                 raise ValueError("it takes other arguments")
-        except Exception as error:  # whatever becomes of a file: it can be compiled anew
+        except Exception as error:  # whatever is wrong with a file: it can be compiled anew
             logger.warning("%s is no use (%s)", file, _told(error))
             with contextlib.suppress(OSError):
                 file.unlink()
@@ -145,7 +145,7 @@ class Shelf(NamedTuple):
         _make_room(file.parent)
 
     def _write_label(self, name: str, key: str, note: Any) -> None:
-        if source.digest() == source.AT_START:  # what was traced is what is there
+        if source.digest() == source.AT_START:  # the sources are still those that were traced
             content = {"program": key, "note": note, "digest": _digest([key, note])}
             _write(self._label(name), json.dumps(content).encode())
 
@@ -163,12 +163,12 @@ NOWHERE = Shelf()
 def _keep(how: Callable[..., None], *what: Any) -> None:
     try:
         how(*what)
-    except Exception as error:  # a run can do without, and this may be a thread's end
+    except Exception as error:  # a run can do without, and in a thread nothing would catch it
         logger.warning("a program is not kept (%s)", _told(error))
 
 
 def _is_own(there: os.stat_result) -> bool:
-    """Whether it is the user's own, and nobody else's to write to."""
+    """Whether the user owns it, and nobody else may write to it."""
     return there.st_uid == os.getuid() and not there.st_mode & _OTHERS
 
 
@@ -186,12 +186,12 @@ def _read_own(file: Path) -> bytes:
 
 
 def _touch(file: Path) -> None:
-    with contextlib.suppress(OSError):  # of a file system that cannot be written
+    with contextlib.suppress(OSError):  # a read-only file system
         os.utime(file)
 
 
 def _read_label(file: Path) -> tuple[str, Any] | None:
-    """The key of a program and a note; None where there is no label, or one that makes no sense."""
+    """The key of a program and a note; None where there is no valid label."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         key, note = content["program"], content["note"]
@@ -202,7 +202,7 @@ def _read_label(file: Path) -> tuple[str, Any] | None:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Writes all of a file or nothing of it."""
+    """Writes a file as a whole or not at all."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=_TEMPORARY)
     try:
@@ -228,7 +228,7 @@ def _listen() -> None:
 
 @contextlib.contextmanager
 def _watching() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether jax's cache had what was compiled inside, or may have."""
+    """Yields a function: whether what was compiled inside came from jax's cache, or may have."""
     _listen()
     events = _seen.events = []
 
@@ -252,10 +252,10 @@ def _told(error: Exception) -> str:
 
 
 def folder(name: str) -> Path | None:
-    """A folder beside jax's compiled programs; None where jax keeps none.
+    """A folder beside jax's compiled programs; None where jax stores none.
 
-    `JAX_COMPILATION_CACHE_DIR` moves both, `JAX_ENABLE_COMPILATION_CACHE=0` keeps neither. A folder
-    in a cloud's storage is for jax's programs alone.
+    `JAX_COMPILATION_CACHE_DIR` moves both, `JAX_ENABLE_COMPILATION_CACHE=0` stores neither. Cloud
+    storage is for jax's programs alone.
     """
     beside = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
     kept = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009
@@ -265,14 +265,14 @@ def folder(name: str) -> Path | None:
 
 
 def shelf(versions: Mapping[str, str], described: Any) -> Shelf:
-    """For the programs of a run. Nothing is kept where several processes share it.
+    """The shelf of a run's programs; `NOWHERE` where several processes share the run.
 
-    Nor is anything taken once the sources were edited: who imported them anew does not run what
-    this process began with. What replaces functions in memory is not noticed.
+    Likewise once the sources were edited: modules imported since then may differ from those that
+    this process began with. Functions replaced in memory are not noticed.
 
     Args:
         versions: of all packages that a trace depends on, by name.
-        described: JSON-able, all that the run's programs follow from beside those, the sources,
+        described: JSON-able, all that determines the run's programs beside those, the sources,
             settings and devices.
     """
     where = folder("whole")
@@ -284,7 +284,7 @@ def shelf(versions: Mapping[str, str], described: Any) -> Shelf:
 
 
 def _settings() -> dict[str, Any]:
-    """jax's, flax's and the compilers', but for where programs are kept."""
+    """Settings of jax, flax and the compilers, except for those of jax's cache."""
     of_jax = {name: value for name, value in jax.config.values.items() if "_cache" not in name}
     names = [name for name in dir(flax.config) if name.startswith(("flax_", "nnx_"))]
     of_flax = {name: getattr(flax.config, name) for name in names}
@@ -294,7 +294,7 @@ def _settings() -> dict[str, Any]:
 
 
 def _machine() -> list[Any]:
-    """Devices, their memory, by which chunks are sized, and the processor, which code is for."""
+    """Devices, their memory, which sizes chunks, and the processor that code is compiled for."""
     devices = jax.devices()
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
     kinds = [(device.id, device.device_kind, device.client.platform_version) for device in devices]
@@ -313,16 +313,16 @@ def _forms(args: Any) -> Any:
 
 
 def _places(program: jax.stages.Compiled) -> list[int]:
-    """The devices that a program is for, in its order."""
+    """The ids of the devices that a program runs on, in its order."""
     sharding = jax.tree.leaves(program.output_shardings)[0]
     mesh = getattr(sharding, "mesh", None)
     return [device.id for device in (sharding.device_set if mesh is None else mesh.devices.flat)]
 
 
 def _make_room(folder: Path) -> None:
-    """Removes what was used least lately, until the rest may stay, and labels of what is gone.
+    """Removes the least recently used programs and labels beyond the limits, and what is orphaned.
 
-    Others may be doing the same.
+    Other processes may be doing the same.
     """
     ages = []
     for path in folder.glob(f"*{_PROGRAM}"):

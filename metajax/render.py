@@ -22,7 +22,7 @@ from .types import Params
 
 __all__ = ["draw_agent", "draw_curves"]
 
-CANDIDATES = 32  # held-out tasks of which one is shown
+CANDIDATES = 32  # held-out tasks, of which one is shown
 PIXELS = 320
 
 
@@ -60,8 +60,8 @@ def draw_agent(
 ) -> list[Path]:
     """Draws agent.gif and agent.png; returns what it wrote, nothing where there are no pictures.
 
-    The task is the first held-out ones' median by what adaptation gained, among those that gained;
-    the episodes are those of median return before and after. So it is a typical success.
+    The task is the one of median gain among the first held-out tasks that gained by adaptation, and
+    the episodes are those of median return before and after: a typical success.
     """
     if not isinstance(experiment.environment, Maze | Gridworld | PointNavigation | PointCorners):
         return []
@@ -107,8 +107,8 @@ def _typical_success(
 
 
 def _play(experiment: experiments.Experiment, params: Params, task: Any, key: jax.Array) -> _Played:
-    # The steps of environments that have pictures are deterministic: actions are enough to find
-    # the way, and a start that is drawn is observed.
+    # Environments that have pictures step deterministically: actions are enough to recover the
+    # path, and a random start is observed.
     env: Any = experiment.environment
     batch = experiment.problem.collect(params, task, key)
     episodes = batch.mask.shape[1]

@@ -1,9 +1,9 @@
 """The derivative of an adaptation, from its record.
 
 Step k contributes v ← v − (∂update/∂gradient) H_k v, and H_k v is a forward-mode derivative of the
-recorded gradient's function (forward over reverse, arXiv 2505.00793). Nothing that the forward pass
-computed is kept but parameter-sized records of each step and the batches, so memory does not grow
-with the network's activations over K, and no rollout lies inside a differentiated function. The
+recorded gradient's function (forward over reverse, arXiv 2505.00793). Of the forward pass only the
+batches and parameter-sized records of each step are kept, so memory does not grow with the
+network's activations over K, and no rollout lies inside a differentiated function. The
 meta-gradient of slow parameters is the mixed derivative, from the same product.
 """
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Array = jax.Array
-Order = bool | Array  # whether a derivative is of first order
+Order = bool | Array  # whether to take first-order derivatives
 
 
 def hessian_product(
@@ -41,8 +41,17 @@ def hessian_product(
 
     With constant targets ∂g/∂fast is a Hessian, hence symmetric, and the products are the
     forward-mode derivative of the whole gradient as the fast parameters move. Where a loss
-    bootstraps, its targets move too: what that adds is no symmetric matrix, and is taken in reverse
-    mode.
+    bootstraps, its targets move too, which adds an asymmetric term, taken in reverse mode.
+
+    Args:
+        problem: the meta-learning problem.
+        fast: fast parameters, as `Inner.split` gives them.
+        slow: slow parameters, likewise.
+        batch: what the inner loss is of.
+        vector: shaped as `fast`.
+
+    Returns:
+        Two pytrees, shaped as `fast` and as `slow`.
     """
     loss = problem.inner_loss
     gradient = jax.grad(loss_of_parts(loss), argnums=(0, 1))
@@ -67,7 +76,7 @@ def _recorded_gradient(
     gradient: Params,
     first_order: Array | None,
 ) -> Params:
-    """∂loss/∂fast, known already to be `gradient`; differentiable in the parameters, once."""
+    """∂loss/∂fast, already known as `gradient`; differentiable once in the parameters."""
     del problem, fast, slow, batch, first_order
     return gradient
 
@@ -105,10 +114,16 @@ def replay(
 ) -> Params:
     """θ_K as a function of θ_0 over frozen batches: the values of `run`, and their derivative.
 
-    With `first_order` the recorded gradients are constants (FOMAML); where it is an array () the
-    program has both orders and takes one. Reverse mode, once: a second derivative of the
-    meta-objective is not available through it. A record without gradients may be replayed from any
-    `params`, not those alone that collected it.
+    It can be differentiated once, in reverse mode: the meta-objective has no second derivative
+    through it.
+
+    Args:
+        problem: the meta-learning problem.
+        inner: the inner optimiser.
+        params: θ_0; those that collected the record or, if it has no gradients, any.
+        record: one task's adaptation.
+        first_order: whether the recorded gradients are constants (FOMAML); with an array () the
+            program has both orders and takes one.
     """
     gradient = _once_differentiable(problem, first_order)
     return _replay(problem, inner, params, record, gradient, keep=False)[0]
@@ -117,7 +132,15 @@ def replay(
 def replay_path(
     problem: Problem, inner: Inner, params: Params, record: Record, first_order: Order = False
 ) -> tuple[Params, Batch]:
-    """As `replay`, but θ_1, ..., θ_K with a leading axis K, and the batch that judges each."""
+    """As `replay`, but θ_1, ..., θ_K and the batches that judge them, with a leading axis K each.
+
+    Args:
+        problem: the meta-learning problem.
+        inner: the inner optimiser.
+        params: θ_0.
+        record: one task's adaptation.
+        first_order: as in `replay`.
+    """
     gradient = _once_differentiable(problem, first_order)
     path = _replay(problem, inner, params, record, gradient, keep=True)[1]
     if problem.on_policy:
@@ -136,13 +159,14 @@ def losses_along(
 ) -> tuple[Array, dict[str, Array]]:
     """The outer losses after each inner step, (K,), and the metrics of the last.
 
-    The batch that judges step k is the one that step k+1 descended on. Where that was by the same
-    loss, its value and its gradient are in the record's `judgements` and are not taken again: the
-    loss is told as linear, which has no second derivative.
+    On-policy, the batch that judges step k is the one that step k+1 descended on. If that was by
+    the same loss, its value and gradient are in the record's `judgements` and are not computed
+    again: the loss is then linear in θ_k, without a second derivative.
 
     Args:
-        path: θ_1, ..., θ_K, of `replay_path`.
-        judged: the batch that judges each, of `replay_path`.
+        problem: the meta-learning problem.
+        path: θ_1, ..., θ_K, from `replay_path`.
+        judged: the batch that judges each, from `replay_path`.
         record: of the steps.
     """
     judge = once_differentiated()(problem.outer_loss)
@@ -170,7 +194,15 @@ def starts(params: Params, path: Params) -> Params:
 def pushforward(
     problem: Problem, inner: Inner, params: Params, record: Record, tangent: Params
 ) -> Params:
-    """∂θ_K/∂θ_0 · `tangent` over frozen batches, in forward mode; `replay` has the transpose."""
+    """∂θ_K/∂θ_0 · `tangent` over frozen batches, in forward mode; `replay` has the transpose.
+
+    Args:
+        problem: the meta-learning problem.
+        inner: the inner optimiser.
+        params: θ_0.
+        record: one task's adaptation.
+        tangent: shaped as `params`.
+    """
 
     def gradient(fast: Params, slow: Params, batch: Batch, recorded: Params) -> Params:
         del recorded
@@ -183,7 +215,7 @@ def pushforward(
 
 
 def _once_differentiable(problem: Problem, first_order: Order) -> Callable[..., Params]:
-    """The gradient of an inner step, as it was recorded where it was, with its derivative."""
+    """The gradient of an inner step, taken from the record if it is there, with its derivative."""
     order = None if first_order is False else first_order
     loss = problem.inner_loss
 

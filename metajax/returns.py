@@ -21,15 +21,15 @@ __all__ = [
 Array = jax.Array
 
 
-# Steps of which discounted sums are one product. Its operations grow with the square of them.
+# The most steps whose discounted sums are one product; its cost grows with their square.
 _LONGEST_PRODUCT = 512
 
 
 def _discounted_sums(values: Array, discount: Array | float) -> Array:
     """Σ_{j≥t} discount^{j-t} values_j along the leading axis.
 
-    A loop over time is hundreds of kernels on an accelerator, each of which has little to do; there
-    it is a product with the triangular matrix of discounts, where these are known and few.
+    On an accelerator a loop over time would be hundreds of tiny kernels; there it is a product with
+    the triangular matrix of discounts, if the discount is a Python number and the steps are few.
     """
     horizon = len(values)
     if (
@@ -39,7 +39,7 @@ def _discounted_sums(values: Array, discount: Array | float) -> Array:
     ):
         return _product_with_discounts(values, discount)
 
-    # One that is learned may be narrower than what it discounts.
+    # A learned discount may have a narrower type than what it discounts.
     rate = jnp.asarray(discount, values.dtype)
 
     def step(tail: Array, value: Array) -> tuple[Array, Array]:
@@ -52,7 +52,7 @@ def _discounted_sums(values: Array, discount: Array | float) -> Array:
 def _product_with_discounts(values: Array, discount: float) -> Array:
     time = np.arange(len(values))
     discounts = np.triu(float(discount) ** np.maximum(time[None] - time[:, None], 0))
-    # In full precision, which a product on an accelerator has not by itself.
+    # In full precision, which is not an accelerator's default.
     exact = jax.lax.Precision.HIGHEST
     return jnp.tensordot(discounts.astype(values.dtype), values, axes=1, precision=exact)
 
@@ -90,12 +90,12 @@ def generalised_advantages(
 def n_step_returns(
     reward: Array, terminated: Array, mask: Array, discount: Array | float, steps: int
 ) -> tuple[Array, Array, Array]:
-    """What n steps paid, and what to add for all that follows them.
+    """Rewards of n steps, and what is needed to bootstrap what follows them.
 
         target_t = Σ_{j<m} γ^j r_{t+j} + discount_t V(s_{t+m}),   m = min(n, steps left)
 
-    An episode that its horizon cut short is bootstrapped from where it was cut; one that terminated
-    is not. (Pardo et al. 2018, arXiv 1712.00378, section 3.)
+    A truncated episode is bootstrapped from where it was cut; a terminated one is not. (Pardo et
+    al. 2018, arXiv 1712.00378, section 3.)
 
     Args:
         reward: r_t of the step taken at t, (T, B).
@@ -125,10 +125,10 @@ def n_step_returns(
 
 
 def paid_alike(reward: Array, mask: Array) -> Array:
-    """Whether all episodes were paid the same at every time, () bool; never of a single episode.
+    """Whether all episodes had the same rewards at every time, () bool; false for a single one.
 
-    Then nothing tells one action from another, and an advantage is what a baseline misses by, which
-    `normalise` would make as large as any.
+    Then nothing tells one action from another, and an advantage is just the error of a baseline,
+    which `normalise` would make as large as any.
     """
     if mask.shape[1] == 1:
         return jnp.array(False)
@@ -140,6 +140,6 @@ def normalise(advantage: Array, mask: Array, epsilon: float = 1e-8) -> Array:
     count = jnp.maximum(jnp.sum(mask), 1.0)
     centred = (advantage - jnp.sum(advantage * mask) / count) * mask
     variance = jnp.sum(centred**2) / count
-    # A root has no derivative at 0, which learned credit would turn into one that is no number.
+    # A root has an infinite derivative at 0, which would turn that of a learned advantage into NaN.
     equal = variance == 0
     return jnp.where(equal, 0.0, centred / (jnp.sqrt(jnp.where(equal, 1.0, variance)) + epsilon))

@@ -23,17 +23,17 @@ class Episodes:
     """B episodes of one task, time-major.
 
     Steps after an episode's end have mask 0, reward 0 and the observation that it ended on,
-    whatever the environment makes of them.
+    whatever the environment returns for them.
     """
 
     observation: Array  # (T, B, ...) in the environment's dtype, before the action
     action: Array  # (T, B, ...)
     reward: Array  # (T, B) float32
     mask: Array  # (T, B) float32, 1 where a step was taken
-    terminated: Array  # (T, B) bool, whether the step ended the task itself, not its horizon
+    terminated: Array  # (T, B) bool, whether the task, not the horizon, ended at this step
     parameters: Any  # (T, B, ...) of the distributions that the actions were drawn from
-    last_observation: Array  # (B, ...) after step T; of an episode of L < T steps, observation[L]
-    row: Array | None  # (T, B) int32, what the policy was given in its place, see `lookups`
+    last_observation: Array  # (B, ...) after step T; observation[L] if it had L < T steps
+    row: Array | None  # (T, B) int32, given to the policy in its place, see `lookups`
     last_row: Array | None  # (B,) of the last observation
 
 
@@ -55,29 +55,35 @@ def rollout(
 
     Args:
         env: `reset(key, task)` and `step(key, state, action, task)`, see `envs.core`.
-        apply: the policy: params, what it sees, carry. Without a memory it takes what it sees with
-            leading axes, else for one episode.
+        apply: the policy: params, observation, carry -> distribution parameters, value, carry.
+            Without memory it is given all episodes' observations, (B, ...), else one episode's.
+        distribution: over actions, of those parameters.
         params: of the policy.
         task: one task.
-        carry: the policy's memory before the first step; `()` without memory.
-        row: of one-hot observations with any leading axes, which they are: what the policy is given
+        key: typed key, ().
+        episodes: B.
+        horizon: T.
+        carry: the policy's memory before the first step, for one episode; `()` without memory.
+        row: one-hot observations with any leading axes -> their indices, which the policy is given
             in their place.
 
+    Returns:
+        The episodes, (T, B, ...).
+
     Raises:
-        ValueError: an environment whose steps are not what `envs.core` says.
+        ValueError: an environment whose `reset` or `step` returns other than `envs.core` says.
     """
     key_reset, key_actions, key_steps = jax.random.split(key, 3)
     reset = jax.vmap(env.reset, in_axes=(0, None))
     state, timestep = _state_and_timestep(reset(jax.random.split(key_reset, episodes), task), env)
     carries = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (episodes, *leaf.shape)), carry)
-    # Without a memory a policy takes all episodes' observations as they are.
+    # Without memory, one call of the policy takes the observations of all episodes.
     policy = jax.vmap(apply, in_axes=(None, 0, 0)) if jax.tree.leaves(carry) else apply
     policy = once_differentiated()(policy)
     advance = jax.vmap(env.step, in_axes=(0, 0, 0, None))
 
-    # What is random is drawn for all steps at once: a generator's rounds are dozens of kernels,
-    # which every step would launch. An environment that needs no randomness leaves its keys unused,
-    # and they are never computed.
+    # Random numbers are drawn for all steps at once: a generator's rounds are dozens of kernels,
+    # which every step would launch. Keys that an environment does not use are never computed.
     action_shape = getattr(env.action_space, "shape", ())
     noise = distribution.noise(key_actions, (horizon, episodes, *action_shape))
     keys = jax.random.split(key_steps, (horizon, episodes))
@@ -96,7 +102,7 @@ def rollout(
         action = distribution.draw(noise, parameters)
         following, timestep = _state_and_timestep(advance(keys, state, action, task), env, state)
         taken = mask > 0
-        # What comes after an end may be anything, a NaN too, and 0 times that is no 0.
+        # A reward after the end may be anything, even NaN, which times 0 is not 0.
         reward = jnp.where(taken, timestep.reward, 0.0)
         seen = jax.tree.map(
             partial(_where, taken), observed(following, timestep), (observation, at)
@@ -119,12 +125,15 @@ def _where(taken: Array, new: Array, old: Array) -> Array:
 
 
 def _state_and_timestep(result: Any, env: Any, before: Any = None) -> Any:
-    """What B environments' `reset` returned, or `step` from the states `before`, if it is valid.
+    """Checks what B environments' `reset` returned, or `step` from the states `before`.
 
-    A mistake in an environment would otherwise come up where its values meet others.
+    Otherwise an environment's mistake would surface only where its values meet others.
+
+    Returns:
+        `result`, a state and a timestep.
 
     Raises:
-        ValueError: it is not a state and a timestep of the forms that the protocol has.
+        ValueError: it is not a state and a timestep of the shapes and types of the protocol.
     """
     called = "env.reset" if before is None else "env.step"
     if not isinstance(result, tuple) or len(result) != 2:

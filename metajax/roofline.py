@@ -1,6 +1,6 @@
-"""What a device can do, measured on it: so the least time that a program takes there.
+"""The rates of a device, measured on it: they bound a program's time there from below.
 
-All devices of a mesh are measured at once, for they share memory, and on a CPU cores.
+All devices of a mesh are measured at once, as they share memory and, on a CPU, cores.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def matrix_rate(mesh: jax.sharding.Mesh | None = None) -> float:
 
 
 def copy_rate(mesh: jax.sharding.Mesh | None = None) -> float:
-    """Bytes written and read a second in copies larger than any cache, as `matrix_rate`."""
+    """Bytes written and read per second in copies larger than any cache, as in `matrix_rate`."""
     length = 1 << (24 if jax.default_backend() == "cpu" else 28)
     seconds = _seconds(lambda x: x + 1.0, (length,), mesh)
     return 2.0 * 4 * length * (mesh.size if mesh else 1) / seconds
@@ -47,7 +47,7 @@ def copy_rate(mesh: jax.sharding.Mesh | None = None) -> float:
 def _seconds(
     step: Callable[[Any], Any], shape: tuple[int, ...], mesh: jax.sharding.Mesh | None
 ) -> float:
-    """Of one `step` on every device at once: the best of a few runs, for others use them too."""
+    """Time of a `step` on every device at once: the best of a few runs, as others use them too."""
 
     def steps(number: Any) -> Any:
         ones = jnp.full(shape, 1.0, jnp.float32) + number.astype(jnp.float32)
@@ -67,5 +67,5 @@ def _seconds(
         return time.perf_counter() - began
 
     timed(1)  # compiles
-    number = _STEPS + int(_SECONDS / timed(1))  # so many that what else a run costs is small
+    number = _STEPS + int(_SECONDS / timed(1))  # enough that the overhead of a run is small
     return min(timed(number) for _ in range(_RUNS)) / number

@@ -1,4 +1,4 @@
-"""Run folders: what makes one, what may be written over, and reading one back."""
+"""Run folders: creating, overwriting and reading them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_free(run: Path, overwrite: bool) -> None:
 def create(run: Path, config: configs.TrainConfig, overwrite: bool) -> None:
     """Makes a run folder that holds its configuration and nothing else of a run.
 
-    Of a run that is written over, what a run consists of is removed, and no other file.
+    If a run is overwritten, the files that make up a run are removed, and no others.
 
     Raises:
         RunError: see `check_free`.
@@ -119,7 +119,7 @@ def described(config: configs.TrainConfig, row: str = "") -> dict[str, Any]:
 
 
 def computed(config: configs.TrainConfig, row: str = "") -> dict[str, Any]:
-    """What the programs of a run follow from: not its seed, nor what is looked at and when.
+    """What determines the programs of a run: not its seed, nor what is logged or evaluated when.
 
     Args:
         config: of the run.
@@ -133,7 +133,7 @@ def computed(config: configs.TrainConfig, row: str = "") -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that numbers depend on."""
+    """Versions of Python and of the packages that numbers depend on."""
     others = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return {"python": platform.python_version(), "metajax": __version__, **others}
 
@@ -147,5 +147,5 @@ def device() -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content`, all of it or nothing."""
+    """Writes `content`, as a whole or not at all."""
     write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,7 +1,7 @@
 """What makes a checkpoint whole: a seal, the last of its files to be written.
 
-It records the structure of what was saved, the configuration and a digest of every file. What has
-no seal was never finished; what does not match its seal is damaged.
+It records the structure of what was saved, the configuration and a digest of every file. A
+checkpoint without a seal was never finished; one that does not match its seal is damaged.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def describe(state: Any, config: str, progress: Mapping[str, Any]) -> dict[str, 
 
 
 def seal(path: Path, record: dict[str, Any]) -> None:
-    """Writes the record and the digests of the files, atomically: from here on it is whole."""
+    """Writes the record and the files' digests, atomically: now the checkpoint is whole."""
     files = {name: _digest(path / name) for name in _files(path)}
     record = {**record, "files": files}
     text = json.dumps({"record": record, "digest": fingerprint(record)}, indent=1)
@@ -106,7 +106,7 @@ def _digest(path: Path) -> str:
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    """Path -> leaf; a leaf that is no array counts as one, as jnp.asarray would make it."""
+    """Path -> leaf; a leaf that is no array is converted by jnp.asarray."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf

@@ -18,7 +18,7 @@ Array = jax.Array
 
 
 def of_params(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of parameters (of two, where `target` is given) as one of what holds them."""
+    """`function` of parameters (and of `target`, if given) as one of meta-parameters."""
 
     def of_meta(meta: Params, *args: Any, **named: Any) -> Any:
         if "target" in named:
@@ -35,21 +35,24 @@ def beside(
     init: Callable[[Array, Params], Any],
     optimizer: optax.GradientTransformation,
 ) -> tuple[Problem, Inner]:
-    """`problem` with the meta-parameters {"params": its own, `name`: more}; the second are slow.
+    """`problem` with meta-parameters {"params": its own, `name`: more}; the latter are slow.
 
     Args:
-        problem: what is learned over.
-        inner: what says which of its own parameters are fast, and how many steps they take.
-        name: of the parameters beside them.
-        init: key, params -> the parameters beside them.
-        optimizer: what now adapts in the place of `inner.optimizer`. Its `update` may take `meta`,
-            the problem's own meta-parameters, and `slow`, what is beside them.
+        problem: the meta-learning problem.
+        inner: decides which of its own parameters are fast, and how many steps they take.
+        name: of the additional parameters.
+        init: key, params -> the additional parameters.
+        optimizer: replaces `inner.optimizer`. Its `update` may take `meta`, the problem's own
+            meta-parameters, and `slow`, the additional ones.
+
+    Returns:
+        The problem and the inner optimiser with these meta-parameters.
     """
     chained = optax.with_extra_args_support(optimizer)
 
     def init_all(key: Array) -> Params:
         params = problem.init(key)  # as the problem alone would have them
-        # By name, as flax draws parameters: no other group that is beside these has the same key.
+        # Folded in by name, as in flax: no other additional group has the same key.
         key_beside = jax.random.fold_in(key, zlib.crc32(name.encode()))
         return {"params": params, name: init(key_beside, params)}
 

@@ -10,7 +10,7 @@ __all__ = ["AT_START", "digest"]
 
 
 def digest() -> str:
-    """Of the sources of `metajax` and `envs` as they are now."""
+    """The digest of the sources of `metajax` and `envs` as they are now."""
     whole = hashlib.sha256()
     for package in ("metajax", "envs"):
         found = importlib.util.find_spec(package)
@@ -22,4 +22,4 @@ def digest() -> str:
 
 
 AT_START = digest()
-"""Of what this process imports, if nothing is edited while it does."""
+"""The digest of what this process imports, unless files are edited meanwhile."""

@@ -1,4 +1,4 @@
-"""Streams of random keys: what a seed is used for."""
+"""Streams of random keys, one for each use of a seed."""
 
 from __future__ import annotations
 
@@ -25,19 +25,22 @@ def key_stream(seed: int, name: str) -> Array:
         seed: 0 <= seed < 2**32.
         name: "training" (parameters, training tasks and data), "heldout" (evaluation tasks and
             data) or "baseline" (the random initialisation that evaluation compares with).
+
+    Raises:
+        ValueError: a seed out of range.
     """
     check_seed(seed)
     return traced_key_stream(np.uint32(seed), name)
 
 
 def check_seed(seed: int) -> None:
-    """Raises ValueError for what is no seed."""
+    """Raises ValueError for an invalid seed."""
     require_integer("seed", seed, 0, 2**32 - 1)
 
 
 def traced_key_stream(seed: Array | np.uint32, name: str) -> Array:
     """`key_stream` of a seed that is data, uint32 (), unchecked."""
-    # Said aloud: jit does not see that jax was told to take another generator.
+    # Passed explicitly: jit does not notice that jax was set to another generator.
     generator = getattr(jax.config, "jax_default_prng_impl")  # noqa: B009
     return _key_stream(seed, STREAMS[name], generator)
 

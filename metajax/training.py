@@ -1,8 +1,8 @@
-"""Training: many updates a dispatch, one program, and a run that survives being stopped.
+"""Training: many updates per dispatch, one program, and runs that survive being stopped.
 
 `train` runs a learner's `update` inside a loop on the device, a chunk of updates at a time. The
-number of updates of a chunk is data, so the last, shorter chunk is no second program. While a chunk
-runs, the host writes down the metrics of the one before and saves its checkpoint.
+number of updates of a chunk is data, so the last, shorter chunk needs no second program. While a
+chunk runs, the host logs the metrics of the one before and saves its checkpoint.
 """
 
 from __future__ import annotations
@@ -76,15 +76,15 @@ def train(
     state = mj.train(learner, updates=500, run="runs/mine")  # kept; resume=True goes on
     ```
 
-    With a `run` folder, a line of `metrics.jsonl` is written per log (`update`, then `env_steps`
-    and `seconds` since the beginning, then the metrics, averaged over the updates since the line
-    before; nan and infinity are null) and checkpoints are saved beside it. All but what a clock
-    says is the same for the same learner and seed on the same machine, stopped and resumed or not,
-    even by kill -9. Ctrl-C and SIGTERM end the chunk, save and raise `Interrupted`; a second one
-    leaves at once.
+    With a `run` folder, each log adds a line to `metrics.jsonl` (`update`, then `env_steps` and
+    `seconds` since the beginning, then the metrics, averaged over the updates since the previous
+    line; nan and infinity become null), and checkpoints are saved beside it. Apart from clock
+    times, results are the same for the same learner and seed on the same machine, whether or not
+    the run was stopped, even by kill -9, and resumed. Ctrl-C and SIGTERM finish the chunk, save and
+    raise `Interrupted`; a second one exits at once.
 
-    Where several processes train (see `processes`), all of them call this, with one folder that all
-    see; a signal to any stops all after the same update; the first alone writes, shows and calls
+    With several processes (see `processes`), all call this with one folder that all can see. A
+    signal to any stops all after the same update; only the first writes, shows progress and calls
     `on_log`.
 
     Args:
@@ -93,25 +93,25 @@ def train(
         seed: see `streams.key_stream`.
         run: folder for metrics and checkpoints; None keeps nothing.
         resume: go on from the newest whole checkpoint of `run`; from the beginning if it has none.
-        config: JSON-able description of the run. Checkpoints of another one are refused; without
-            it a learner with parameters and an optimiser of the same form is taken at its word.
-        log_every: updates of a chunk; None for a hundredth of `updates`.
+        config: JSON-able description of the run; checkpoints of another one are refused. Without
+            it only the structure of the state tells runs apart.
+        log_every: updates per chunk; None for a hundredth of `updates`.
         checkpoint_every: updates between checkpoints, rounded up to whole chunks; None for a tenth
             of `updates`. The final state is always saved.
-        keep: how many checkpoints stay.
-        progress: show it (on stderr) or not; None shows it, as a bar where one can move.
+        keep: how many checkpoints to keep.
+        progress: False hides it; True and None show it on stderr, as a bar where one can move.
         title: names the run in the progress.
         on_log: called with every line's content.
-        peak: what the devices can do, of `roofline.matrix_rate`; with it, a line has `roofline`:
-            the share of it that the matrix products of the updates were.
-        shelf: where the run's programs are taken from, or put, see `programs`. Its description must
-            tell all that `learner` follows from.
+        peak: what the devices can do, from `roofline.matrix_rate`; with it, a line has `roofline`,
+            the share of this rate that the updates' matrix products reached.
+        shelf: where the run's programs are loaded from and stored, see `programs`. Its description
+            must cover all that determines `learner`.
 
     Raises:
         ValueError: an argument is out of range, or a metric is not a scalar.
         FileExistsError: `run` holds a run and `resume` is false.
         CheckpointError: there are checkpoints and none can be used, or another process trains here.
-        MetricsError: `metrics.jsonl` is damaged elsewhere than at its end.
+        MetricsError: `metrics.jsonl` is damaged anywhere but at its end.
         Interrupted: see above.
     """
     require_integer("updates", updates, 1)
@@ -213,7 +213,7 @@ def _run_chunks(
     # Processes need a state that they share.
     begin = programs.start() if not found and jax.process_count() == 1 else None
     program, recorder.flops = programs.updates(recorder.get_ready)
-    # Where the program wants its state, which may span devices: put there once, it stays there.
+    # Where the program expects its state, perhaps across devices: placed once, it stays there.
     shardings = jax.tree.map(
         _named, like, program.input_shardings[0][0], program.output_shardings[0]
     )
@@ -227,8 +227,8 @@ def _run_chunks(
 
     pending = None
     recorder.compiled()
-    # Some backends return from a call when its result is there, and cannot be interrupted until
-    # then. From a thread, either kind leaves the host free.
+    # Some backends block in a call until its result is ready, and cannot be interrupted. Called
+    # from a thread, any backend leaves the host free.
     with _Thread() as device:
         while update < plan.updates and not (stop and stop.agreed()):
             count = min(plan.log_every - update % plan.log_every, plan.updates - update)
@@ -240,8 +240,8 @@ def _run_chunks(
             update += count
             pending = (update, count, totals, None)
             if recorder.keeper and saved + plan.checkpoint_every <= update < plan.updates:
-                # The next chunk is given this state's memory, so a checkpoint needs its own. Its
-                # save begins before that chunk: several processes must do both in one order.
+                # The next chunk reuses this state's memory, so a checkpoint needs a copy. Its save
+                # begins before that chunk: several processes must do both in the same order.
                 recorder.report(update, count, totals, copy(state))
                 saved, pending = update, None
         if pending:
@@ -252,7 +252,7 @@ def _run_chunks(
 
 
 class _Thread(ThreadPoolExecutor):
-    """A thread for calls in order; it is left to itself where an exception leaves the block."""
+    """A thread that runs calls in order; leaving the block does not wait for it."""
 
     def __init__(self) -> None:
         super().__init__(max_workers=1, thread_name_prefix="metajax")
@@ -268,9 +268,9 @@ def _wait(call: Future[Any]) -> Any:
 
 
 def _named(leaf: jax.ShapeDtypeStruct, taken: Any, given: Any) -> Any:
-    """The sharding that a program takes, as the one it gives where they mean the same.
+    """A program's input sharding, or its output sharding where they are equivalent.
 
-    An input's sharding is the compiler's own kind, which cannot be saved; an output's has a mesh.
+    An input's sharding is of a compiler's kind that cannot be saved; an output's has a mesh.
     """
     return given if given.is_equivalent_to(taken, leaf.ndim) else taken
 
@@ -284,7 +284,7 @@ def _placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
 
 
 class _Recorder:
-    """Takes down what a chunk did: to the log, to the caller, to people, and to checkpoints."""
+    """Records what a chunk did: in the log, for the caller, on screen and in checkpoints."""
 
     def __init__(
         self,
@@ -301,7 +301,7 @@ class _Recorder:
         self.update = 0
         self._on_log = on_log
         self._log: MetricsLog | None = None
-        self._diverged = False  # and said so
+        self._diverged = False  # and a warning said so
         self._env_steps = 0
         self._seconds = 0.0  # of the process that was stopped, if this one resumes
 
@@ -317,7 +317,7 @@ class _Recorder:
         self.reporter.start(update)
 
     def get_ready(self) -> None:
-        """For the first save."""
+        """Prepares for the first save."""
         if self.keeper:
             self.keeper.get_ready()
 

@@ -1,4 +1,4 @@
-"""What each step of an episode was, as numbers that a learned credit may depend on."""
+"""Features of each step of an episode, for a learned advantage to depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Array = jax.Array
 
 
 def _fingerprint(values: Array) -> Array:
-    """(T, B, O) -> (T, B): equal where all of O is, and otherwise but once in 2^32."""
+    """(T, B, O) -> (T, B): equal where all of O is, and otherwise only once in 2^32."""
     if jnp.issubdtype(values.dtype, jnp.floating):
         values = values.astype(jnp.float32) + 0.0  # so that -0 is 0
         words = jax.lax.bitcast_convert_type(values, jnp.uint32)
@@ -26,7 +26,7 @@ def _fingerprint(values: Array) -> Array:
 
 
 def first_visits(observation: Array) -> Array:
-    """Whether nothing before it in its episode looked the same.
+    """Whether each observation is the first of its kind in its episode.
 
     Args:
         observation: (T, B, ...).
@@ -48,13 +48,13 @@ def transition_features(
 
     Args:
         observation: (T, B, ...) before the action.
-        action: (T, B, A) float, numbers that say what was done.
+        action: (T, B, A) float, such as one-hot actions.
         reward: (T, B).
         mask: (T, B), 1 where a step was taken.
 
     Returns:
-        (T, B, 2 O + A + 4) float, and (T, B), 1 where both o and o' are in the batch. The others,
-        an episode's last step, have features that mean nothing.
+        (T, B, 2 O + A + 4) float, and (T, B), 1 where both o and o' are in the batch. Elsewhere,
+        at an episode's last step, features are meaningless.
     """
     horizon, episodes = mask.shape
     values = observation.astype(mask.dtype).reshape(horizon, episodes, -1)

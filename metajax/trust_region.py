@@ -28,8 +28,8 @@ class TrustRegion:
     bound: float = 0.01  # greatest mean divergence of a step
     solver_steps: int = 10  # of conjugate gradients
     damping: float = 1e-5  # added to the eigenvalues of the divergence's Hessian
-    shrink: float = 0.8  # what a step that was refused is multiplied by
-    attempts: int = 15  # steps that are tried, the longest first
+    shrink: float = 0.8  # factor on a step that was refused
+    attempts: int = 15  # steps to try, the longest first
 
     def __post_init__(self) -> None:
         for name in ("solver_steps", "attempts"):
@@ -40,12 +40,12 @@ class TrustRegion:
 
 
 def _dot(one: Array, other: Array) -> Array:
-    """In full precision, which a product on an accelerator has not."""
+    """In full precision, which is not an accelerator's default."""
     return jnp.vdot(one, other, precision="highest")
 
 
 def _ratio(numerator: Array | float, denominator: Array) -> Array:
-    """0 where the denominator is not above 0: nothing is left to solve, or nothing can be."""
+    """0 where the denominator is not above 0: nothing is left to solve, or it cannot be solved."""
     positive = denominator > 0
     return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 0)
 
@@ -53,8 +53,8 @@ def _ratio(numerator: Array | float, denominator: Array) -> Array:
 def conjugate_gradients(
     product: Callable[[Params], Params], target: Params, steps: int
 ) -> tuple[Params, Params]:
-    """x with A x ≈ `target`, A positive definite and given by its `product`; and the residual."""
-    vector, restore = ravel_pytree(target)  # so that a step is a few programs, not a few a leaf
+    """x with A x ≈ `target`, A positive definite and given as a `product`; and the residual."""
+    vector, restore = ravel_pytree(target)  # so that a step is a few kernels, not a few per leaf
 
     def step(_: Array, carry: tuple[Array, Array, Array, Array]) -> tuple[Array, ...]:
         solution, residual, direction, squared = carry
@@ -73,7 +73,7 @@ def conjugate_gradients(
 def longest_step(
     region: TrustRegion, gradient: Params, product: Callable[[Params], Params]
 ) -> Params:
-    """−s H⁻¹ g with ½ s² gᵀ H⁻¹ g the bound; H is the divergence's Hessian, with the damping."""
+    """−s H⁻¹ g with ½ s² gᵀ H⁻¹ g = `bound`; H is the divergence's Hessian plus the damping."""
     damping = region.damping
 
     def damped(vector: Params) -> Params:
@@ -81,7 +81,7 @@ def longest_step(
 
     solved, left = conjugate_gradients(damped, gradient, region.solver_steps)
     (solution, restore), (residual, _) = ravel_pytree(solved), ravel_pytree(left)
-    # H x is the gradient less what is left of it.
+    # H x is the gradient minus the residual.
     curvature = _dot(solution, ravel_pytree(gradient)[0] - residual)
     return restore(-jnp.sqrt(_ratio(2 * region.bound, curvature)) * solution)
 
@@ -93,17 +93,17 @@ def search(
     judge: Callable[[Params], tuple[Array, Array]],
     loss: Array,
 ) -> tuple[Params, dict[str, Array]]:
-    """The first of ever shorter steps after which the loss is lower and the divergence in bound.
+    """Backtracks to the first step that lowers the loss with the divergence within its bound.
 
     Args:
-        region: how many are tried, and how much shorter each is.
-        params: where the step begins; they stay where none will do.
-        step: the longest one.
+        region: how many steps to try, how much shorter each is, and the bound.
+        params: where the step begins; kept if no step is accepted.
+        step: the longest one, shaped as `params`.
         judge: params -> the loss and the divergence there, () each.
         loss: of `params`, ().
 
     Returns:
-        The new params; and "step_length", as a share of the longest one, 0 where none was taken,
+        The new params; and "step_length", relative to the longest one, 0 if none was taken,
         and "divergence" of the last step tried.
     """
 
@@ -126,6 +126,6 @@ def search(
         (jnp.int32(0), jnp.array(False), jnp.zeros_like(loss)),
     )
     share = jnp.where(accepted, length(tries - 1), 0.0)
-    # Chosen, not multiplied by 0: a step may not be finite.
+    # Selected, not multiplied by 0: a step may not be finite.
     moved = jnp.where(accepted, after(share), start)
     return restore(moved), {"step_length": share, "divergence": divergence}

@@ -1,4 +1,4 @@
-"""Which layout of tasks is fastest on this machine: timed once for a program, and remembered."""
+"""Which layout of tasks is fastest on this machine: timed once per program, and remembered."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["Tuned", "memory", "tune"]
 logger = logging.getLogger(__name__)
 
 _ROUNDS = 5  # of timed updates
-_WORTH = 0.97  # of the planned size's time, which another one has to be below
+_WORTH = 0.97  # share of the planned size's time that another one has to beat
 
 
 class Tuned(NamedTuple):
-    """Seconds of an update, the least of a few, by the size of a tile or of a chunk."""
+    """Seconds per update, the least of a few, by the size of a tile or of a chunk."""
 
     field: str  # of the configuration: "tile" on a CPU, "chunk" elsewhere
     planned: int
@@ -53,19 +53,19 @@ class Tuned(NamedTuple):
 
 
 def memory() -> Path | None:
-    """Where times are kept: beside compiled programs; None where those are not."""
+    """Where times are stored: beside compiled programs; None where those are not stored."""
     return programs.folder("tuned")
 
 
 def tune(config: TrainConfig, memory: Path | None = None, free: int | None = None) -> Tuned:
     """Times updates with the planned size and with smaller and larger ones, in turn.
 
-    A tile moves the last digits of a run, which must follow from its configuration alone: what is
-    fastest is put there by who asks for it.
+    A tile changes the last digits of a run, which must depend on its configuration alone: so the
+    caller puts the fastest size there.
 
     Args:
-        config: of the run; a tile or chunk in it is what others are compared with.
-        memory: folder that remembers times, by program, device and versions; None: none does.
+        config: of the run; a tile or chunk in it is the one that others are compared with.
+        memory: folder that remembers times, by program, device and versions; None: not remembered.
         free: bytes of a device; None for what this one has free.
 
     Raises:
@@ -99,7 +99,7 @@ def tune(config: TrainConfig, memory: Path | None = None, free: int | None = Non
 
 
 def _identity(lowered: jax.stages.Lowered, sizes: Iterable[int]) -> str:
-    """Of what times depend on: program, machine, versions, and what is tried."""
+    """Digest of what times depend on: program, machine, versions, and the sizes tried."""
     machine = [platform.node(), os.cpu_count(), runs.device()]
     what = [machine, runs.versions(), sorted(sizes), lowered.as_text()]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
@@ -117,9 +117,9 @@ def _read(file: Path | None) -> dict[int, float]:
 def _time(
     config: TrainConfig, field: str, planned: int, sizes: list[int], free: int | None
 ) -> dict[int, float]:
-    """Seconds of an update by size, the least of a few; sizes that memory has no room for left out.
+    """Seconds per update by size, the least of a few, without sizes that do not fit in memory.
 
-    The planned size comes as the configuration has it, perhaps unsaid: its program is the run's.
+    For the planned size the configuration stays as it is: its program is the run's.
     """
     timed: dict[int, tuple[Any, Any, list[float]]] = {}
     for size in sizes:
@@ -135,7 +135,7 @@ def _time(
             began = time.perf_counter()
             try:
                 state, _ = jax.block_until_ready(program(state, np.int32(1)))
-            except jax.errors.JaxRuntimeError as error:  # memory in pieces, none of them enough
+            except jax.errors.JaxRuntimeError as error:  # memory is fragmented
                 if size == planned or "RESOURCE_EXHAUSTED" not in str(error):
                     raise
                 del timed[size]

@@ -1,4 +1,4 @@
-"""The vocabulary of the engine: what is learned over, what learns, and the axis legend.
+"""The vocabulary of the engine: problems, learners, and the axis legend.
 
 Axis legend, used in every docstring and comment of the package:
     N tasks, K inner steps, B episodes or parallel environments per task, T time, A actions,
@@ -43,17 +43,17 @@ class Hyperparameter(NamedTuple):
 
     name: str
     value: float
-    high: float = math.inf  # it is meta-learned between 0 and this, neither included
-    # Of one that acts in sampling, so that `collect` takes it by name, not `inner_loss`: batch,
-    # value () -> () mean log-probability of the actions that it had a part in.
+    high: float = math.inf  # meta-learned strictly between 0 and this
+    # If it acts in sampling, so that `collect`, not `inner_loss`, takes it by name: batch, value ()
+    # -> () mean log-probability of the actions that it influenced.
     log_prob: Callable[[Any, Array], Array] | None = None
 
 
 class Divergence(NamedTuple):
-    """How far a policy is from the one that collected a batch, 0 where it is that one.
+    """How far a policy is from the one that collected a batch; 0 if it is that one.
 
-    In two parts, of which the second one knows no network: least where the outputs are those that
-    collected, it has no slope there, and so the Hessian by the parameters is that by the outputs
+    It has two parts, the second without the network. That one is minimal, with gradient 0, at the
+    outputs of the collecting policy, so the Hessian by the parameters is its Hessian by the outputs
     between two Jacobians of the first part (Gauss-Newton).
     """
 
@@ -67,15 +67,15 @@ class Divergence(NamedTuple):
     def hessian_product(self, params: Params, batch: Batch, vector: Params) -> Params:
         """∇²D(params) · `vector`, where `params` collected the batch."""
         at, pull = jax.vjp(lambda params: self.outputs(params, batch), params)
-        # The transpose of reverse mode, as a network may define no forward mode of its own. Where
-        # it rounds both operands of its products, this rounds one.
+        # Forward mode as the transpose of reverse mode, the only one that a network may define.
+        # Where the network rounds both operands of a product, this rounds one.
         along = jax.linear_transpose(lambda image: pull(image)[0], at)(vector)[0]
         slope = jax.grad(lambda outputs: self.of_outputs(outputs, batch))
         return pull(jax.jvp(slope, (at,), (along,))[1])[0]
 
 
 class Problem(NamedTuple):
-    """What a meta-learner learns over. No meta-learner knows which kind of problem it has.
+    """What a meta-learner trains on, without knowing which kind of problem it is.
 
     Every function is pure and written for one task.
     """
@@ -91,26 +91,26 @@ class Problem(NamedTuple):
         0
     )  # environment steps or examples
     log_prob: Callable[[Params, Batch], Array] | None = None  # -> () mean over the steps sampled
-    # What `inner_loss` (or `collect`) also takes by name: arrays () in the place of these values.
+    # What `inner_loss` (or `collect`) also takes by name: arrays () that replace these values.
     hyper: tuple[Hyperparameter, ...] = ()
-    # Of a batch that other parameters collected: both losses at once, the probability ratio clipped
-    # where a number is given, and the mean KL divergence of their policy from that of `params`.
+    # For a batch that other parameters collected: both losses, by the probability ratio, clipped
+    # where a number is given; and the mean KL(their policy ‖ that of `params`).
     ratio_loss: Callable[[Params, Batch, float | None], tuple[Array, Any]] | None = None
     divergence: Divergence | None = None
     # Whether `inner_loss` takes `target` by name: parameters that its targets are computed from.
-    # Without it they are constants, as an inner step has them, of `params`.
+    # Without it they are computed from `params` and held constant, as in an inner step.
     bootstraps: bool = False
-    # Of a batch of episodes: what each step was, (T, B, F), and where that is known, (T, B). Then
-    # `inner_loss` takes `bonus` by name, (T, B): what to add to the advantages.
+    # Batch of episodes -> features of each step, (T, B, F), and 1 where they are known, (T, B).
+    # Then `inner_loss` takes `bonus` (T, B) by name, which is added to the advantages.
     transitions: Callable[[Batch], tuple[Array, Array]] | None = None
 
     @property
     def on_policy(self) -> bool:
         """Whether each inner step collects its own batch.
 
-        Where a problem has a `query` it is supervised: the support batch is drawn once, every inner
-        step descends on it, and the query batch judges. Otherwise the batch collected after the
-        last inner step judges.
+        With a `query`, as in supervised learning, the support batch is drawn once, every inner step
+        descends on it, and the query batch judges. Otherwise the batch collected after the last
+        inner step judges.
         """
         return self.query is None
 
@@ -123,14 +123,14 @@ class MetaState:
     opt_state: Any  # of the outer optimiser
     step: Array  # () int32, updates done
     key: Array  # () typed key, constant over a run: update i draws from fold_in(key, i)
-    weighting: Any = ()  # of the weights of groups of tasks, see `groups`
+    weighting: Any = ()  # of the task groups' weights, see `groups`
 
 
 @pytree_dataclass
 class Trace:
-    """What one task's adaptation went through."""
+    """Scores and samples of one task's adaptation."""
 
-    # (K+1,) float32, before the first inner step, ..., after the last; in training those two alone
+    # (K+1,) float32, before the first inner step, ..., after the last; in training only those two
     score: Array
     samples: Array  # () int32, environment steps or examples used, the judging batch included
 

@@ -1,6 +1,6 @@
 """The two programs of a run: the first state from a seed, and any number of updates.
 
-The number of updates is data, so that a shorter chunk of them is no second program.
+The number of updates is data, so a shorter chunk of them needs no second program.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["UPDATES", "Programs", "Totals", "abstract_state", "start", "trace"]
 
 Array = jax.Array
 
-UPDATES = "updates"  # what a shelf calls the program of `trace`, with the operations of an update
-_TAKEN = ("update", "seconds", "roofline")  # what a line of the log has by itself
+UPDATES = "updates"  # a shelf's label for the program of `trace`; its note: operations per update
+_TAKEN = ("update", "seconds", "roofline")  # fields that every line of the log has
 _SEED = jax.ShapeDtypeStruct((), np.uint32)
 _COUNT = jax.ShapeDtypeStruct((), np.int32)
 
 
 def start(learner: MetaLearner, shardings: Any = None) -> jax.stages.Wrapped:
-    """Seed, uint32 () -> the first state, laid out by `shardings`."""
+    """The program: seed, uint32 () -> the first state, laid out by `shardings`."""
 
     def start(seed: Array) -> MetaState:
         state = learner.init(traced_key_stream(seed, "training"))
@@ -51,10 +51,10 @@ def abstract_state(learner: MetaLearner) -> MetaState:
 
 
 class Totals(NamedTuple):
-    """Of the metrics of a chunk."""
+    """The metrics of a chunk, summed over its updates."""
 
     sums: dict[str, Array]  # () float32 each
-    env_steps: tuple[Array, Array]  # () uint32: low and high word, for a chunk may overflow one
+    env_steps: tuple[Array, Array]  # () uint32: low and high words, as one may overflow
 
 
 def _zero_totals(metrics: Mapping[str, jax.ShapeDtypeStruct]) -> Totals:
@@ -76,7 +76,11 @@ def _add(totals: Totals, metrics: Mapping[str, Array]) -> Totals:
 
 
 def trace(learner: MetaLearner, like: MetaState | None = None) -> jax.stages.Traced:
-    """`state, count -> state, totals`, where `count` updates is data and `state` is donated."""
+    """`state, count -> state, totals`, where `count` updates is data and `state` is donated.
+
+    Raises:
+        ValueError: a metric is not a scalar, or has the name of another field of the log.
+    """
     state = like or abstract_state(learner)
     update = jax.jit(learner.update)  # traced once: for its metrics' names, and for the loop
     zeros = _zero_totals(jax.eval_shape(update, state)[1])
@@ -95,17 +99,17 @@ def trace(learner: MetaLearner, like: MetaState | None = None) -> jax.stages.Tra
 
 
 class Programs:
-    """The two programs of a run, taken from a shelf where they are there."""
+    """The two programs of a run, loaded from a shelf if it has them."""
 
     def __init__(self, learner: MetaLearner, shelf: Shelf, counted: bool) -> None:
         self.learner = learner
         self._shelf = shelf
-        self._counted = counted or shelf != NOWHERE  # whether operations are
+        self._counted = counted or shelf != NOWHERE  # whether to count operations
         self._start = start(learner)
         self.state = _abstract(self._start)
 
     def start(self) -> Future[jax.stages.Compiled]:
-        """Seed -> the first state; compiled by another thread while this one traces."""
+        """Seed -> the first state; compiled in another thread while this one traces."""
         kept = self._shelf.take("start", _SEED)
         if kept:
             ready: Future[jax.stages.Compiled] = Future()
@@ -119,7 +123,7 @@ class Programs:
         """The program of `trace`, and the operations of an update in matrix products, if counted.
 
         Args:
-            meanwhile: called when Python has nothing else to do, for it waits for the compiler.
+            meanwhile: called once Python has nothing left to do but wait for the compiler.
         """
         kept = self._shelf.take(UPDATES, self.state, _COUNT)
         if kept:

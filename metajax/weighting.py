@@ -1,4 +1,4 @@
-"""Rules of weights: by how uncertain a group of tasks is, or how far its training lags behind."""
+"""Weighting rules: by a group's uncertainty, or by how far its training lags behind."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["Running", "gradient_norm", "uncertainty"]
 
 Array = jax.Array
 
-_RANGE = 100.0  # at most so many times another, within one factor of a weight
+_RANGE = 100.0  # largest ratio of two groups, in one factor of a weight
 
 
 @pytree_dataclass
 class Running:
-    """What was measured of each group."""
+    """Measurements of each group."""
 
-    first: Array  # (M, G) float32, in the first update that drew it
-    mean: Array  # (M, G) float32, running
+    first: Array  # (M, G) float32, of the first update that drew it
+    mean: Array  # (M, G) float32, running mean
     seen: Array  # (G,) bool, whether it has been drawn yet
 
 
@@ -58,7 +58,7 @@ def _running(
 
 
 def _relative(value: Array, seen: Array) -> Array:
-    """(G,): `value` over the largest, from 1 / _RANGE to 1; 1 where nothing is known."""
+    """(G,): `value` relative to the largest, from 1 / _RANGE to 1; 1 where unknown."""
     largest = jnp.max(jnp.where(seen, value, 0.0))
     known = seen & (largest > 0)
     share = jnp.where(known, value / jnp.where(largest > 0, largest, 1.0), 1.0)
@@ -76,13 +76,13 @@ def uncertainty(
     best: Callable[[Any], Array] | None = None,
     rate: float = 0.05,
 ) -> Weighting:
-    """Weights 1/σ_g², σ_g² where L_g / σ_g² + log σ_g² is least: the running mean of L_g.
+    """Weights 1/σ_g², where σ_g² minimises L_g / σ_g² + log σ_g²: the running mean of L_g.
 
-    Homoscedastic uncertainty (Kendall et al. 2018, arXiv 1705.07115, equation 7), its variances at
-    their optimum in place of descending toward it. L is what a task falls short of its best score
-    by: a squared error in regression, the regret in reinforcement learning. So groups count alike
-    whatever the scale of their scores, and what cannot be solved drowns nothing; what is merely
-    hard, or late, counts little too.
+    Homoscedastic uncertainty (Kendall et al. 2018, arXiv 1705.07115, equation 7), with
+    variances at their optimum instead of descending toward it. L is a task's shortfall from its
+    best score: a squared error in regression, the regret in reinforcement learning. So groups count
+    alike whatever the scale of their scores, and unsolvable ones do not drown the others; but what
+    is merely hard, or learned late, counts little too.
 
     Args:
         groups: G, at least 2.
@@ -114,9 +114,9 @@ def gradient_norm(
     """Weights that give each group's gradients a norm by how far its training lags behind.
 
     GradNorm (Chen et al. 2018, arXiv 1711.02257): w_g ‖∇L_g‖ is to be proportional to r_g^α, where
-    r_g = L_g / L_g(0) is what is left of a group's loss (section 3.1). The weights are that
-    equation's solution, in place of a descent toward it, over all parameters. L is as in
-    `uncertainty`; ‖∇L_g‖ is the mean over a group's tasks, which no group's size changes.
+    r_g = L_g / L_g(0) is the remaining share of a group's loss (section 3.1). The weights solve
+    that equation, over all parameters, instead of descending toward it. L is as in `uncertainty`;
+    ‖∇L_g‖ is the mean of norms over a group's tasks, which does not depend on the group's size.
 
     Args:
         groups: G, at least 2.

@@ -23,21 +23,21 @@ def anil(
     head: Callable[[str], bool],
     **options: Unpack[MAMLOptions],
 ) -> MetaLearner:
-    """MAML whose inner steps change the parameters of the `head` alone; the body is slow.
+    """MAML whose inner steps update only the `head`; the body is slow (see `inner`).
 
     Args:
-        problem: what is learned over.
+        problem: the meta-learning problem.
         inner: the inner optimiser.
-        outer: the outer optimiser, of head and body.
-        tasks: N, tasks of one update.
-        head: whether the parameter of a path, such as "params/Dense_2/kernel", is the head's.
-        **options: of `maml`.
+        outer: the outer optimiser, for head and body.
+        tasks: N, tasks per update.
+        head: path of a parameter, such as "params/Dense_2/kernel" -> whether it is in the head.
+        **options: options of `maml`.
 
     Returns:
-        The learner, as of `maml`.
+        The learner, as from `maml`.
 
     Raises:
-        ValueError: a size that cannot be, or a head without parameters.
+        ValueError: an invalid size, or a head without parameters.
     """
     check_parts(problem, inner, outer)
     return maml(problem, inner._replace(fast=head), outer, tasks, **options)

@@ -16,7 +16,7 @@ __all__ = ["cavia", "fixed_context"]
 
 
 def fixed_context(outer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`outer` for all parameters but the context, which stays 0: what every task starts from."""
+    """`outer`, except that the context is not updated: it stays 0, where every task starts."""
 
     def is_context(params: Params) -> Params:
         return jax.tree_util.tree_map_with_path(
@@ -33,10 +33,10 @@ def cavia(
     tasks: int,
     **options: Unpack[MAMLOptions],
 ) -> MetaLearner:
-    """MAML whose inner steps change the context of a `networks.Conditioned` network alone.
+    """MAML whose inner steps update only the context of a `networks.Conditioned` network.
 
-    Every task starts at the context 0, which the outer optimiser leaves as it is; the network is
-    slow (algorithms 1 and 2).
+    Every task starts from a context of 0, which the outer optimiser leaves unchanged; the network
+    is slow (algorithms 1 and 2).
 
     ```python
     network = mj.networks.Conditioned(mj.mlp_policy(env.action_space), size=5)
@@ -45,17 +45,17 @@ def cavia(
     ```
 
     Args:
-        problem: one whose network is a `networks.Conditioned`.
-        inner: the inner optimiser, of the context.
-        outer: the outer optimiser, of the network.
-        tasks: N, tasks of one update.
-        **options: of `maml`.
+        problem: a problem whose network is a `networks.Conditioned`.
+        inner: the inner optimiser, for the context.
+        outer: the outer optimiser, for the network.
+        tasks: N, tasks per update.
+        **options: options of `maml`.
 
     Returns:
-        The learner, as of `maml`.
+        The learner, as from `maml`.
 
     Raises:
-        ValueError: a size that cannot be, or a problem whose network has no context.
+        ValueError: an invalid size, or a problem whose network has no context.
     """
     check_parts(problem, inner, outer)
     inner = inner._replace(fast=Conditioned.is_context)

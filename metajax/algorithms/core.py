@@ -23,7 +23,7 @@ Improve = Callable[[Params, Any, Record], tuple[Params, Any, dict[str, Array]]]
 
 
 def trace_metrics(trace: Trace) -> dict[str, Array]:
-    """What every learner reports of one task's adaptation."""
+    """The metrics that every learner reports for one task's adaptation."""
     return {
         "score_before": trace.score[0],
         "score_after": trace.score[-1],
@@ -40,21 +40,21 @@ def from_task_gradient(
     task_gradient: TaskGradient,
     weighting: Weighting = UNIFORM,
 ) -> MetaLearner:
-    """The learner whose update is `outer` on the weighted mean over N tasks of `task_gradient`.
+    """The learner whose update applies `outer` to the weighted mean of N tasks' `task_gradient`.
 
     Args:
-        problem: what is learned over.
+        problem: the meta-learning problem.
         inner: the inner optimiser.
         outer: the outer optimiser, any optax transformation.
-        tasks: N, tasks of one update.
-        mapping: how they are laid on hardware.
+        tasks: N, tasks per update.
+        mapping: how tasks are laid out on hardware.
         task_gradient: params, task, key, step -> meta-gradient and metrics of ONE task; step is
-            the number of updates done, () int32. Of the metrics, scalars, "score_after" must be
-            there, as in `trace_metrics`; floats are averaged over tasks, integers added up.
+            the number of updates done, () int32. The metrics are scalars and must include
+            "score_after", see `trace_metrics`; floats are averaged over tasks, integers summed.
         weighting: how much each group of tasks counts.
 
     Raises:
-        ValueError: a size that cannot be.
+        ValueError: an invalid size; during tracing, metrics without "score_after".
     """
     check_parts(problem, inner, outer)
     inner.check(problem)
@@ -65,13 +65,13 @@ def from_task_gradient(
         key_task, key_adapt = jax.random.split(key)
         with jax.named_scope("sample_task"):
             task = problem.sample_task(key_task)
-        with jax.named_scope("outer_gradient"):  # what of it lies in no scope of its own
+        with jax.named_scope("outer_gradient"):  # all of it that has no scope of its own
             grads, metrics = task_gradient(params, task, key_adapt, step)
         if "score_after" not in metrics:
             raise ValueError(f"metrics: expected score_after among them, got {', '.join(metrics)}")
         member = weighting.membership(task)
         measured = weighting.measure(task, metrics["score_after"], grads)
-        # One vector: each thing done to it is one kernel, not one for each leaf.
+        # One flat vector, so that each operation on it is one kernel, not one per leaf.
         vector, _ = ravel_pytree(grads)
         vector *= (member @ weights).astype(vector.dtype)
         return vector, metrics, Measured(member, measured[:, None] * member[None])
@@ -83,7 +83,7 @@ def from_task_gradient(
         weights = weighting.weights(state.weighting)
         vector, metrics, (share, summed) = mean_gradient((state.params, state.step, weights), keys)
         total = share @ weights
-        vector /= jnp.where(total > 0, total, 1.0).astype(vector.dtype)  # 0: no task has a group
+        vector /= jnp.where(total > 0, total, 1.0).astype(vector.dtype)  # 0: no task is in a group
         measured = Measured(share, summed / jnp.where(share > 0, share, 1.0)[None])
         with jax.named_scope("outer_update"):
             grads = ravel_pytree(state.params)[1](vector)
@@ -104,19 +104,19 @@ def from_records(
     begin: Callable[[Params], Any],
     improve: Improve,
 ) -> MetaLearner:
-    """The learner that adapts to N tasks, keeps what it collected, and goes over it repeatedly.
+    """The learner that adapts to N tasks and takes outer steps on the records of doing so.
 
     Args:
-        problem: what is learned over, an on-policy one.
+        problem: the meta-learning problem.
         inner: the inner optimiser.
-        tasks: N, tasks of one update.
-        mapping: how they are laid on hardware; the records of all tasks are alive at once.
-        begin: params -> the state that outer steps carry.
-        improve: params, that state, records with a leading axis N -> the new params and state, and
-            metrics of the update. The records have gradients of these `params`.
+        tasks: N, tasks per update.
+        mapping: how tasks are laid out on hardware; the records of all tasks are alive at once.
+        begin: params -> the initial state that outer steps carry.
+        improve: params, that state, records with leading axis N -> new params, new state, and
+            metrics of the update. The records are of adaptations from these `params`.
 
     Raises:
-        ValueError: a size that cannot be.
+        ValueError: an invalid size.
     """
     check_parts(problem, inner)
     inner.check(problem)

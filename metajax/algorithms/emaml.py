@@ -1,4 +1,4 @@
-"""E-MAML (Stadie et al. 2018): credit to the sampling before adaptation for what it led to."""
+"""E-MAML (Stadie et al. 2018): sampling before adaptation is credited with the score after it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,22 @@ Array = jax.Array
 def exploring_loss(
     problem: Problem, inner: Inner, params: Params, record: Record, credit: Array
 ) -> tuple[Array, Any]:
-    """The outer loss and −`credit` Σ_k log π(batch k | θ_k), over the batches that adapted.
+    """The outer loss minus `credit` Σ_k log π(batch k | θ_k), over the batches adapted on.
 
-    log π is a mean over the steps taken, as the losses are. For one episode a batch and the
-    surrogate "log_prob" inside, the score after adaptation as credit () makes the gradient an
-    unbiased one of its expectation, sampling included, up to a factor of the episodes' length; B
-    episodes take B times as much.
+    log π is a mean over the steps taken, as in the losses. With one episode per batch, the inner
+    surrogate "log_prob" and the score after adaptation as the credit, the gradient is an unbiased
+    estimate of that of the expected score, sampling included, up to a factor of the episodes'
+    length; B episodes need B times the credit.
+
+    Args:
+        problem: a problem with a `log_prob`.
+        inner: the inner optimiser.
+        params: θ_0.
+        record: one task's adaptation from θ_0.
+        credit: (), what the sampling is credited with.
+
+    Returns:
+        The loss, (), and metrics: "outer_loss" and those of `problem.outer_loss`.
     """
     log_prob = problem.log_prob
     assert log_prob is not None
@@ -53,22 +63,26 @@ def emaml(
     exploration: float = 1.0,
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
-    """MAML whose batches before adaptation are also judged by the score after it.
+    """MAML that also credits the sampling before adaptation with the score after it.
 
-    What a task's sampling is credited with is w (R − b), R its score after adaptation and b the
-    mean of the other tasks' of the update, which changes no expectation; a single task has b = 0.
+    A task's sampling is credited with w (R − b), where R is its score after adaptation and b the
+    mean score of the update's other tasks, a baseline that leaves the expectation unchanged; b is 0
+    for a single task.
 
     Args:
-        problem: one that knows how likely its batches were, such as policy gradient, or Q-learning
-            with an ε that is learned (`meta_learned`).
+        problem: a problem with a `log_prob` of its batches, such as policy gradient, or Q-learning
+            with a learned ε (`meta_learned`).
         inner: the inner optimiser, of at least one step.
         outer: the outer optimiser.
-        tasks: N, tasks of one update.
-        exploration: w, weight of that term, see `exploring_loss`.
-        mapping: how tasks are laid on hardware; the batches of all tasks are alive at once.
+        tasks: N, tasks per update.
+        exploration: w, weight of that credit, see `exploring_loss`.
+        mapping: how tasks are laid out on hardware; the batches of all tasks are alive at once.
+
+    Returns:
+        The learner, as from `maml`.
 
     Raises:
-        ValueError: a size that cannot be, or a problem that draws nothing from its parameters.
+        ValueError: an invalid size, a weight below 0, or a problem without a `log_prob`.
     """
     check_parts(problem, inner, outer)
     if problem.log_prob is None:

@@ -1,4 +1,4 @@
-"""Meta-learned hyper-parameters: numbers of the inner process that the meta-gradient improves."""
+"""Meta-learned hyper-parameters: inner-loop settings that the meta-gradient improves."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _RATE = Hyperparameter("learning_rate", 1.0)
 
 
 def _value(of: Hyperparameter, logit: Array, speed: float) -> Array:
-    """Between 0 and `of.high`; `of.value` where `logit` is 0."""
+    """The value for `logit`: between 0 and `of.high`, and `of.value` where `logit` is 0."""
     if math.isinf(of.high):
         return of.value * jnp.exp(speed * logit)
     begin = math.log(of.value / (of.high - of.value))
     value = of.high * jax.nn.sigmoid(begin + speed * logit)
-    # Rounding would put the bound itself in its range.
+    # Rounding could otherwise reach the bounds themselves.
     return jnp.clip(
         value, jnp.finfo(value.dtype).tiny, jnp.nextafter(value.dtype.type(of.high), 0.0)
     )
@@ -37,27 +37,30 @@ def _value(of: Hyperparameter, logit: Array, speed: float) -> Array:
 def meta_learned(
     problem: Problem, inner: Inner, names: Sequence[str], *, speed: float = 10.0
 ) -> tuple[Problem, Inner]:
-    """`problem` with some of its hyper-parameters among what is meta-learned, and `inner` for it.
+    """`problem` with some hyper-parameters as meta-parameters, and `inner` to match.
 
     The meta-parameters are {"params": those of `problem`, "hyper": one number, 0 at first, for each
-    of `names`}. A hyper-parameter begins where it was given and stays in its range: its logarithm,
-    or its log-odds where it has an upper bound, is what moves. It acts in the inner steps alone;
-    the outer loss keeps the given values, for it would otherwise choose what it is judged by.
+    of `names`}. A hyper-parameter starts at its given value and stays in its range: the learned
+    number shifts its logarithm, or its log-odds where it has an upper bound. It acts in the inner
+    steps alone; the outer loss keeps the given values, or it would choose its own objective.
     (Meta-gradient reinforcement learning, Xu et al. 2018, through all inner steps.)
 
-    Any algorithm that differentiates the inner steps learns them, such as `maml`; with its
-    first-order gradient it learns the rate alone. So do `promp` and `maml_trpo`, whose inner steps
-    have a loss of their own: they refuse the others. What acts in sampling, as exploration's ε
-    does, has no derivative there: `emaml` alone learns it, by its credit to the sampling, in which
-    the log-probability of the actions stands that the hyper-parameter had a part in. The metrics
-    say where they are, as "learned_" and the name.
+    Any algorithm that differentiates the inner steps, such as `maml`, can learn them. The rate is
+    all that the first-order gradient can learn, and all that `promp` and `maml_trpo` accept, whose
+    inner steps use a loss of their own. A hyper-parameter of the sampling, such as exploration's ε,
+    has no derivative in the inner loss: only `emaml` learns it, from the log-probability of the
+    actions that it influenced. Metrics named "learned_" and the name report the current values.
 
     Args:
-        problem: what is learned over; `problem.hyper` lists what can be learned of it.
-        inner: what adapts.
-        names: of these, and "learning_rate", a factor of the rates of `inner`, 1 at first.
-        speed: how fast they are learned: what multiplies the numbers. Under Adam of rate β a
-            hyper-parameter moves by β · `speed` of itself an update.
+        problem: the meta-learning problem; `problem.hyper` lists what can be learned.
+        inner: the inner optimiser.
+        names: which of these to learn, or "learning_rate", a factor on the rates of `inner`, 1 at
+            first.
+        speed: how fast they are learned: a factor on the learned numbers. Under Adam with rate β, a
+            hyper-parameter changes by β · `speed` of itself per update.
+
+    Returns:
+        The problem and the inner optimiser with these meta-parameters.
 
     Raises:
         ValueError: a name that the problem does not have, or a value on the edge of its range,
@@ -109,7 +112,7 @@ def meta_learned(
         return loss, aux | {f"learned_{name}": v for name, v in values(meta["hyper"]).items()}
 
     rest = tuple(of for of in problem.hyper if of.name not in names)
-    # What an inner step by the ratio of policies is has none of these.
+    # Inner steps by the probability ratio would ignore these.
     acts = in_loss or sampling
     whole = learning._replace(
         ratio_loss=None if acts else learning.ratio_loss,

@@ -1,4 +1,4 @@
-"""iMAML (Rajeswaran et al. 2019, arXiv 1909.04630): the meta-gradient where adaptation ends."""
+"""iMAML (Rajeswaran et al. 2019, arXiv 1909.04630): the implicit meta-gradient of a minimum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = jax.Array
 
 
 def proximal(inner: Inner, strength: float) -> Inner:
-    """`inner` on L(φ) + λ/2 ‖φ − θ‖², θ where the task started and λ the `strength`.
+    """`inner` on L(φ) + λ/2 ‖φ − θ‖², where θ is the task's start and λ the `strength`.
 
     Raises:
         ValueError: a strength that is not above 0.
@@ -50,31 +50,35 @@ def imaml(
     solver_steps: int = 5,
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
-    """MAML whose task pulls toward its start, differentiated by the implicit function theorem.
+    """MAML with a proximal inner loss, differentiated by the implicit function theorem.
 
-    φ minimises L(φ) + λ/2 ‖φ − θ‖², so dφ/dθ = (I + ∇²L(φ)/λ)⁻¹ (equation 6), by conjugate
-    gradients (algorithm 2). No inner step is kept, so memory does not grow with K; and the gradient
-    is right as far as the K steps reach the minimum. L should be convex to within λ there.
-    Where they stop short of it, φ depends on θ more than the minimum does: along a curvature below
-    1 / (K α), as if it had not moved. `damping`, added to λ in equation 6 alone, says so where the
-    sum is about 1 / (K α).
-    Where a problem is on-policy the batch that judges is also that of the Hessian.
+    φ minimises L(φ) + λ/2 ‖φ − θ‖², so dφ/dθ = (I + ∇²L(φ)/λ)⁻¹ (equation 6), applied by
+    conjugate gradients (algorithm 2). No inner step is kept, so memory does not grow with K; the
+    gradient is accurate as far as the K steps reach the minimum, where L should have no curvature
+    below −λ.
+    If they stop short, φ depends on θ more than the minimum does: along curvatures below 1 / (K α),
+    α the inner rate, as if it had not moved. `damping`, added to λ in equation 6 alone, accounts
+    for this where λ + `damping` is about 1 / (K α).
+    On-policy, the batch that judges also gives the Hessian.
 
     Args:
-        problem: what is learned over; its inner steps descend on a loss, and do not bootstrap.
-        inner: the inner optimiser, to which the pull is added.
+        problem: the meta-learning problem; its inner loss must not bootstrap.
+        inner: the inner optimiser, to which the proximal pull is added.
         outer: the outer optimiser.
-        tasks: N, tasks of one update.
-        strength: λ.
-        damping: what is added to λ where the linear system is solved.
+        tasks: N, tasks per update.
+        strength: λ, above 0.
+        damping: added to λ in the linear system.
         solver_steps: conjugate-gradient steps.
-        mapping: how tasks are laid on hardware.
+        mapping: how tasks are laid out on hardware.
+
+    Returns:
+        The learner, as from `maml`.
 
     Raises:
-        ValueError: a size or a strength that cannot be, or a problem that bootstraps.
+        ValueError: an invalid size, a number out of range, or a problem that bootstraps.
     """
     check_parts(problem, inner, outer)
-    if problem.bootstraps:  # where its steps end nothing is least, and no Hessian is there to solve
+    if problem.bootstraps:  # its inner steps minimise no loss, so there is no Hessian to solve
         raise ValueError("problem: iMAML needs a loss that is minimised, got one that bootstraps")
     require_integer("solver steps", solver_steps, 1)
     require_number("damping", damping)

@@ -1,4 +1,4 @@
-"""A learned optimiser inside (Andrychowicz et al. 2016): one small recurrent rule everywhere."""
+"""A learned inner optimiser (Andrychowicz et al. 2016): one small recurrent rule for all."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ __all__ = ["learned_optimizer", "learned_rule"]
 
 Array = jax.Array
 
-_SMALLEST = 1e-5  # a change much below it has no sign
+_SMALLEST = 1e-5  # the sign feature of smaller changes fades to 0
 
 
 class Rule(nn.Module):
-    """Of one coordinate: a recurrent layer, and an output that is 0 at first.
+    """The rule for one coordinate: a recurrent layer, and an output that is 0 at first.
 
-    What it remembers counts for nothing at first, so that a rule learned for one step is the same
-    at later ones.
+    The weights of its memory start at 0, so that a rule learned for one step holds at later ones.
     """
 
     size: int
@@ -50,25 +49,28 @@ class Rule(nn.Module):
 def _features(change: Array) -> Array:
     """Size, on a logarithmic scale from -1 to about 1, and sign: (P,) -> (P, 2).
 
-    The preprocessing of Andrychowicz et al. 2016, appendix A, smoothly down to 0.
+    The preprocessing of Andrychowicz et al. 2016, appendix A, made smooth near 0.
     """
     size = jnp.abs(change) + _SMALLEST
     return jnp.stack([jnp.log(size / _SMALLEST) / 5 - 1, change / size], axis=-1)
 
 
 def learned_rule(problem: Problem, inner: Inner, size: int = 8) -> tuple[Problem, Inner]:
-    """`problem` with a rule's weights among its meta-parameters, and `inner` with it behind.
+    """`problem` with an update rule's weights as meta-parameters, and `inner` followed by the rule.
 
     The meta-parameters are {"params": those of `problem`, "rule": weights}. For each coordinate the
-    rule sees what `inner` would add to it, remembers `size` numbers of the steps before, and
-    multiplies the change by exp(output), which is 1 at first. All coordinates have the same rule,
-    and those of one array of parameters a learned code besides: it fits layers of any width, and
-    treats alike units that are interchangeable.
+    rule sees the change that `inner` proposes, remembers `size` numbers from earlier steps, and
+    multiplies the change by exp(output), 1 at first. All coordinates share the rule, and those of
+    one parameter array also share a learned code: so it fits layers of any width, and treats
+    interchangeable units alike.
 
     Args:
-        problem: what is learned over.
-        inner: what proposes the changes; the rule's weights are slow.
-        size: numbers that the rule remembers of a coordinate.
+        problem: the meta-learning problem.
+        inner: the optimiser that proposes the changes; the rule's weights are slow.
+        size: numbers that the rule remembers per coordinate.
+
+    Returns:
+        The problem and the inner optimiser with these meta-parameters.
 
     Raises:
         ValueError: a size below 1.
@@ -111,21 +113,21 @@ def learned_optimizer(
 ) -> MetaLearner:
     """MAML whose inner update rule is learned with the initialisation, see `learned_rule`.
 
-    Andrychowicz et al. 2016 learn the rule alone, and from constant gradients; here gradients are
+    Andrychowicz et al. 2016 learn the rule alone and treat gradients as constants; here they are
     functions of the parameters, as everywhere in MAML.
 
     Args:
-        problem: what is learned over.
+        problem: the meta-learning problem.
         inner: the inner optimiser, whose changes the rule multiplies.
-        outer: the outer optimiser, of parameters and rule.
-        tasks: N, tasks of one update.
-        size: numbers that the rule remembers of a coordinate.
-        **options: of `maml`.
+        outer: the outer optimiser, for parameters and rule.
+        tasks: N, tasks per update.
+        size: numbers that the rule remembers per coordinate.
+        **options: options of `maml`.
 
     Returns:
-        The learner, as of `maml`; its parameters are those of `learned_rule`.
+        The learner, as from `maml`; its parameters are those of `learned_rule`.
 
     Raises:
-        ValueError: a size that cannot be.
+        ValueError: an invalid size.
     """
     return maml(*learned_rule(problem, inner, size), outer, tasks, **options)

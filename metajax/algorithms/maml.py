@@ -24,7 +24,7 @@ Array = jax.Array
 
 
 class MAMLOptions(TypedDict, total=False):
-    """The keywords of `maml`, which its variants hand on to it."""
+    """The keyword arguments of `maml`, which its variants pass on to it."""
 
     first_order: bool | Callable[[Array], Array]
     step_weights: Sequence[float]
@@ -45,12 +45,12 @@ def maml(
 ) -> MetaLearner:
     """Minimises E_T[L_T(θ')], θ' = θ after K inner steps on task T (algorithms 1 and 3).
 
-    With `step_weights` it minimises Σ_k w_k E_T[L_T(θ_k)], the losses after all inner steps: the
-    multi-step loss of MAML++ (Antoniou et al. 2019, arXiv 1810.09502, equation 4), its weights
-    constant.
-    Where a problem is on-policy, the batch that step k+1 adapts on judges step k.
+    With `step_weights` it minimises Σ_k w_k E_T[L_T(θ_k)], the losses after each inner step: the
+    multi-step loss of MAML++ (Antoniou et al. 2019, arXiv 1810.09502, equation 4) with constant
+    weights.
+    On-policy, step k is judged on the batch that step k+1 adapts on.
 
-    The meta-gradient goes through the inner steps. For reinforcement learning it is that of the
+    The meta-gradient goes through the inner steps. In reinforcement learning it is that of the
     problem's surrogate; see `estimators` for what each surrogate's Hessian leaves out.
 
     ```python
@@ -61,23 +61,23 @@ def maml(
     ```
 
     Args:
-        problem: what is learned over.
+        problem: the meta-learning problem.
         inner: the inner optimiser, such as `sgd(0.1, steps=1)`.
         outer: the outer optimiser, any optax transformation.
-        tasks: N, tasks of one update.
-        first_order: takes dθ'/dθ for the identity (FOMAML), always or in the updates that a
-            schedule says: `lambda step: step < 500` is MAML++'s annealing of the order.
-        step_weights: w_1, ..., w_K, at least 0 and not all 0; () judges the last step alone.
+        tasks: N, tasks per update.
+        first_order: whether to take dθ'/dθ as the identity (FOMAML): a bool, or a schedule, such
+            as `lambda step: step < 500`, MAML++'s annealing of the derivative's order.
+        step_weights: w_1, ..., w_K, at least 0 and not all 0; () counts the last step alone.
         weighting: how much each group of tasks counts, see `groups`.
-        mapping: how tasks are laid on hardware.
+        mapping: how tasks are laid out on hardware.
 
     Returns:
-        The learner. Metrics of an update, means over its tasks, are "score_before" and
-        "score_after" adaptation, "outer_loss", "gradient_norm" and what the outer loss reports;
-        "env_steps" is the sum of environment steps, or of examples.
+        The learner. The metrics of an update are means over its tasks of "score_before" and
+        "score_after" adaptation, "outer_loss" and what the outer loss reports; "gradient_norm", of
+        the meta-gradient; and "env_steps", the sum of environment steps, or of examples.
 
     Raises:
-        ValueError: a size that cannot be, or weights that are not one for each inner step.
+        ValueError: an invalid size, or invalid step weights.
     """
     check_parts(problem, inner, outer)
     finite = all(math.isfinite(weight) and weight >= 0 for weight in step_weights)
@@ -88,7 +88,7 @@ def maml(
 
     judge = once_differentiated()(problem.outer_loss)
     one_loss = problem.inner_loss is problem.outer_loss
-    is_known = len(step_weights) > 1 and problem.on_policy and one_loss  # what the steps began with
+    is_known = len(step_weights) > 1 and problem.on_policy and one_loss  # by the inner steps
 
     def multi_step_loss(params: Params, record: Record, order: Order) -> tuple[Array, Any]:
         path, judged = replay_path(problem, inner, params, record, order)

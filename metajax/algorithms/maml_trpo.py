@@ -24,11 +24,20 @@ Array = jax.Array
 def curvature_product(
     problem: Problem, inner: Inner, params: Params, record: Record, vector: Params
 ) -> Params:
-    """∇²D(θ) · `vector`, D the divergence of the adapted policy, where θ = `params` collected.
+    """∇²D(θ) · `vector`, D the adapted policy's divergence, at the θ that collected the record.
 
-    There D is 0, hence least, for every adapted policy; so that its Hessian by θ is Jᵀ F J, F that
-    by the adapted parameters and J their derivative by θ. Only first derivatives of the adaptation
-    are in it.
+    D is 0 there, its minimum, so its Hessian in θ is Jᵀ F J, where F is the Hessian in the adapted
+    parameters and J their Jacobian in θ. Only first derivatives of the adaptation enter it.
+
+    Args:
+        problem: a problem whose `divergence` is a `Divergence`.
+        inner: the inner optimiser.
+        params: θ.
+        record: one task's adaptation from θ.
+        vector: shaped as `params`.
+
+    Returns:
+        The product, shaped as `params`.
     """
     divergence = problem.divergence
     assert divergence is not None
@@ -47,20 +56,25 @@ def maml_trpo(
 ) -> MetaLearner:
     """MAML whose outer step is as long as the adapted policies' mean KL divergence allows.
 
-    The direction is that of the natural gradient of E_T[L_T(θ_K)], L by the probability ratio. Of
-    ever shorter steps the first is taken that lowers this loss and keeps the new adapted policies'
-    divergence from those that sampled in bound, the inner steps taken anew from the new θ.
+    The direction is the natural gradient of E_T[L_T(θ_K)], L by the probability ratio. A
+    backtracking search takes the first step that lowers this loss and keeps the new adapted
+    policies' mean divergence from those that sampled within bounds; each try repeats the inner
+    steps from its own θ.
 
     Args:
         problem: a policy-gradient problem.
         inner: the inner optimiser.
         outer: the trust region.
-        tasks: N, tasks of one update.
-        mapping: how tasks are laid on hardware; the batches of all tasks are alive at once.
+        tasks: N, tasks per update.
+        mapping: how tasks are laid out on hardware; the batches of all tasks are alive at once.
+
+    Returns:
+        The learner, as from `maml`; its metrics also have "step_length" and "divergence", see
+        `trust_region.search`.
 
     Raises:
-        ValueError: a size that cannot be, a problem without a ratio of policies or whose divergence
-            is no `Divergence`, or an optimiser in the place of the trust region.
+        ValueError: an invalid size, a problem without a `ratio_loss` or whose `divergence` is not
+            a `Divergence`, or an `outer` that is not a `TrustRegion`.
     """
     check_parts(problem, inner)
     ratio_loss, divergence = problem.ratio_loss, problem.divergence
@@ -87,7 +101,7 @@ def maml_trpo(
     def product(params: Params, vector: Params, record: Record) -> Params:
         return curvature_product(problem, inner, params, record, vector)
 
-    # A tile's worth of tasks at once, as everywhere that a gradient is taken.
+    # One tile of tasks at a time, as wherever a gradient is taken.
     gradient_of_task, judge_task, product_of_task = (
         tiled(function, mapping.tile) for function in (gradient, judge, product)
     )

@@ -19,20 +19,23 @@ Array = jax.Array
 
 
 def learned_rates(problem: Problem, inner: Inner, per_step: bool = False) -> tuple[Problem, Inner]:
-    """`problem` with rates among its meta-parameters, and `inner` with them as factors.
+    """`problem` with learned rates as meta-parameters, and `inner` with its changes scaled by them.
 
     The meta-parameters are {"params": those of `problem`, "rates": factors, 1 at first}. A factor
-    multiplies what `inner` adds to its parameter, so a rate is learned in units of its own; it may
-    become negative.
+    multiplies the change that `inner` makes to its parameter, so it is relative to the given rate;
+    it may become negative.
 
     Args:
-        problem: what is learned over.
-        inner: what adapts with it still does; the factors are slow.
-        per_step: one factor (K,) for each array of parameters and inner step (MAML++), the last one
-            for all later steps too, in place of one for each parameter.
+        problem: the meta-learning problem.
+        inner: the inner optimiser; its fast parameters stay fast, and the factors are slow.
+        per_step: whether to learn factors (K,) for each parameter array, one per inner step, the
+            last for all later steps too (MAML++), instead of one for each parameter.
+
+    Returns:
+        The problem and the inner optimiser with these meta-parameters.
 
     Raises:
-        ValueError: factors for no step.
+        ValueError: `per_step` without inner steps.
     """
     check_parts(problem, inner)
     if per_step and inner.steps < 1:
@@ -72,22 +75,22 @@ def meta_sgd(
 ) -> MetaLearner:
     """MAML whose inner rates are learned with the initialisation, see `learned_rates`.
 
-    One factor a parameter is Meta-SGD (equation 6); with `per_step`, one for each array of them and
-    inner step is what MAML++ learns (Antoniou et al. 2019, section 4).
+    One factor per parameter is Meta-SGD (equation 6); with `per_step`, one per parameter array and
+    inner step, it is what MAML++ learns (Antoniou et al. 2019, section 4).
 
     Args:
-        problem: what is learned over.
+        problem: the meta-learning problem.
         inner: the inner optimiser, whose rates the learned factors multiply.
-        outer: the outer optimiser, of parameters and factors.
-        tasks: N, tasks of one update.
-        per_step: whether there is a factor (K,) for each array of parameters, in place of one for
-            each parameter.
-        **options: of `maml`.
+        outer: the outer optimiser, for parameters and factors.
+        tasks: N, tasks per update.
+        per_step: whether to learn factors (K,) for each parameter array instead of one for each
+            parameter.
+        **options: options of `maml`.
 
     Returns:
-        The learner, as of `maml`; its parameters are those of `learned_rates`.
+        The learner, as from `maml`; its parameters are those of `learned_rates`.
 
     Raises:
-        ValueError: a size that cannot be, or factors for no step.
+        ValueError: an invalid size, or `per_step` without inner steps.
     """
     return maml(*learned_rates(problem, inner, per_step), outer, tasks, **options)

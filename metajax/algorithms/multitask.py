@@ -24,22 +24,22 @@ def multitask(
 ) -> MetaLearner:
     """Minimises E_T[L_T(θ)]: MAML without inner steps. `inner` is for `adapt` alone (fine-tuning).
 
-    With a `weighting` it minimises E_T[w_g(T) L_T(θ)], a weight for each group g of tasks:
-    `uncertainty` or `gradient_norm`.
+    With a `weighting`, such as `uncertainty` or `gradient_norm`, it minimises E_T[w_g(T) L_T(θ)],
+    with a weight for each group g of tasks.
 
     Args:
-        problem: what is learned over.
+        problem: the meta-learning problem.
         inner: the optimiser of fine-tuning.
         outer: the optimiser of joint training.
-        tasks: N, tasks of one update.
+        tasks: N, tasks per update.
         weighting: how much each group of tasks counts.
-        mapping: how tasks are laid on hardware.
+        mapping: how tasks are laid out on hardware.
 
     Returns:
-        The learner, as of `maml`.
+        The learner, as from `maml`.
 
     Raises:
-        ValueError: a size that cannot be.
+        ValueError: an invalid size.
     """
     check_parts(problem, inner, outer)
     steps = inner._replace(steps=0)

@@ -1,4 +1,4 @@
-"""NoRML (Yang et al. 2019, arXiv 1903.01063): what a step was worth is meta-learned too."""
+"""NoRML (Yang et al. 2019, arXiv 1903.01063): the advantage function is meta-learned too."""
 
 from __future__ import annotations
 
@@ -21,26 +21,29 @@ __all__ = ["learned_advantage", "norml"]
 
 Array = jax.Array
 
-_BOUND = 2.0  # of a learned advantage: large inner rates would follow a larger one anywhere
+_BOUND = 2.0  # of a learned advantage: with large inner rates, larger ones lead anywhere
 
 
 def learned_advantage(
     problem: Problem, inner: Inner, *, hidden: Sequence[int] = (64,)
 ) -> tuple[Problem, Inner]:
-    """`problem` with an advantage among what is meta-learned, and `inner` that begins elsewhere.
+    """`problem` with a meta-learned advantage, and `inner` with a meta-learned offset at its start.
 
     The meta-parameters are {"params": those of `problem`, "norml": {"critic": a network,
-    "offset": as "params", 0 at first}}. The inner loss takes advantages A + A_ψ, the second the
-    critic's of `problem.transitions`, 0 at first and never beyond ±2; and the first inner step adds
-    the offset, so that the policy which explores is not the one that adaptation starts from (the
-    paper's equation 5; there A_ψ is all there is). It teaches where no episode was rewarded: what
-    a wall is, and what was not seen yet.
+    "offset": as "params", 0 at first}}. The inner loss uses advantages A + A_ψ, where A_ψ is
+    the critic's output for `problem.transitions`, 0 at first and within ±2. The first inner step
+    adds the offset, so that the exploring policy need not be the one that adaptation starts from
+    (the paper's equation 5, which has A_ψ alone). A_ψ teaches even where no episode was rewarded:
+    what a wall is, and what was not seen yet.
 
     Args:
-        problem: a policy-gradient problem, best of normalised advantages: the bound is in their
-            units.
-        inner: what adapts.
+        problem: a policy-gradient problem, preferably with normalised advantages: the bound is in
+            their units.
+        inner: the inner optimiser.
         hidden: widths of the critic's hidden layers.
+
+    Returns:
+        The problem and the inner optimiser with these meta-parameters.
 
     Raises:
         ValueError: a problem without advantages.
@@ -53,7 +56,7 @@ def learned_advantage(
 
     @functools.cache
     def width() -> int:
-        """Of the features. Episodes are traced to know it, too long a work to do each time."""
+        """Number of features; cached, as finding it means tracing a rollout."""
 
         def features(key: Array) -> Array:
             played = problem.collect(problem.init(key), problem.sample_task(key), key)
@@ -86,7 +89,7 @@ def learned_advantage(
         bonus = _BOUND * jnp.tanh(worth).reshape(known.shape) * known
         return learning.inner_loss(meta, batch, bonus=bonus, **learned)
 
-    # Inner steps by the ratio of policies (`promp`) would not have the learned advantage.
+    # Inner steps by the probability ratio (`promp`) would ignore the learned advantage.
     return learning._replace(inner_loss=inner_loss, ratio_loss=None), adapting
 
 
@@ -102,18 +105,18 @@ def norml(
     """MAML whose inner loss has a learned advantage, see `learned_advantage`.
 
     Args:
-        problem: a policy-gradient problem, best of normalised advantages.
+        problem: a policy-gradient problem, preferably with normalised advantages.
         inner: the inner optimiser.
-        outer: the outer optimiser, of the policy, the critic and the offset.
-        tasks: N, tasks of one update.
+        outer: the outer optimiser, for the policy, the critic and the offset.
+        tasks: N, tasks per update.
         hidden: widths of the critic's hidden layers.
-        **options: of `maml`.
+        **options: options of `maml`.
 
     Returns:
-        The learner, as of `maml`; its parameters are those of `learned_advantage`.
+        The learner, as from `maml`; its parameters are those of `learned_advantage`.
 
     Raises:
-        ValueError: a size that cannot be, or a problem without advantages.
+        ValueError: an invalid size, or a problem without advantages.
     """
     learned = learned_advantage(problem, inner, hidden=hidden)
     return maml(*learned, outer, tasks, **options)

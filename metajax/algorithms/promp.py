@@ -23,7 +23,7 @@ Array = jax.Array
 
 
 class ProMPState(NamedTuple):
-    """What ProMP carries beside the parameters."""
+    """The state that ProMP carries beside the parameters."""
 
     optimizer: Any  # of the outer optimiser
     penalty: Array  # (K,) float32, η_k
@@ -41,28 +41,31 @@ def promp(
     target: float | None = None,
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
-    """Minimises E_T[L_clip(θ_K)] + mean over k of η_k KL(π_b ‖ π_{θ_k}) on what θ_b collected.
+    """Minimises E_T[L_clip(θ_K)] + mean over k of η_k KL(π_b ‖ π_{θ_k}) on data from θ_b.
 
-    Each task's batches are collected once, at θ_b. The first sum is PPO's clipped loss of the
-    adapted policy, the second holds the policies of steps k = 0, ..., K-1 near those that sampled
-    (equation 10). As θ leaves θ_b the inner steps are taken anew from it, on the same batches, with
-    the probability ratio to π_b: all derivatives are those of this objective.
+    Each task's batches are collected once, at θ_b. The first term is PPO's clipped loss of the
+    adapted policy; the second keeps the policies of steps k = 0, ..., K-1 close to those that
+    sampled (equation 10). As θ leaves θ_b, the inner steps are repeated from it on the same
+    batches, with the probability ratio to π_b: all derivatives are those of this objective.
 
     Args:
         problem: a policy-gradient problem.
         inner: the inner optimiser, of at least one step.
-        outer: the outer optimiser, which takes `epochs` steps an update.
-        tasks: N, tasks of one update.
-        epochs: outer steps on the same batches.
-        clip: ε, how far the adapted policy's probability ratio may leave 1.
-        penalty: η_k at first.
-        target: a KL divergence; after each update η_k is halved where step k's is below two thirds
-            of it, doubled where it is above one and a half times it. None keeps η_k.
-        mapping: how tasks are laid on hardware; the batches of all tasks are alive at once.
+        outer: the outer optimiser, which takes `epochs` steps per update.
+        tasks: N, tasks per update.
+        epochs: outer steps on the same batches, at least 1.
+        clip: ε, how far the adapted policy's probability ratio may move from 1.
+        penalty: initial η_k.
+        target: a KL divergence; after each update η_k is halved if step k's is below two thirds of
+            it, and doubled if above one and a half times it. None keeps η_k.
+        mapping: how tasks are laid out on hardware; the batches of all tasks are alive at once.
+
+    Returns:
+        The learner, as from `maml`; its metrics also have "divergence", the mean KL divergence,
+        and "penalty", the mean η_k.
 
     Raises:
-        ValueError: a size that cannot be, a number out of range, or a problem without a ratio of
-            policies.
+        ValueError: an invalid size, a number out of range, or a problem without a `ratio_loss`.
     """
     check_parts(problem, inner, outer)
     ratio_loss, divergence = problem.ratio_loss, problem.divergence

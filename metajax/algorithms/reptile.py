@@ -29,27 +29,26 @@ def reptile(
     serial: bool = False,
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
-    """The outer optimiser descends on mean over tasks of θ − θ_K (algorithm 2, batched).
+    """The outer optimiser descends along the mean over tasks of θ − θ_K (algorithm 2, batched).
 
-    `optax.sgd(ε)` outside is the paper's θ ← θ + ε mean(θ_K − θ); Adam outside is its section 6.1
-    variant. One inner step is joint training. With `serial` the tasks of an update follow one
-    another, each from where the last one moved the parameters (algorithm 1): N steps of the outer
-    optimiser, and of its schedule.
+    With `optax.sgd(ε)` outside it is the paper's θ ← θ + ε mean(θ_K − θ), with Adam its section 6.1
+    variant. With one inner step it is joint training. With `serial` the tasks of an update follow
+    one another, each from where the last one moved the parameters (algorithm 1): N steps of the
+    outer optimiser, and of its schedule.
 
     Args:
-        problem: what is learned over.
+        problem: the meta-learning problem.
         inner: the inner optimiser, of at least one step.
         outer: the outer optimiser.
-        tasks: N, tasks of one update.
+        tasks: N, tasks per update.
         serial: whether the tasks of an update follow one another.
-        mapping: how tasks are laid on hardware.
+        mapping: how tasks are laid out on hardware.
 
     Returns:
-        The learner, as of `maml`.
+        The learner, as from `maml`.
 
     Raises:
-        ValueError: a size that cannot be, no inner step, which would never move, or tasks that
-            follow one another on more than one device.
+        ValueError: an invalid size, no inner steps, or `serial` on more than one device.
     """
     check_parts(problem, inner, outer)
     require_integer("inner steps", inner.steps, 1)
@@ -71,7 +70,7 @@ def reptile(
     one = from_task_gradient(problem, inner, outer, 1, mapping, task_gradient)
 
     def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
-        # A task's step is what its keys are drawn by: no two of a run have the same.
+        # Keys derive from the step, so each task of a run needs a step of its own.
         begin = dataclasses.replace(state, step=state.step * tasks)
         end, metrics = jax.lax.scan(lambda state, _: one.update(state), begin, length=tasks)
 

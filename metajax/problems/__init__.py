@@ -1,4 +1,4 @@
-"""What is learned over: factories of `Problem`."""
+"""Meta-learning problems: factories of `Problem`."""
 
 from .policy_gradient import policy_gradient as policy_gradient
 from .q_learning import q_learning as q_learning

@@ -42,7 +42,7 @@ class Trajectories:
     mask: Array  # (T, B) float32, 1 where a step was taken
     advantage: Array  # (T, B) float32, 0 where no step was taken; γ^t r_t for the surrogate "dice"
     behaviour: Any  # (T, B, ...) parameters of the distributions that the actions were drawn from
-    row: Array | None = None  # (T, B) int32, which of all observations each is; see `lookups`
+    row: Array | None = None  # (T, B) int32, index of each one-hot observation; see `lookups`
 
 
 def _choice(name: str, value: str, choices: dict[str, Any]) -> Any:
@@ -77,23 +77,28 @@ def policy_gradient(
         network: a policy, `apply(params, observation, carry)`, such as `networks.mlp_policy`; it
             takes observations with any leading axes.
         episodes: B, of each inner step and of the judging batch.
-        horizon: T, the most steps of an episode; the environment's own where None.
+        horizon: T, the most steps of an episode; None for the environment's own.
         discount: γ in [0, 1].
         gae_lambda: λ in [0, 1].
         baseline: "linear" (features of observation and time), "mean" (over episodes) or "none".
-        normalise_advantage: to unit standard deviation over the task's steps. Without it a step
-            shrinks as a task is solved, which several large inner steps need.
-        surrogate: "lvc", "log_prob", "loaded_dice" or "dice", see `estimators`. The loss is its
-            mean over the steps taken, without its sign. "dice" is of plain discounted rewards: it
-            leaves out λ, the baseline and the normalisation.
-        dice_lambda: λ of "loaded_dice" in [0, 1]: how far back an action is given credit for where
-            it led, in the second derivative.
-        entropy: weight of the policy's entropy in the inner and the outer loss.
-        sample_task: key -> task, in the place of the environment's own: `train.sample` of an
-            `envs.TaskSet` learns over a fixed set.
+        normalise_advantage: whether advantages get zero mean and unit standard deviation over the
+            task's steps. Otherwise a step shrinks as a task is solved, which several large inner
+            steps need.
+        surrogate: "lvc", "log_prob", "loaded_dice" or "dice", see `estimators`. The loss is
+            minus its mean over the steps taken. "dice" uses plain discounted rewards, without λ,
+            baseline or normalisation.
+        dice_lambda: λ of "loaded_dice" in [0, 1]: how far back actions are credited for where they
+            led, in the second derivative.
+        entropy: weight of the policy's entropy in the inner and outer losses.
+        sample_task: key -> task, instead of the environment's own; `train.sample` of an
+            `envs.TaskSet` draws from a fixed set.
+
+    Returns:
+        The problem; its batches are `Trajectories`.
 
     Raises:
-        ValueError: a size or a rate out of range, or a name that is not known.
+        ValueError: a size or a rate out of range, or an unknown name.
+        TypeError: an action space that is neither `Discrete` nor a `Box` of one axis.
     """
     steps = env.max_horizon if horizon is None else horizon
     for name, value in (("episodes", episodes), ("horizon", steps)):
@@ -167,7 +172,7 @@ def policy_gradient(
         return jnp.where(alike, 0.0, normalise(advantage, played.mask))
 
     def policy(params: Params, batch: Trajectories) -> tuple[Reading, Array]:
-        """What the policy has for every step, and log π of the actions taken, (T, B)."""
+        """The policy's outputs for every step, and log π of the actions taken, (T, B)."""
         reading = observed.read(params, seen(batch))
         if distribution.log_probs is None:
             return reading, distribution.log_prob(reading.each(_itself), batch.action)
@@ -176,7 +181,7 @@ def policy_gradient(
     def loss_of(
         gain: Array, reading: Reading, batch: Trajectories, weight: float | Array = entropy
     ) -> tuple[Array, dict[str, Array]]:
-        """Minus the mean gain of a step and, unless that is 0, of the entropy by its weight."""
+        """Minus the mean gain per step and, unless it is 0, `weight` times the mean entropy."""
         mean_entropy = masked_mean(reading.each(distribution.entropy), batch.mask)
         value = -gain / jnp.maximum(jnp.sum(batch.mask), 1.0)
         if isinstance(weight, Array) or weight:
@@ -186,7 +191,7 @@ def policy_gradient(
     def loss(
         params: Params, batch: Trajectories, **learned: Array
     ) -> tuple[Array, dict[str, Array]]:
-        """With meta-learned hyper-parameters in the place of those given, and a learned bonus."""
+        """`learned`: hyper-parameters that replace the given ones, and a bonus on advantages."""
         weight, bonus = learned.pop("entropy", entropy), learned.pop("bonus", None)
         advantage = credit(batch, **learned) if learned else batch.advantage
         if bonus is not None:

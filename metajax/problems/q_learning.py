@@ -35,12 +35,12 @@ class Transitions:
     mask: Array  # (T, B) float32, 1 where a step was taken
     weight: Array  # (T, B) float32, how much its error counts
     n_step_return: Array  # (T, B) float32, Σ_{j<m} γ^j r_{t+j}
-    discount: Array  # (T, B) float32, of the value that follows: γ^m, 0 where the task terminated
+    discount: Array  # (T, B) float32, of the bootstrapped value: γ^m, 0 where the task terminated
     terminated: Array  # (B,) bool, whether the task itself ended the episode
     next_observation: Array  # (T, B, ...) after those m steps
-    credit: Array  # (T, B) float32, advantage over the action's chance; 0 in greedy episodes
-    greedy: Array  # (T, B) float32, the chance of the action were ε 0
-    row: Array | None = None  # (T, B) int32, which of all observations each is; see `lookups`
+    credit: Array  # (T, B) float32, advantage / probability of the action; 0 if greedy
+    greedy: Array  # (T, B) float32, probability of the action if ε were 0
+    row: Array | None = None  # (T, B) int32, index of each one-hot observation; see `lookups`
     next_row: Array | None = None  # (T, B) int32, likewise
 
 
@@ -61,20 +61,20 @@ def q_learning(
     temperature: float = 1.0,
     sample_task: Callable[[Array], Any] | None = None,
 ) -> Problem:
-    """Each inner step descends on the temporal-difference errors of Q over ε-greedy episodes.
+    """Each inner step descends on the temporal-difference errors of Q in ε-greedy episodes.
 
         L(θ) = mean of ½ (Q_θ(s_t, a_t) − sg[Σ_{j<m} γ^j r_{t+j} + γ^m max_a Q_θ(s_{t+m}, a)])²
 
     Watkins 1989; the n-step form is that of Mnih et al. 2016 (arXiv 1602.01783), section 4, without
-    correction for the exploring actions within the n steps. Truncation bootstraps, for the value
-    looks past the horizon; termination does not.
+    correction for exploratory actions within the n steps. Truncated episodes bootstrap, as the
+    value looks past the horizon; terminated ones do not.
 
-    The target parameters are the current ones, held constant (sg): semi-gradient Q-learning, step
-    for step. Through the inner steps targets move with the parameters that made them, and the
-    meta-gradient has that in it: a value that was learned at one step is the next one's target.
+    Targets are computed from the current parameters, held constant (sg): each inner step is
+    semi-gradient Q-learning. From step to step targets move with the parameters that made them, and
+    the meta-gradient includes this: a value learned at one step is the next one's target.
 
-    The last `greedy_episodes` of a batch are played without exploration. They teach as the others
-    do, for Q-learning is off-policy; the score is their mean return.
+    The last `greedy_episodes` of a batch are played without exploration. They are learned from like
+    the others, as Q-learning is off-policy; the score is their mean return.
 
     Args:
         env: an environment with discrete actions and tasks as data, see `envs.core.Environment`.
@@ -82,29 +82,33 @@ def q_learning(
             `networks.mlp_policy`; it takes observations with any leading axes.
         episodes: B, of each inner step and of the judging batch.
         greedy_episodes: how many of them are greedy, from 1 to B.
-        horizon: T, the most steps of an episode; the environment's own where None.
+        horizon: T, the most steps of an episode; None for the environment's own.
         discount: γ in [0, 1].
-        n_step: n, at least 1; T or more makes the target the whole return, with nothing
-            bootstrapped but what a horizon cut off.
-        epsilon: ε in [0, 1], the chance of a random action in the other episodes.
-        huber: the error from which on the loss is linear; None: squared everywhere.
-        mean_over: what the loss is a mean over. "steps", or "pairs" of a one-hot observation and an
-            action, where a pair counts by the mean over its visits, and with 0 if it had none: then
-            one rate suits squares that are passed often and seldom, and O · A moves a table's
-            visited values to their mean targets (fitted Q iteration, Ernst et al. 2005).
-        judging_epsilon: ε of judging batches of their own: all K inner steps then descend on the
-            episodes that the first parameters collected. None: each step collects its own
-            episodes, and the batch after the last one judges.
-        outer: "td", the same loss, or "policy": what the softmax of the values over τ is worth,
-            −mean of π(a|s) / μ(a|s) A, with advantages of the exploring episodes, played by μ
-            (off-policy policy gradient, Degris et al. 2012). Errors are small where returns are
-            easily told, not where they are high; meta-learned for the first, values adapt to tell
-            more than to gain more.
+        n_step: n, at least 1; from T on the target is the whole return, bootstrapped only where the
+            horizon cut an episode off.
+        epsilon: ε in [0, 1], the probability of a random action in the other episodes.
+        huber: the error beyond which the loss is linear; None: squared everywhere.
+        mean_over: what the loss averages over: "steps", or "pairs" of a one-hot observation and an
+            action, each counting by the mean over its visits, or 0 if it had none. With pairs one
+            rate suits states visited often and seldom, and a rate of O · A moves a table's visited
+            values to their mean targets (fitted Q iteration, Ernst et al. 2005).
+        judging_epsilon: ε of separate judging batches; all K inner steps then descend on the one
+            batch that the initial parameters collected. None: each step collects its own episodes,
+            and the batch after the last step judges.
+        outer: the outer loss: "td", as inside, or "policy", −mean of π(a|s) / μ(a|s) A, where π is
+            the softmax of the values over τ and A are the advantages of the exploring episodes,
+            played by μ (off-policy policy gradient, Degris et al. 2012). Errors are small where
+            returns are easy to predict, not where they are high; meta-learned for "td", values
+            adapt to predict rather than to gain more.
         temperature: τ of "policy", above 0.
-        sample_task: key -> task, in the place of the environment's own.
+        sample_task: key -> task, instead of the environment's own.
+
+    Returns:
+        The problem; its batches are `Transitions`.
 
     Raises:
-        ValueError: actions that are not discrete, or a size or a rate out of range.
+        ValueError: actions that are not discrete, a size or a rate out of range, an unknown name,
+            "policy" without exploring episodes, or "pairs" without one-hot observations.
     """
     if not hasattr(env.action_space, "n"):
         raise ValueError(f"action space: Q-learning expects Discrete, got {env.action_space!r}")
@@ -160,7 +164,7 @@ def q_learning(
 
         returns = discounted_returns(played.reward, played.mask, discount)
         baseline = mean_return(played.observation, returns, played.mask)
-        # Equal returns are equal to rounding, which normalised would be credit like any other.
+        # Equal returns differ by rounding, which normalisation would turn into credit.
         difference, size = returns - baseline, jnp.max(jnp.abs(returns), axis=1, keepdims=True)
         difference = jnp.where(jnp.abs(difference) > 1e-5 * size, difference, 0.0)
         advantage = normalise(difference, played.mask)
@@ -184,7 +188,7 @@ def q_learning(
         )
 
     def weight(row: Array | None, action: Array, mask: Array) -> Array:
-        """Such that the weighted sum of the errors is their mean, over steps or over pairs."""
+        """With these the weighted sum of the errors is their mean, over steps or over pairs."""
         if mean_over == "steps" or row is None:
             return mask / jnp.maximum(jnp.sum(mask), 1.0)
         pairs = space.shape[0] * env.action_space.n
@@ -193,11 +197,11 @@ def q_learning(
         return mask / jnp.maximum(visits[pair], 1.0) / pairs
 
     def chance(greedy: Array, epsilon: Array) -> Array:
-        """Of an action, by what it is without exploration."""
+        """Probability of an action under ε, from its greedy probability."""
         return (1 - epsilon) * greedy + epsilon / env.action_space.n
 
     def exploring_log_prob(batch: Transitions, epsilon: Array) -> Array:
-        """That depends on the parameters by steps, which have no derivative: on ε alone."""
+        """A function of ε alone: in the parameters it is piecewise constant."""
         each = jnp.log(chance(batch.greedy, epsilon))
         return masked_mean(each, batch.mask * exploring[None].astype(each.dtype))
 
@@ -219,7 +223,7 @@ def q_learning(
         discount: Array | None = None,
         target: Params | None = None,
     ) -> tuple[Array, dict[str, Array]]:
-        """With a meta-learned discount in the place of that given, or other target parameters."""
+        """`discount`, meta-learned, and `target` replace the given discount and `params`."""
         target = jax.lax.stop_gradient(params) if target is None else target
         paid, power = batch.n_step_return, batch.discount
         if discount is not None:

@@ -54,7 +54,7 @@ sinusoid = FunctionTasks(
 
 @pytree_dataclass
 class Examples:
-    """Examples of one task, and what the parameters that drew them predicted."""
+    """Examples of one task, and the predictions of the parameters that collected them."""
 
     inputs: Array  # (count, O)
     targets: Array  # (count, outputs)
@@ -69,17 +69,20 @@ def regression(
     query: int | None = None,
     grid: bool = False,
 ) -> Problem:
-    """Mean squared error on `shots` examples adapts; on `query` fresh ones it judges.
+    """Adapts to the mean squared error on `shots` examples, and judges by that on `query` others.
 
     Args:
         network: `apply(params, inputs)` for (count, O) inputs.
         tasks: a distribution over functions.
         shots: examples of the support set.
-        query: examples of the query set; as many as `shots` where None.
-        grid: takes the query inputs evenly spaced instead of drawn: an exact error for evaluation.
+        query: examples of the query set; None for as many as `shots`.
+        grid: whether query inputs are evenly spaced, not drawn: an exact error for evaluation.
+
+    Returns:
+        The problem; its batches are `Examples`.
 
     Raises:
-        ValueError: a set without examples; while it is traced, targets of another shape than the
+        ValueError: a set without examples; during tracing, targets of another shape than the
             network's outputs.
     """
     query_size = shots if query is None else query
@@ -88,7 +91,7 @@ def regression(
 
     def examples(params: Params, task: Any, inputs: Array) -> Examples:
         targets, predictions = tasks.targets(task, inputs), network.apply(params, inputs)
-        if targets.shape != predictions.shape:  # their difference would be of every pair
+        if targets.shape != predictions.shape:  # subtraction would broadcast
             raise ValueError(
                 f"tasks: expected targets of the network's shape {predictions.shape}, "
                 f"got {targets.shape}"
