@@ -1,4 +1,4 @@
-"""Where the episodes of `point-corners` end: what its rewards, paid again and again, do not say."""
+"""Where the episodes of `point-corners` end: its rewards, which can repeat, do not show that."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["arrival"]
 
 
 def _by_distance(problem: mj.Problem) -> mj.Problem:
-    """The same, adaptation and all, but scored by minus the distance to the goal at the end."""
+    """`problem`, with the same adaptation, but scored by minus the final distance to the goal."""
 
     def collect(params: Any, task: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         batch = problem.collect(params, task, key)
@@ -34,9 +34,9 @@ def _by_distance(problem: mj.Problem) -> mj.Problem:
 
 
 def arrival(run: Path, row: str | None = None) -> dict[str, Any]:
-    """Statistics of minus that distance over a run's held-out tasks, as `adaptation.json` has them.
+    """Statistics of that score over a run's held-out tasks, in the form of `adaptation.json`.
 
-    Of its learner, or of the row "random initialisation".
+    They are those of the run's learner, or of the row "random initialisation" if `row` is given.
     """
     config, _ = runs.read(run)
     experiment = experiments.build(config)
@@ -45,7 +45,7 @@ def arrival(run: Path, row: str | None = None) -> dict[str, Any]:
         params = training.restore(experiment.learner, run, runs.described(config))[0].params
     else:
         params = problem.init(streams.key_stream(config.seed, "baseline"))
-    # Every algorithm of that table adapts by plain steps.
+    # Every algorithm of that table adapts by plain gradient steps.
     inner = mj.sgd(config.inner_learning_rate, config.evaluation_steps)
     return evaluation.evaluate(
         mj.maml(problem, inner, optax.identity(), config.tasks),

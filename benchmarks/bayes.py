@@ -1,22 +1,23 @@
-"""What is the most that an agent can expect that does not know its task? Exact values.
+"""What is the best return an agent that does not know its task can expect? Exact values.
 
     python benchmarks/bayes.py
 
-A Bayes-optimal agent weighs what it learns against what it earns: no learner's mean over the task
-distribution can be higher, and one that measures higher has been selected for luck.
+A Bayes-optimal agent trades exploration off against reward: no learner's expected return over the
+task distribution can be higher, and one that measures higher has been selected for luck.
 
 **Bernoulli bandits**, probabilities uniform in [0, 1]: dynamic programming over what is known of
-the arms, the number of times that each paid and did not. Arms are alike before they are pulled, so
-the order of the pulled ones does not matter, and of the others only whether there is one.
+the arms, how many times each paid and did not. Arms are alike before they are pulled, so the order
+of the pulled ones does not matter, and of the others only whether one is left.
 
-**The gridworld** whose goal is unseen: until the goal is found there is one thing to observe, no
-reward, so a policy is a walk, the same for every goal until it steps on it. From then on the goal
-is known and the optimum is the shortest path in every episode to come. The sum over goals is
-therefore settled when each is first stepped on, and the belief is the set of squares searched.
-Dynamic programming runs forward over (square, searched squares), step by step. A state is kept only
-where an upper bound on what it can still reach clears a bar; the bar starts at the bound of the
-first state, and where no walk clears it, it is lowered to the best that fell short. The first walk
-that ends is optimal, for no bound was cut that is higher. All of it is in integers.
+**The gridworld** with an unseen goal: until the goal is found, the only observation is that there
+is no reward, so a policy is a walk that is the same for every goal until it steps on it. From then
+on the goal is known, and the optimum is the shortest path in every later episode. What a goal adds
+to the sum over goals is therefore settled when it is first stepped on, and the belief is the set of
+squares searched. Dynamic programming runs forward over (square, searched squares), step by step. A
+state is kept only if an upper bound on its total clears a bar. The bar starts at the bound of the
+first state; if no walk clears it, it is lowered to the highest bound that fell short. The first
+walk to reach the end is optimal, as no state with a higher bound was dropped. All arithmetic is in
+integers.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from rich.table import Table
 
 Arms = tuple[tuple[int, int], ...]  # how often each pulled arm paid, and did not, sorted
 Square = tuple[int, int]
-Goals = frozenset[Square]  # those not searched yet
-Gains = tuple[int, ...]  # of each episode
+Goals = frozenset[Square]  # the squares not searched yet
+Gains = tuple[int, ...]  # one for each episode
 States = dict[tuple[Square, Goals], Gains]
 
 _START = (0, 0)
@@ -62,7 +63,7 @@ def bandit_value(pulls: int, arms: int) -> Fraction:
 
 
 def _choices(pulled: Arms, fresh: bool) -> list[tuple[Arms, tuple[int, int]]]:
-    """Every arm that differs from the others, after what is left without it."""
+    """Every distinct arm, as the second of a pair; the first is the pulled arms without it."""
     choices = [(pulled, (0, 0))] if fresh else []
     for arm in dict.fromkeys(pulled):
         place = pulled.index(arm)
@@ -73,13 +74,14 @@ def _choices(pulled: Arms, fresh: bool) -> list[tuple[Arms, tuple[int, int]]]:
 def gridworld_values(size: int = 5, horizon: int = 15, episodes: int = 4) -> list[Fraction]:
     """The Bayes-optimal expected return of each episode of a trial in `envs.Gridworld`."""
     goals = frozenset((i, j) for i in range(size) for j in range(size) if i > 1 or j > 1)
-    # In tenths, summed over the goals: what stepping on one first in a given step of an episode
-    # gains in that episode, 11 from then on, and what it gains in each later one, the goal known.
+    # Gains over never finding the goal, in tenths. `found`: first stepping on it in a given step of
+    # an episode gains 11 for each step of that episode from then on. `known`: what each goal, once
+    # known, gains in every later episode.
     found = [11 * (horizon + 1 - step) for step in range(horizon + 1)]
     known = {goal: found[sum(goal)] if sum(goal) <= horizon else 0 for goal in goals}
 
     def bound(square: Square, left: Goals, step: int, later: int) -> int:
-        """No walk gains more: one goal a step, none before its square can be reached."""
+        """An upper bound on the gain: at most one goal a step, none before it can be reached."""
         gain, time = later * sum(known[goal] for goal in left), step
         for distance in sorted(_distance(square, goal) for goal in left):
             time = max(time + 1, step + distance)
@@ -87,7 +89,7 @@ def gridworld_values(size: int = 5, horizon: int = 15, episodes: int = 4) -> lis
         return gain
 
     def best_walk(bar: int) -> tuple[Gains | None, int]:
-        """What the best walk that clears the bar gains; the highest bound that did not."""
+        """The gains of the best walk that clears the bar, and the highest bound that did not."""
         states: States = {(_START, goals): (0,) * episodes}
         missed = 0
         for episode, step in itertools.product(range(episodes), range(1, horizon + 1)):
@@ -122,7 +124,7 @@ def _distance(square: Square, other: Square) -> int:
 
 
 def _neighbours(square: Square, size: int) -> list[Square]:
-    """Where one step leads on an open grid; staying is a step."""
+    """The squares that one step leads to on an open grid, staying included."""
     steps = ((0, 0), (-1, 0), (0, 1), (1, 0), (0, -1))
     targets = [(square[0] + down, square[1] + right) for down, right in steps]
     return [target for target in targets if min(target) >= 0 and max(target) < size]
@@ -133,7 +135,7 @@ class Options:
     """Prints the exact Bayes-optimal values."""
 
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 def main() -> None:

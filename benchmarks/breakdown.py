@@ -2,13 +2,13 @@
 
     python benchmarks/breakdown.py                                 # every preset with MAML
     python benchmarks/breakdown.py point maze --algorithms maml reptile promp
-    python benchmarks/breakdown.py point --trace traces            # and keep them for XProf
+    python benchmarks/breakdown.py point --trace traces            # and keep the traces for XProf
 
 A few updates of the program that training runs are traced by jax's own profiler. The engine marks
-its parts with `jax.named_scope`; each instruction that the trace has seen counts for the part that
-its name in the compiled program says, or, where the compiler has dropped that, for the part that
-most of its computation is of. A trace costs small instructions more than large ones, so rollouts
-look dearer than they are. The host's time is what training takes beyond the program.
+its parts with `jax.named_scope`; each traced instruction counts towards the part in its name in the
+compiled program or, if the compiler has dropped that, the part that most of its computation belongs
+to. Tracing slows small instructions more than large ones, so rollouts look more expensive than they
+are. The host's time is what training takes beyond the program.
 (Not `profile.py`: the standard library has a module of that name, which cProfile imports.)
 """
 
@@ -44,7 +44,7 @@ PARTS = (
     "outer_gradient",
     "outer_update",
 )  # the engine's scopes
-MEETING = {"all-reduce", "all-gather", "reduce-scatter"}  # of devices: data, and waiting for it
+MEETING = {"all-reduce", "all-gather", "reduce-scatter"}  # collectives: data transfer and waiting
 CONTAINERS = {"while", "call", "conditional"}  # their instructions are counted one by one
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -59,11 +59,11 @@ class Options:
     algorithms: tuple[str, ...] = ("maml",)
     """Algorithms."""
     updates: int = 3
-    """Updates that are traced."""
+    """Number of updates to trace."""
     trace: Path | None = None
-    """Keeps the traces there, for XProf or Perfetto."""
+    """Keeps the traces in this folder, for XProf or Perfetto."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 def _part(path: str) -> str | None:
@@ -100,7 +100,7 @@ def parts_of(program: str) -> dict[str, str]:
 
 
 def traced(folder: Path, program: Any, state: Any, updates: int) -> dict[str, float]:
-    """Nanoseconds of each part in a trace of some updates, all devices together."""
+    """Nanoseconds of each part in a trace of `updates` updates, summed over devices."""
     with jax.profiler.trace(str(folder)):
         for _ in range(updates):
             state, _ = jax.block_until_ready(program(state))
@@ -137,7 +137,7 @@ def breakdown(preset: str, algorithm: str, options: Options, folder: Path) -> di
 
 
 def _training_seconds(learner: mj.MetaLearner, updates: int) -> float:
-    """Seconds of an update as `mj.train` does it, from one line of metrics to the last."""
+    """Seconds of an update in `mj.train`, from its first line of metrics to its last."""
     rows: list[dict[str, Any]] = []
     mj.train(learner, updates=3 * updates, log_every=updates, progress=False, on_log=rows.append)
     first, last = rows[0], rows[-1]
@@ -169,7 +169,7 @@ def main() -> int:
                 folder = (options.trace or Path(scratch)) / f"{preset}-{algorithm}"
                 try:
                     row = breakdown(preset, algorithm, options, folder)
-                except ValueError as error:  # an algorithm that is not for this kind of problem
+                except ValueError as error:  # an algorithm that does not fit this kind of problem
                     print(f"{preset}, {algorithm}: {error}", file=sys.stderr)
                     continue
                 rows.append(row)

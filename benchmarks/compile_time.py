@@ -3,9 +3,9 @@
     python benchmarks/compile_time.py                          # every algorithm on `point`
     python benchmarks/compile_time.py gridworld --algorithms maml promp --repeats 3 --json f.json
 
-What `metajax train` compiles, a chunk of updates, and nothing of it is run or kept. `startup.py`
-times the whole of a first start. Processor seconds are those of all threads: on a machine that does
-other work too, they say more than the clock.
+The program is what `metajax train` compiles, a chunk of updates; it is neither run nor kept.
+`startup.py` times a whole first start. Processor seconds are summed over all threads: on a machine
+that does other work too, they are more reliable than wall-clock time.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class Options:
     algorithms: tuple[str, ...] = tuple(ALGORITHMS)
     """Algorithms; all by default."""
     repeats: int = 1
-    """Compilations of each, one after another, nothing kept between them."""
+    """Compilations of each algorithm, with caches cleared in between."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 COLUMNS = ("trace", "lower", "compile", "all", "processor")
 
 
 def seconds(preset: str, algorithm: str) -> dict[str, float]:
-    """Of each of `COLUMNS`, once.
+    """The seconds of each of `COLUMNS`, measured once.
 
     Raises:
-        ValueError: an algorithm that is not for the preset.
+        ValueError: an algorithm that does not fit the preset.
     """
     learner = experiments.build(presets.preset(preset, algorithm)).learner
     jax.clear_caches()
@@ -73,7 +73,7 @@ def main() -> int:
     """Prints the table."""
     options = tyro.cli(Options)
     jax.config.update("jax_enable_compilation_cache", False)
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)  # as the command line has it
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)  # as the command line does
     console = Console()
     table = Table("algorithm", *(f"{column} s" for column in COLUMNS), "worst of all s",
                   title=f"From an algorithm to its program: {options.preset}")  # fmt: skip
@@ -90,7 +90,7 @@ def main() -> int:
         medians = [statistics.median(values) for values in of_columns.values()]
         worst = max(of_columns["all"])
         table.add_row(algorithm, *(f"{value:.1f}" for value in (*medians, worst)))
-        if options.json:  # after each, for all of them take long
+        if options.json:  # after each, as all of them take long
             records.write(options.json, {"rows": rows}, "flax", "optax")
     console.print(table)
     return 0 if rows else 2

@@ -1,7 +1,7 @@
-"""Environments of ours and of others behind one form, for `environments.py` to time.
+"""Our environments and others' behind one interface, for `environments.py` to time.
 
-Each draws a task, resets and steps for ONE environment with its own auto-reset; whoever times it
-batches it. Peers are used as their documentation says, with the observation nearest to ours.
+Each draws a task, resets and steps ONE environment with its own auto-reset; batching is up to the
+caller. Peers are used as documented, with the observation nearest to ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Array = jax.Array
 class Contender(NamedTuple):
     """One environment, with auto-reset."""
 
-    package: str  # whose version is told
+    package: str  # whose version is reported
     actions: int
     task: Callable[[Array], Any]  # key -> task
     reset: Callable[[Array, Any], tuple[Any, Any]]  # key, task -> state, observation
@@ -35,9 +35,9 @@ class Contender(NamedTuple):
 
 
 def _ours(env: Maze | MiniGrid | Gridworld) -> Contender:
-    """An ended episode starts again on its task.
+    """Ours, where an episode that ends is followed by another on the same task.
 
-    What is seen follows from state and task, so states are chosen between, and one is observed.
+    The observation follows from state and task, so the state is selected first, then observed once.
     """
 
     def reset(key: Array, task: Any) -> tuple[Any, Any]:
@@ -133,7 +133,7 @@ def _jaxued() -> Contender:
         observation, state = env.reset_to_level(key, task, params)
         return state, observation
 
-    # What its AutoReplayWrapper does, which calls a function that jax no longer has.
+    # As its AutoReplayWrapper does, which itself calls a function that jax has removed.
     def step(key: Array, state: Any, action: Array, task: Any) -> tuple[Any, Any, Array]:
         key_step, key_reset = jax.random.split(key)
         observation, state, reward, done, _ = env.step(key_step, state, action, params)
@@ -148,11 +148,11 @@ def _jaxued() -> Contender:
 
 
 def _ours_anew(env: Any, count: int | None = None) -> Contender:
-    """An ended episode is followed by one on another task.
+    """Ours, where an episode that ends is followed by one on another task.
 
     The task is drawn from p(T) inside the step, which under `vmap` every step of every environment
-    computes, as do peers whose reset draws a layout; or, where a `count` is given, it is one of so
-    many that were drawn beforehand.
+    computes, as with peers whose reset draws a layout; or, if `count` is given, it is one of that
+    many drawn beforehand.
     """
     if count is None:
         another = env.sample_task
@@ -205,11 +205,11 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "gridworld 5x5": lambda: _ours(Gridworld()),
     "gymnax FourRooms": lambda: _gymnax("FourRooms-misc"),
 }
-"""By name; ours are those without another's name in front."""
+"""By name; those without a package's name in front are ours."""
 
 
 def load(name: str) -> tuple[Contender, str] | str:
-    """A contender and the version of its package, or why it cannot be had."""
+    """A contender and the version of its package, or why it is not available."""
     try:
         contender = CONTENDERS[name]()
         # Ours may be a checkout that was never installed.

@@ -1,12 +1,12 @@
-"""What does the derivative through K inner steps take, in time and in memory?
+"""How much time and memory does the derivative through K inner steps take?
 
     python benchmarks/derivatives.py                          # point: 1 and 16 steps
     python benchmarks/derivatives.py gridworld --steps 1 8 32
 
-The meta-gradient over recorded batches, in three ways that must agree: ours, which differentiates
-each recorded step forward over reverse; plain `jax.grad` through the steps, which keeps what every
-one of them computed; and the same with `jax.checkpoint` around a step, which computes it again.
-Memory is the compiler's own account. All are timed in turn, one task at a time.
+The meta-gradient over recorded batches is taken in three ways that must agree: ours, which
+differentiates each recorded step forward over reverse; plain `jax.grad` through the steps, which
+keeps every intermediate value; and the same with `jax.checkpoint` around each step, which
+recomputes them. Memory is as reported by the compiler. All are timed in turn, one task at a time.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ MOST_DIFFERENCE = 1e-5  # of the meta-gradients, relative to their norm
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Times the derivative through inner steps, and what it keeps."""
+    """Measures the time and memory of the derivative through inner steps."""
 
     preset: tyro.conf.Positional[str] = "point"
-    """What is learned, with episodes."""
+    """The preset, one with episodes."""
     steps: tuple[int, ...] = (1, 16)
-    """Inner steps."""
+    """Numbers of inner steps."""
     tasks: int = 4
-    """Tasks, one after another."""
+    """Number of tasks, taken one after another."""
     rate: float = 0.01
-    """Of an inner step; small, for many steps."""
+    """Learning rate of an inner step; small, because steps are many."""
     rounds: int = 7
-    """How often each is timed."""
+    """How many times each way is timed."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 def ours(problem: Problem, optimiser: inner.Inner, params: Params, record: inner.Record) -> Params:
-    """What an update does: adaptation, and its derivative from the record."""
+    """As in an update: adaptation, and its derivative from the record."""
 
     def objective(params: Params) -> Any:
         adapted = replays.replay(problem, optimiser, params, record)
@@ -65,7 +65,7 @@ def ours(problem: Problem, optimiser: inner.Inner, params: Params, record: inner
 
 
 def plain(remat: bool) -> Callable[..., Params]:
-    """Reverse over reverse, as one writes it without the engine."""
+    """Reverse over reverse, as one would write it without the engine."""
 
     def of(
         problem: Problem, optimiser: inner.Inner, params: Params, record: inner.Record
@@ -91,14 +91,14 @@ WAYS = {"ours": ours, "tape": plain(remat=False), "checkpoint": plain(remat=True
 
 
 def programs(problem: Problem, steps: int, options: Options) -> tuple[Any, dict[str, Any]]:
-    """The arguments of every way, and its compiled program."""
+    """The arguments and the compiled program of every way."""
     optimiser = inner.sgd(options.rate, steps)
 
     def collect(params: Params, key: Any) -> inner.Record:
         key_task, key_steps = jax.random.split(key)
         task = problem.sample_task(key_task)
         _, record, _ = inner.run(problem, optimiser, params, task, key_steps)
-        return dataclasses.replace(record, gradients=None)  # taken anew, as every way must
+        return dataclasses.replace(record, gradients=None)  # recomputed, as in every way
 
     params = problem.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), options.tasks)
@@ -112,7 +112,7 @@ def programs(problem: Problem, steps: int, options: Options) -> tuple[Any, dict[
 
 
 def measure(problem: Problem, options: Options) -> list[dict[str, Any]]:
-    """A row for each way and number of steps."""
+    """A row for each way and each number of steps."""
     compiled, args, results = {}, {}, {}
     for steps in options.steps:
         args[steps], ways = programs(problem, steps, options)

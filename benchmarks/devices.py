@@ -3,11 +3,11 @@
     python benchmarks/devices.py point --json figures.json
     python benchmarks/devices.py gridworld --tasks 1024 --pairs 9
 
-Each number of devices has a process of its own, as a run has: where a process has two CPU devices,
-a program on one of them gets half of the threads. One device alone has those of every core, so
-what a second one adds is what such threads leave idle; beside it stands one device held to a single
-core. The processes are timed in turn, each while the others wait, in pairs that see the same
-machine, and must agree on the parameters.
+Each number of devices runs in its own process, as a training run does: in a process with two CPU
+devices, a program on one of them gets half of the threads. A single device has the threads of every
+core, so a second one only gains what those leave idle; one device pinned to a single core is shown
+for comparison. The processes are timed in turn, each while the others wait, in pairs that see the
+same machine, and must agree on the parameters.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from metajax import experiments, training
 from metajax.configs import nearest
 from metajax.presets import PRESETS, preset
 
-TOLERANCE = 1e-3  # ‖difference‖ / ‖reference‖ of the parameters' way through the first updates
+TOLERANCE = 1e-3  # ‖difference‖ / ‖reference‖ of the parameters' change over the first updates
 AGREE = 3  # updates after which they are compared
 
 
@@ -42,33 +42,33 @@ class Options:
     """Times updates on one, two, four, ... devices."""
 
     preset: tyro.conf.Positional[str] = "point"
-    """What is trained."""
+    """The preset to train."""
     algorithm: str = "maml"
-    """By which algorithm."""
+    """The algorithm to train it with."""
     tasks: int | None = None
     """Tasks of an update; the preset's by default."""
     pairs: int = 7
     """Runs of each number of devices, in turn."""
     updates: int = 5
-    """Updates of a run, each timed and waited for."""
+    """Updates of a run, each timed until it is done."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 class Side(NamedTuple):
-    """A number of devices in a process that waits."""
+    """A waiting process with a given number of devices."""
 
     process: Any
     pipe: Any
 
     def step(self) -> None:
-        """One update, waited for."""
+        """Runs one update and waits for it."""
         self.pipe.send(True)
         self.pipe.recv()
 
 
 def work(pipe: Any, config: Any, core: int | None) -> None:
-    """What a process does: compiles, tells where the first updates went, then one on demand."""
+    """The process: compiles, sends the change of the first updates, then updates on demand."""
     if core is not None:
         os.sched_setaffinity(0, {core})
     jax.config.update("jax_num_cpu_devices", config.devices)
@@ -85,7 +85,7 @@ def work(pipe: Any, config: Any, core: int | None) -> None:
 
 
 def start(config: Any, core: int | None = None) -> tuple[Side, np.ndarray]:
-    """A process that is ready, and how far its first updates went."""
+    """A process that is ready, and how its first updates changed the parameters."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=work, args=(there, config, core), daemon=True)
@@ -95,7 +95,7 @@ def start(config: Any, core: int | None = None) -> tuple[Side, np.ndarray]:
 
 
 def sizes(config: Any) -> dict[str, tuple[int, int | None]]:
-    """The numbers of devices to compare, and the core that one is held to where that is asked."""
+    """The numbers of devices to compare, each with the core it is pinned to, if any."""
     on_cpu = jax.default_backend() == "cpu"
     most = len(os.sched_getaffinity(0)) if on_cpu else jax.device_count()
     counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= most and config.tasks % n == 0]
@@ -108,12 +108,12 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
 
     Raises:
         SystemExit: the numbers of devices do not compute the same.
-        ValueError: a size that cannot be, or an algorithm that is not for the preset.
+        ValueError: an invalid size, or an algorithm that does not fit the preset.
     """
     config = preset(options.preset, options.algorithm)
     if options.tasks is not None:
         config = dataclasses.replace(config, tasks=options.tasks)
-    experiments.build(dataclasses.replace(config, devices=1))  # or it says what is wrong, here
+    experiments.build(dataclasses.replace(config, devices=1))  # raises here if anything is wrong
     sides: dict[str, Side] = {}
     ways: dict[str, np.ndarray] = {}
     for name, (devices, core) in sizes(config).items():

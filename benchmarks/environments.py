@@ -1,10 +1,11 @@
-"""How many steps a second do environments take, ours beside everybody's that installs?
+"""How many steps per second do our environments take, and all others that install?
 
     python benchmarks/environments.py --json figures.json --plot figures.png
 
 Every environment runs in this one process: N of them under `vmap`, steps in one compiled loop,
-auto-reset on, every observation read whole (for its greatest element, and by a policy where one
-acts). Compilation is told apart, runs take turns, and the median and the worst are told.
+with auto-reset, reading every element of every observation (for its maximum, and by the policy if
+there is one). Compilation is reported separately; runs alternate, and the median and the worst are
+reported.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from envs import mazes, solve
 
 Array = jax.Array
 
-# Who is compared with whom: ours, its peer, which at a reset draws anew what ours does. The same
-# layout for good: MetaMaze, JaxUED's level, MiniGrid's empty room, FourRooms. XLand-MiniGrid's R1
-# draws where the agent and two objects are, in a room without walls: ours goes on in its maze.
+# Pairs of ours and a peer that draws the same anew at a reset. The layout is fixed in MetaMaze,
+# JaxUED's level, MiniGrid's empty room and FourRooms. XLand-MiniGrid's R1 draws where the agent and
+# two objects are, in a room without walls, while ours stays in its maze.
 RATIOS = (
     ("maze 13x13, view 5", "gymnax MetaMaze"),
     ("maze 13x13, view 5", "jaxued Maze 13x13"),
@@ -44,7 +45,7 @@ RATIOS = (
     ("minigrid doorkey 8x8, a new one each episode", "XLand-MiniGrid DoorKey-8x8"),
     ("gridworld 5x5", "gymnax FourRooms"),
 )
-HIDDEN = 64  # widths of the policy's two layers
+HIDDEN = 64  # width of each of the policy's two layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,29 +55,29 @@ class Options:
     only: tuple[str, ...] = ()
     """Contenders whose name contains one of these; all by default."""
     counts: tuple[int, ...] = (4096,)
-    """Environments at once."""
+    """Numbers of environments that run at once."""
     policy: bool = False
-    """Times a policy of two layers of 64 in the loop as well."""
+    """Also times loops with a policy of two layers of 64."""
     shared: bool = False
-    """Times ours with one task for all environments as well."""
+    """Also times our environments with one task for all of them."""
     repeats: int = 5
-    """Timed runs of each."""
+    """Timed runs of each contender."""
     seconds: float = 0.4
-    """How long a run is meant to take."""
+    """Intended length of a run."""
     mazes: bool = True
-    """Times generators and the solver too."""
+    """Also times maze generators and the solver."""
     compile: bool = True
-    """Times the first reset and step of every registered environment too."""
+    """Also times the first reset and step of every registered environment."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
     plot: Path | None = None
-    """Draws steps a second over environments there."""
+    """Plots steps per second over the number of environments to this file."""
 
 
 class Loop(NamedTuple):
     """A compiled loop of one contender."""
 
-    run: Callable[[Any, int], Any]  # carry, steps -> carry, blocked
+    run: Callable[[Any, int], Any]  # carry, steps -> carry, when it is ready
     carry: Any
     compile_s: float
 
@@ -91,7 +92,7 @@ def _policy(key: Array, inputs: int, actions: int) -> tuple[Array, ...]:
 
 
 def _flat(observation: Any) -> Array:
-    """Everything that is observed, float32 [N, O]."""
+    """A whole observation as float32 [N, O]."""
     leaves = jax.tree.leaves(observation)
     return jnp.concatenate(
         [leaf.reshape(len(leaf), -1).astype(jnp.float32) for leaf in leaves], axis=1
@@ -99,7 +100,7 @@ def _flat(observation: Any) -> Array:
 
 
 def build(contender: Contender, count: int, policy: bool, shared: bool) -> Loop:
-    """N environments, and a loop of a number of steps that is data."""
+    """N environments, and a loop whose number of steps is an argument."""
     keys = jax.random.split(jax.random.key(0), count)
     task_axis = None if shared else 0
     draw = contender.task if shared else jax.vmap(contender.task)
@@ -122,7 +123,7 @@ def build(contender: Contender, count: int, policy: bool, shared: bool) -> Loop:
         def one(_: Array, carry: Any) -> Any:
             key, states, observations, total, seen = carry
             key, key_act, key_step = jax.random.split(key, 3)
-            # Read whole, of every environment, so that no part of it can be left out.
+            # Every element of every observation is read, so that no part is optimised away.
             seen = jax.tree.map(
                 lambda most, leaf: jnp.maximum(most, jnp.max(leaf)), seen, observations
             )
@@ -146,7 +147,7 @@ def build(contender: Contender, count: int, policy: bool, shared: bool) -> Loop:
 
 
 def _steps_for(loop: Loop, seconds: float) -> int:
-    """How many steps take about that long."""
+    """How many steps take about `seconds`."""
     steps = 1
     while True:
         start = time.perf_counter()
@@ -158,7 +159,7 @@ def _steps_for(loop: Loop, seconds: float) -> int:
 
 
 def race(options: Options, console: Console) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """A row for every contender, number of environments and way of acting; and who was left out."""
+    """A row per contender, number of environments and way of acting; and who was left out."""
     rows: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
     names = [n for n in CONTENDERS if not options.only or any(o in n for o in options.only)]
@@ -207,7 +208,7 @@ def race(options: Options, console: Console) -> tuple[list[dict[str, Any]], dict
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ours over each peer, run by run."""
+    """The ratio of our speed to each peer's, run by run."""
     own = {
         (r["name"], r["environments"], r["policy"]): r for r in rows if not r["one_task_for_all"]
     }
@@ -231,7 +232,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def kept_with_a_policy(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What of an environment's speed is left where a policy acts, and not chance."""
+    """The share of an environment's speed that remains if a policy acts instead of chance."""
     rates = {
         (r["name"], r["environments"], r["policy"]): r["steps_per_s"]
         for r in rows
@@ -245,7 +246,7 @@ def kept_with_a_policy(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _per_second(work: Callable[[], Any], count: int, repeats: int) -> tuple[float, float]:
-    """Median rate of `count` things done at once, and the seconds before the first were."""
+    """Median rate of work that does `count` things at once, and the seconds of its first call."""
     start = time.perf_counter()
     jax.block_until_ready(work())
     first = time.perf_counter() - start
@@ -258,7 +259,7 @@ def _per_second(work: Callable[[], Any], count: int, repeats: int) -> tuple[floa
 
 
 def time_mazes(options: Options, console: Console, count: int = 1024) -> list[dict[str, Any]]:
-    """Perfect mazes a second of every generator, of Jumanji's, and all distances of one solved."""
+    """Rates of every maze generator, of Jumanji's, and of solving all distances of a maze."""
     keys = jax.random.split(jax.random.key(0), count)
     rows = []
     for squares in (15, 31, 63):
@@ -293,7 +294,7 @@ def time_mazes(options: Options, console: Console, count: int = 1024) -> list[di
 
 
 def time_compilation(console: Console, count: int = 64) -> list[dict[str, Any]]:
-    """Seconds until N environments have been reset and stepped for the first time."""
+    """Seconds until `count` environments have been reset and stepped for the first time."""
     rows = []
     configurations: dict[str, Any] = {id: envs.make(id) for id in envs.registered()}
     configurations |= {f"minigrid {f}": envs.MiniGrid(f) for f in envs.minigrid.FAMILIES}
@@ -366,7 +367,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
 
 
 def draw(report: dict[str, Any], file: Path) -> None:
-    """Steps a second over environments, on logarithmic axes."""
+    """Plots steps per second over the number of environments, on logarithmic axes."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")

@@ -1,12 +1,12 @@
-"""Every benchmark, one after another, each record kept: a run that was stopped goes on.
+"""Runs every benchmark in turn and keeps each record, so that a stopped run can be resumed.
 
-    python benchmarks/everything.py figures                  # all of it: hours on two cores
+    python benchmarks/everything.py figures                  # everything: hours on two cores
     python benchmarks/everything.py figures --only maml_vs_torch scaling
-    python benchmarks/everything.py figures --show           # what there is, and what is missing
+    python benchmarks/everything.py figures --show           # lists what is there and what is not
 
-A record that is in the folder is not measured again. What fails is told at the end, and tried again
-by the next call. `report.html` in the folder shows all that is there. (`first_run.py`, which clones
-and installs, is for itself.)
+A record that is in the folder is not measured again. Failures are reported at the end and retried
+by the next call. `report.html` in the folder shows all records. (`first_run.py`, which clones and
+installs, is run separately.)
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Options:
     """Runs the benchmarks that have no record yet."""
 
     folder: tyro.conf.Positional[Path]
-    """Where the records are, and go."""
+    """The folder of the records."""
     only: tuple[str, ...] = ()
     """Scripts, without .py; all by default."""
     show: bool = False
-    """Runs nothing."""
+    """Only lists the records; runs nothing."""
 
 
 class Job(NamedTuple):
@@ -39,8 +39,8 @@ class Job(NamedTuple):
 
     script: str
     arguments: tuple[str, ...] = ()
-    plots: str | None = None  # the flag that takes a picture's path, or a folder for several
-    runs: bool = False  # whether it keeps its training runs where it is told
+    plots: str | None = None  # the flag for the path of a picture, or of a folder of several
+    runs: bool = False  # whether it can keep its training runs in a given folder
 
     @property
     def record(self) -> str:
@@ -72,8 +72,8 @@ JOBS = (
 
 
 def run(job: Job, folder: Path) -> None:
-    """A figure that misses its bar, status 1, is a figure all the same."""
-    parts = folder / "parts"  # what is not whole; some scripts go on with it
+    """Runs a job. A record is kept even if a bar was missed, which is exit status 1."""
+    parts = folder / "parts"  # unfinished records, with which some scripts resume
     parts.mkdir(exist_ok=True)
     part = parts / f"{job.record}.json"
     words = [*job.arguments, "--json", str(part)]
@@ -90,7 +90,7 @@ def run(job: Job, folder: Path) -> None:
 
 
 def main() -> int:
-    """Prints what there is at the end; status 1 where something is missing."""
+    """Prints which records there are; exits with status 1 if any is missing."""
     options = tyro.cli(Options)
     scripts = {job.script for job in JOBS}
     if unknown := [name for name in options.only if name not in scripts]:

@@ -28,11 +28,11 @@ class Options:
     """Times the README's first command."""
 
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 def first_command(readme: str) -> tuple[str, str]:
-    """The install and the train half of the README's first shell block."""
+    """The two halves of the README's first shell block: install, and train."""
     block = re.search(r"```bash\n(.+?)\n```", readme, re.DOTALL)
     if block is None or " && " not in block[1]:
         raise ValueError("README.md: expected a first bash block of two commands joined by &&")

@@ -1,11 +1,12 @@
-"""How far is an update from the matrix products that it needs, and from those alone?
+"""How much longer does an update take than the matrix products it needs?
 
     python benchmarks/floor.py                    # point, with MAML
     python benchmarks/floor.py maze gridworld --json figures.json
 
-The products of the update are counted in its jaxpr, shape by shape. A second program does as many
-of each shape on every device, and nothing else: that is the floor. Both run in turn, so that a busy
-moment is in either, and so does a product of large matrices, whose rate `metajax plan` goes by.
+The update's products are counted in its jaxpr, shape by shape. A second program computes as many
+of each shape on every device, and nothing else: that is the floor. The two are timed in turn, so
+that a busy moment affects both, along with a product of large matrices, whose rate `metajax plan`
+uses.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ from metajax.presets import PRESETS
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Times updates, and their matrix products alone."""
+    """Times updates, and their matrix products on their own."""
 
     presets: tyro.conf.Positional[tuple[str, ...]] = ("point",)
     """Presets."""
     algorithm: str = "maml"
     """The algorithm."""
     rounds: int = 9
-    """How often each is timed."""
+    """How many times each is timed."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 class Product(NamedTuple):
@@ -50,7 +51,7 @@ class Product(NamedTuple):
 
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
     dtypes: tuple[Any, Any]
-    dimensions: Any  # contracted and batched, as `lax.dot_general` has them
+    dimensions: Any  # contracted and batched, as in `lax.dot_general`
     result: Any  # dtype
 
     @property
@@ -62,7 +63,7 @@ class Product(NamedTuple):
 
 
 def products(jaxpr: Any) -> collections.Counter[Product]:
-    """How often a jaxpr takes each product, on one device, as `jaxprs.cost` counts."""
+    """How many times a jaxpr computes each product on one device, counted as by `jaxprs.cost`."""
     found: collections.Counter[Product] = collections.Counter()
     needed = {variable for variable in jaxpr.outvars if not hasattr(variable, "val")}
     for equation in reversed(jaxpr.eqns):
@@ -89,7 +90,7 @@ def products(jaxpr: Any) -> collections.Counter[Product]:
 
 
 def alone(counts: collections.Counter[Product], mesh: Any) -> tuple[Callable[..., Any], Any]:
-    """A program that takes those products on every device, one after another; its operands."""
+    """A program that computes these products in sequence on every device, and its operands."""
 
     def program(operands: list[Any]) -> Any:
         return [
@@ -110,7 +111,7 @@ def alone(counts: collections.Counter[Product], mesh: Any) -> tuple[Callable[...
 
 
 def _again(product: Product, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Takes the product, and gives back `a`, which waits for it: or the loop would take it once."""
+    """Computes the product and returns `a`, made to depend on it: else XLA would hoist it."""
     out = jax.lax.dot_general(a, b, product.dimensions, preferred_element_type=product.result)
     first = jax.lax.optimization_barrier(out).ravel()[0].astype(a.dtype)
     return a.at[(0,) * a.ndim].add(first)
@@ -144,7 +145,7 @@ def measure(preset: str, options: Options) -> dict[str, Any]:
     flops = devices * sum(product.flops * count for product, count in counts.items())
     median = {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
     pairs = zip(times["update"][1:], times["floor"][1:], strict=True)
-    large = flops / max(rates)  # `matrix_rate` is the best of a few runs, so both are
+    large = flops / max(rates)  # `matrix_rate` is the best of a few runs, so this is too
     return {
         "preset": preset,
         "algorithm": options.algorithm,

@@ -1,10 +1,10 @@
-"""Has anything become slower? New ratios against those of a record that is kept.
+"""Has anything become slower? Compares new ratios with those of an earlier record.
 
     python benchmarks/maml_vs_torch.py --json new.json
     python benchmarks/guard.py new.json results/maml_vs_torch-point-cpu2.json
 
-Ratios between two sides of one run are compared, never times: those are of one machine. Status 1
-where a ratio fell by more than `--within`.
+Only ratios between two sides of one run are compared, never times, which depend on the machine.
+Exits with status 1 if a ratio fell by more than `--within`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Options:
     """Compares the ratios of two records of the same benchmark."""
 
     new: tyro.conf.Positional[Path]
-    """The record of now."""
+    """The new record."""
     kept: tyro.conf.Positional[Path]
-    """The record to hold it against."""
+    """The record to compare it with."""
     within: float = 0.25
     """Share that a ratio may fall by; a busy machine moves it by a tenth."""
 
 
 def ratios(record: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Every ratio of a record with a name: what stands beside it, or where it stands."""
+    """Every ratio of a record, named by its neighbouring fields or by its path."""
     if isinstance(record, Mapping):
         if isinstance(record.get("ratio"), int | float):
             words = [str(value) for value in record.values() if type(value) in (str, int)]

@@ -1,4 +1,4 @@
-"""Does it matter for what is learned how tasks are laid on hardware?"""
+"""Does the layout of tasks on hardware affect what is learned?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _after(learner: mj.MetaLearner, state: mj.MetaState, updates: int) -> jax.Ar
 
 
 def one_update(learner: mj.MetaLearner) -> Callable[[mj.MetaState], tuple[mj.MetaState, Any]]:
-    """Compiled as training does; it takes its argument's memory."""
+    """One update, compiled as in training; it donates its argument's memory."""
     return jax.jit(learner.update, donate_argnums=0, compiler_options=mj.compiler_options())
 
 
@@ -39,10 +39,16 @@ def apart(
     updates: int,
     precision: str | None = None,
 ) -> float:
-    """How far two learners that differ in layout alone have come apart after some updates.
+    """How far two learners that differ only in layout have diverged after some updates.
 
-    The distance of their parameters, as a share of how far those of `plain` have gone, whose
-    products have that `precision`.
+    The distance between their parameters, relative to how far those of `plain` have moved.
+
+    Args:
+        learner: the learner to judge.
+        plain: the reference.
+        state: where both start.
+        updates: how many updates they take.
+        precision: of the matrix products of `plain`; jax's default if None.
     """
     ours = _after(learner, state, updates)
     with jax.default_matmul_precision(precision):

@@ -3,8 +3,8 @@
     python benchmarks/learning.py            # every preset
     python benchmarks/learning.py maze point --json figures.json
 
-Each row is a figure, the bar that it has to clear, and whether it did. Published values are from
-the papers and repositories named in `ROWS`.
+Each row is a figure, the bar it has to clear, and whether it did. Published values are from the
+papers and repositories named in `ROWS`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from metajax import presets
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Trains presets with the command line and compares what they reach with what they should."""
+    """Trains presets by the command line and checks the scores they reach."""
 
     presets: tyro.conf.Positional[tuple[str, ...]] = ()
     """Presets to run; all that have figures by default."""
     runs: Path | None = None
-    """Keeps the runs there, and takes finished ones from there; a temporary folder by default."""
+    """Folder that keeps the runs and is reused for finished ones; a temporary one by default."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """One row: a value and the bar that it has to clear."""
+    """One row: a value and the bar it has to clear."""
 
     what: str
     value: Callable[[Run], float]
@@ -54,7 +54,7 @@ class Figure:
 
 
 def _apart(step: int, row: str | None = None, other: int = 0) -> Callable[[Run], float]:
-    """Lower end of the interval after `step` steps, less the upper end of the other."""
+    """Lower end of the interval after `step` steps minus the upper end of the other one."""
     return lambda run: run.score(step, kind="ci95")[0] - run.score(other, row, "ci95")[1]
 
 
@@ -70,7 +70,7 @@ def _error(step: int) -> Callable[[Run], float]:
 
 
 FROM_SCRATCH = ("maze", "gridworld-q", "maze-q")  # presets with a row for it
-PLAIN = ("maze",)  # presets of another algorithm that are held against MAML as well
+PLAIN = ("maze",)  # presets of another algorithm that are also compared with MAML
 _SCRATCH = "from scratch, at its best rate"
 _MAML = "plain MAML"
 _TABLE = "published, clvrai/MAML-TensorFlow"
@@ -131,7 +131,7 @@ ROWS: dict[str, list[Figure]] = {
 
 
 def main() -> int:
-    """Prints the table; status 1 where a bar was missed."""
+    """Prints the table; exits with status 1 if a bar was missed."""
     options = tyro.cli(Options)
     chosen = options.presets or tuple(ROWS)
     unknown = [name for name in chosen if name not in ROWS]

@@ -5,17 +5,17 @@
     python benchmarks/maml_vs_torch.py gridworld --profile traces
 
 Both sides do the whole update: fresh tasks, rollouts, baseline, advantages, K inner steps, rollouts
-again, second-order meta-gradient, Adam. Grids are the exception: PyTorch picks its own out of a
-pool that was drawn before, metajax draws them in the update. First the sides must agree, from the
-same parameters and the same batches; then all are timed in one run, in turn, in pairs that see the
-same machine. How far the program that is timed is from the plain one (one device, all tasks at
-once) after ten updates is told beside the times.
+again, second-order meta-gradient, Adam. Grids are the exception: PyTorch picks its grids from a
+pool drawn beforehand, metajax draws them in the update. First the sides must agree, given the same
+parameters and the same batches; then all are timed in one run, in turn, in pairs that see the same
+machine. The difference between the timed program and the plain one (one device, all tasks at once)
+after ten updates is reported beside the times.
 
-On a CPU, metajax has every core as a JAX device and PyTorch has as many threads. Where JAX and
-PyTorch both see a GPU, both run there, and both round the operands of float32 products (TF32), as
-JAX does by default. They are compared in full precision, where metajax's networks are plain ones,
-but for what Inductor compiled; of the program that is timed it is the gradient's norm, and where
-ten updates lead.
+On a CPU, metajax uses every core as a JAX device and PyTorch as many threads. If JAX and PyTorch
+both see a GPU, both run there, and both round the operands of float32 products (TF32), as JAX does
+by default. Agreement is checked in full precision, with metajax's networks as plain ones, except
+for what Inductor compiled; of the timed program, the gradient's norm and the parameters after ten
+updates are checked.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ from torch_parity import (
 import metajax as mj
 from metajax.presets import preset
 
-QUIET = 0.1  # cores that other processes may use while ratios are to be believed
-TOLERANCE = 1e-4  # ‖difference‖ / ‖reference‖ of each array
-UPDATES = 10  # after which the timed program and the plain one are compared
+QUIET = 0.1  # cores that other processes may use without making ratios unreliable
+TOLERANCE = 1e-4  # greatest ‖difference‖ / ‖reference‖ of an array
+UPDATES = 10  # updates after which the timed program and the plain one are compared
 _GRIDS = (
     "by square: the network sees each square once, not each step, as in metajax.",
     "PyTorch's grids were drawn before it was timed; metajax draws its own in the update.",
@@ -67,7 +67,7 @@ _STATES = "by square: the network sees each state once, not each step, as in met
 _PULLS = "by square: the network sees its one observation once, metajax's sees it at each pull."
 _NOTES = dict.fromkeys(("maze", "maze-q", "gridworld", "gridworld-q"), _GRIDS)
 _NOTES |= {"tabular-mdp": (_STATES,), "bandit-10x5": (_PULLS,)}
-"""By preset, what the table leaves unsaid."""
+"""By preset, notes below the table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,36 +75,40 @@ class Options:
     """Times one MAML update of a preset, metajax against PyTorch, after they agreed."""
 
     preset: tyro.conf.Positional[Literal[tuple(BRIDGES)]] = "point"  # type: ignore[valid-type]
-    """The preset, which gives the sizes that are not given here."""
+    """The preset, which provides the sizes that are not given here."""
     tasks: int | None = None
-    """N, tasks of one update."""
+    """N, tasks per update."""
     episodes: int | None = None
-    """B, episodes per task and collection, or shots."""
+    """B, episodes per task and batch, or shots."""
     horizon: int | None = None
-    """T, most steps of an episode."""
+    """T, the most steps of an episode."""
     inner_steps: int | None = None
-    """K."""
+    """K, inner steps."""
     pairs: int = 5
     """Runs of every side, in turn."""
     updates: int = 5
-    """Updates of one run, each timed and waited for."""
+    """Updates per run, each timed until it is done."""
     devices: int | None = None
-    """JAX devices; every core, or every GPU, that divides the tasks."""
+    """JAX devices; by default as many cores, or GPUs, as divide the tasks."""
     threads: int | None = None
-    """PyTorch threads; every core."""
+    """PyTorch threads; one per core by default."""
     chunk: int | None = None
-    """Tasks of one PyTorch gradient taken in chunks; up to 10 on a CPU, all on a GPU."""
+    """Tasks per chunk of a chunked PyTorch gradient; by default up to 10 on a CPU, all on a GPU."""
     only: tuple[str, ...] = ()
-    """PyTorch's ways, as the table names them; all by default. A loop over thousands of tasks takes
-    minutes an update."""
+    """PyTorch variants, as named in the table; all by default. A loop over thousands of tasks takes
+    minutes per update."""
     seed: int = 0
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
     profile: Path | None = None
-    """Writes a trace of each side into that folder, and tells where the time goes."""
+    """Writes a trace of each side into this folder, and reports where the time goes."""
 
     def check(self) -> None:
-        """Raises ValueError for a size that cannot be."""
+        """Checks the sizes.
+
+        Raises:
+            ValueError: an invalid size.
+        """
         for field in dataclasses.fields(self):
             value, low = getattr(self, field.name), 0 if field.name == "seed" else 1
             if isinstance(value, int) and value < low:
@@ -125,7 +129,7 @@ class Options:
 
 @contextlib.contextmanager
 def _full_precision(wanted: bool) -> Iterator[None]:
-    """PyTorch's products of float32 matrices without rounding. A change compiles anew."""
+    """Turns rounding in PyTorch's float32 matrix products off or on; a change recompiles."""
     before = torch.get_float32_matmul_precision()
     if wanted:
         torch.set_float32_matmul_precision("highest")
@@ -138,9 +142,9 @@ def _full_precision(wanted: bool) -> Iterator[None]:
 def agreement(
     side: Contest, params: Any, keys: jax.Array, ways: dict[str, Contender], device: str
 ) -> tuple[dict[str, float], Any]:
-    """Every relative error between the sides: of meta-gradients, rollouts and advantages.
+    """Every relative error between the sides: in meta-gradients, rollouts and advantages.
 
-    Also returns the meta-gradient that metajax took.
+    Also returns metajax's meta-gradient.
     """
     frozen = freeze(side, params, keys)
     errors: dict[str, float] = {}
@@ -160,12 +164,12 @@ def agreement(
 
 
 def refuse_disagreement(errors: dict[str, float], machine: Machine) -> None:
-    """Raises SystemExit where the sides do not do the same thing: no time would mean anything."""
+    """Raises SystemExit if the sides do not compute the same: times would be meaningless."""
 
     def bound(name: str) -> float:
         rounds = name.startswith("timed program") or name.endswith("torch compiled")
         if rounds and machine.gpu:
-            return 1e-2  # it multiplies in TF32, what it is compared with in float32
+            return 1e-2  # it multiplies in TF32, its reference in float32
         return TOLERANCE
 
     bad = [f"{name} {error:.1e}" for name, error in errors.items() if not error < bound(name)]
@@ -238,10 +242,10 @@ def show(console: Console, report: dict[str, Any]) -> None:
 def profile(
     folder: Path, program: Any, state: mj.MetaState, sides: dict[str, Callable[[], Any]]
 ) -> dict[str, dict[str, float]]:
-    """Where the time of an update goes on each side, on a processor; a trace each into `folder`.
+    """Where the time of an update goes on each side, on a CPU; writes traces into `folder`.
 
-    Of all but PyTorch's loops: their 100 000 calls make a trace of 100 MB, of what `batched` shows
-    once.
+    PyTorch's loops are left out: their 100 000 calls make a trace of 100 MB that shows nothing
+    `batched` does not.
     """
     folder.mkdir(parents=True, exist_ok=True)
     splits = {"metajax": torch_split.metajax_split(folder / "metajax", program, state, updates=3)}
@@ -259,7 +263,7 @@ class Machine(NamedTuple):
     cores: int
     devices: int  # JAX devices used
     threads: int  # PyTorch threads
-    chunk: int  # tasks of one PyTorch gradient that is taken in chunks
+    chunk: int  # tasks per chunk of a chunked PyTorch gradient
 
     @property
     def description(self) -> str:
@@ -267,10 +271,10 @@ class Machine(NamedTuple):
 
 
 def set_up(options: Options) -> Machine:
-    """Gives both sides all of the machine that they can use.
+    """Makes the whole machine available to both sides.
 
     Raises:
-        ValueError: JAX has a GPU and PyTorch none, or the devices do not divide the tasks.
+        ValueError: JAX has a GPU and PyTorch has none, or the devices do not divide the tasks.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -339,7 +343,7 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
             try:
                 step = pytorch(way)
                 step()
-            except Exception as error:  # a compiler that is missing, or what it does not take
+            except Exception as error:  # a compiler is missing, or rejects the program
                 unavailable[name] = f"{type(error).__name__}: {error}".split("\n", 1)[0]
             else:
                 first[name] = time.perf_counter() - began
@@ -348,7 +352,7 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
         able = {name: way for name, way in ways.items() if name in sides}
         keys = update_keys(start, tasks)
         errors, gradient = agreement(side, start.params, keys, able, device)
-        if machine.gpu:  # what is timed rounds; that it steps as PyTorch does is seen without
+        if machine.gpu:  # the timed program rounds; its step is compared without
             after, _ = one_update(plain)(jax.tree.map(jnp.copy, start))
         errors["outer step"] = outer_step_error(side, start.params, gradient, after)
         timed = relative_error([norm], [optax.global_norm(gradient)])
@@ -374,7 +378,7 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
         "sides": figures(seconds, first, side.setting.samples),
     }
     out = Console()
-    show(out if out.is_terminal else Console(width=100), report)  # a file has the room
+    show(out if out.is_terminal else Console(width=100), report)  # a file has room for wide tables
     if options.profile and not machine.gpu:
         report["shares"] = profile(options.profile, program, carried[0], sides)
         Console().print(torch_split.show_split(report["shares"]))

@@ -1,11 +1,11 @@
-"""Are our levels, copied from the `minigrid` package, the same world step for step?
+"""Do our levels, converted from the `minigrid` package, behave the same step for step?
 
     python benchmarks/minigrid_parity.py --steps 10000 --json figures.json
 
-Plays levels of every family in `minigrid`, copies each level and its actions to `envs.minigrid`,
-and compares every image, heading, reward, termination and truncation. The actions are random, but
-every other one is what the square ahead calls for. The balls of Dynamic-Obstacles are put where
-`minigrid` drew them. Exits with status 1 where anything differs.
+Plays levels of every family in `minigrid`, replays each level and its actions in `envs.minigrid`,
+and compares every image, heading, reward, termination and truncation. Actions are random, but half
+of those in front of a shut door or a portable object make use of it. The balls of Dynamic-Obstacles
+are placed where `minigrid` drew them. Exits with status 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def make(name: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Played:
-    """An episode as `minigrid` played it; T steps, padded, of which `length` count."""
+    """An episode as played by `minigrid`, padded to T steps, of which `length` are valid."""
 
     task: MiniGridTask
     length: int
@@ -112,7 +112,7 @@ def play(env: Any, horizon: int, seed: int, through: bool) -> Played:
 
 
 def _action(env: Any, random: np.random.Generator) -> int:
-    """Opens, picks up or walks on where it can; or anything, mostly forward."""
+    """Opens, picks up or drops, half of the time that suits; else random, mostly forward."""
     cell = env.grid.get(*env.front_pos)
     if cell is not None and random.random() < 0.5:
         if cell.type == "door" and not cell.is_open:
@@ -131,7 +131,7 @@ def _replay(through: bool, obstacles: bool) -> Callable[..., Any]:
 
     def one(task: MiniGridTask, actions: jax.Array, balls: jax.Array) -> Any:
         def step(state: Any, given: Any) -> Any:
-            # In place of the key that would draw them: where the balls have gone.
+            # In place of the key that would draw them: the squares that the balls have moved to.
             squares, action = given
             state, timestep = env.step(squares, state, action, task)
             return state, (state, timestep)
@@ -148,14 +148,15 @@ def _replay(through: bool, obstacles: bool) -> Callable[..., Any]:
     return jax.jit(jax.vmap(one))
 
 
-MOST_OBJECTS = 16  # in any level of the cases
+MOST_OBJECTS = 16  # the most objects in a level of any case
 HIGHEST = 25
 
 
 def mismatches(played: list[Played], through: bool, obstacles: bool = False) -> list[str]:
-    """What differs in `envs.minigrid`: the episode, the step and the quantity of each difference.
+    """The differences in `envs.minigrid`: the episode, step and quantity of each.
 
-    The episodes are of one number of steps, and of any of the cases: all levels are padded alike.
+    All episodes have the same number of steps; they may be of different cases, as all levels are
+    padded to the same size.
     """
     high, count = HIGHEST, MOST_OBJECTS
     tasks = [convert.padded(p.task, high, 1, count) for p in played]
@@ -181,7 +182,7 @@ def mismatches(played: list[Played], through: bool, obstacles: bool = False) -> 
             "full view": (p.full, full[number, :, :wide, :tall]),
             "reward": (p.reward, timesteps.reward[number]),
             "termination": (p.terminated, timesteps.terminated[number]),
-            # MiniGrid also calls a last step truncated that terminates.
+            # MiniGrid also truncates a last step that terminates.
             "truncation": (p.truncated & ~p.terminated, timesteps.truncated[number]),
         }
         for name, (theirs, ours) in pairs.items():
@@ -197,11 +198,11 @@ class Options:
     """Compares every family with `minigrid`."""
 
     steps: int = 10_000
-    """Steps of each case, at least."""
+    """At least this many steps of each case."""
     horizon: int = 200
-    """Steps of an episode, at most."""
+    """At most this many steps of an episode."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 def main() -> None:
@@ -216,7 +217,7 @@ def main() -> None:
         through = [env.see_through_walls, not env.see_through_walls]
         while steps < options.steps:
             seeds = range(count, count + batch)
-            # Every other batch with the walls the other way.
+            # Every other batch inverts whether walls can be seen through.
             view = through[count // batch % 2]
             played = [play(env, options.horizon, seed, view) for seed in seeds]
             found += mismatches(played, view, obstacles)

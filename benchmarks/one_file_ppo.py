@@ -1,8 +1,8 @@
-"""PPO after PureJaxRL's plan: one jitted function that knows of gymnax's five-valued `step` only.
+"""PPO modelled on PureJaxRL's: one jitted function that needs only gymnax's five-valued `step`.
 
-The plan, the network and the defaults are those of github.com/luchris429/purejaxrl
-(`purejaxrl/ppo.py`, Lu et al. 2022, Apache-2.0); the code is our own. It imports nothing of
-`envs`: whatever gymnax environment it is handed, it trains on.
+The structure, network and defaults are those of github.com/luchris429/purejaxrl
+(`purejaxrl/ppo.py`, Lu et al. 2022, Apache-2.0); the code is our own. It imports nothing from
+`envs` and trains on any gymnax environment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """PureJaxRL's, with more environments and a larger step."""
+    """PureJaxRL's settings, but with more environments and a larger learning rate."""
 
     updates: int
     num_envs: int = 64
@@ -56,7 +56,7 @@ class _ActorCritic(nn.Module):
 
 
 class _Transition(NamedTuple):
-    """[T, N]"""
+    """Every leaf is [T, N, ...]."""
 
     observation: Array
     action: Array
@@ -67,7 +67,7 @@ class _Transition(NamedTuple):
 
 
 def make_train(settings: Settings, env: Any, params: Any) -> Callable[[Array], Array]:
-    """The training run as a function of a key: the mean return of the episodes of each update."""
+    """A training run as a function of a key, to the mean episode return of each update."""
     network = _ActorCritic(env.action_space(params).n)
     apply: Callable[..., Any] = network.apply
     reset = jax.vmap(env.reset, in_axes=(0, None))

@@ -1,4 +1,4 @@
-"""Sides of a benchmark timed in turn, in pairs that see the same machine."""
+"""Times the sides of a benchmark in turn, in pairs that see the same machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["clock", "cores_between", "figures", "other_load", "race"]
 
 
 def other_load() -> tuple[float, float] | None:
-    """CPU seconds of every process but this one, and the clock; None where Linux cannot tell."""
+    """CPU seconds of all other processes, and the time; None if Linux does not report them."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     except OSError:
@@ -28,14 +28,14 @@ def other_load() -> tuple[float, float] | None:
 def cores_between(
     before: tuple[float, float] | None, after: tuple[float, float] | None
 ) -> float | None:
-    """Cores that other processes used between two calls of `other_load`."""
+    """Cores that other processes used, on average, between two calls of `other_load`."""
     if before is None or after is None:
         return None
     return (after[0] - before[0]) / (after[1] - before[1])
 
 
 def clock(step: Callable[[], Any]) -> float:
-    """Seconds of one update, which waits for its own result."""
+    """Seconds of one update; `step` must wait for its own result."""
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
@@ -44,7 +44,17 @@ def clock(step: Callable[[], Any]) -> float:
 def race(
     sides: Mapping[str, Callable[[], Any]], pairs: int, updates: int, console: Console
 ) -> dict[str, list[list[float]]]:
-    """Seconds of every update: `pairs` runs of `updates` per side, the order turned each time."""
+    """Times every update, with the order of the sides reversed from one pair to the next.
+
+    Args:
+        sides: by name, a function that runs one update.
+        pairs: runs of each side.
+        updates: updates per run.
+        console: shows the progress.
+
+    Returns:
+        Seconds by side, run and update.
+    """
     seconds: dict[str, list[list[float]]] = {name: [] for name in sides}
     names = list(sides)
     for pair in range(pairs):
@@ -57,7 +67,7 @@ def race(
 def figures(
     seconds: Mapping[str, list[list[float]]], first: Mapping[str, float], samples: int
 ) -> dict[str, dict[str, Any]]:
-    """What is printed of each side. A run's time is the median of its updates."""
+    """The figures of each side. A run's time is the median of its updates."""
     runs = {name: [statistics.median(run) for run in of_side] for name, of_side in seconds.items()}
     out: dict[str, dict[str, Any]] = {}
     for name, of_side in runs.items():

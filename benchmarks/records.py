@@ -1,4 +1,4 @@
-"""What every record of figures says of where they were measured, and how it is kept."""
+"""Writes records of figures, with where and with which packages they were measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["hardware", "processor", "versions", "write"]
 
 
 def processor() -> str:
-    """The CPU's own name where the system tells it, and what tells apart those that share it."""
+    """The CPU's name, if known, and what distinguishes CPUs of the same name."""
     info = Path("/proc/cpuinfo")
     first = info.read_text().partition("\n\n")[0].splitlines() if info.exists() else []
     pairs = (line.partition(":") for line in first)
@@ -30,7 +30,7 @@ def processor() -> str:
 
 
 def hardware() -> str:
-    """The accelerators that this process's jax uses, if any, and the processor."""
+    """The accelerators that jax uses in this process, if any, and the CPU."""
     text = f"{processor()}, {os.cpu_count()} cores"
     jax = sys.modules.get("jax")  # a script that never imports it has used none
     if jax is None or jax.default_backend() == "cpu":
@@ -40,7 +40,7 @@ def hardware() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of Python, metajax, jax and further packages, those that are installed."""
+    """The versions of Python, metajax, jax and `packages`, of those that are installed."""
     found = {"python": platform.python_version()}
     for name in ("metajax", "jax", *packages):
         try:
@@ -51,7 +51,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def write(path: Path, record: Mapping[str, Any], *packages: str) -> None:
-    """`record` as JSON, with where it was measured, and with which packages, in front."""
+    """Writes `record` as JSON, preceded by where and with which packages it was measured."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"hardware": hardware(), "versions": versions(*packages), **record}
     path.write_text(json.dumps(content, indent=2, default=str) + "\n")

@@ -1,9 +1,9 @@
-"""One page of everything that was measured: a table of each part of each record, and its plots.
+"""One page of all measurements: a table of each part of each record, with plots.
 
     python benchmarks/report.py                          # benchmarks/results -> report.html
     python benchmarks/report.py figures/*.json --out page.html
 
-The page holds its pictures itself and asks for nothing from elsewhere.
+The page embeds its pictures and loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ td:first-child, th:first-child { text-align: left } svg { max-width: 100%; heigh
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Makes a page of records."""
+    """Makes a page from records."""
 
     records: tyro.conf.Positional[tuple[Path, ...]] = ()
     """JSON files; all of benchmarks/results by default."""
     out: Path = Path("report.html")
-    """The page."""
+    """The page to write."""
 
 
 def _cell(value: Any) -> str:
@@ -82,7 +82,7 @@ def _svg(figure: Figure) -> str:
 
 
 def bars(record: Mapping[str, Any]) -> str:
-    """How many times faster, on a logarithmic scale, where a record has ratios."""
+    """Ratios of a record as bars on a logarithmic scale, if it has any."""
     found = [(name, value) for name, value in ratios(record) if value > 0]
     if not found:
         return ""
@@ -99,7 +99,7 @@ def bars(record: Mapping[str, Any]) -> str:
 
 
 def lines(rows: Any, x: str, y: str) -> str:
-    """`y` over `x`, both logarithmic, a line for each name; nothing where `x` does not vary."""
+    """`y` over `x`, both logarithmic, with a line per name; nothing if `x` does not vary."""
     if not isinstance(rows, list) or len({row.get(x) for row in rows if isinstance(row, dict)}) < 2:
         return ""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -114,7 +114,7 @@ def lines(rows: Any, x: str, y: str) -> str:
 
 
 def section(path: Path) -> str:
-    """A record."""
+    """The section of one record."""
     record = json.loads(path.read_text())
     where = [_cell(record.pop(key)) for key in ("hardware", "versions") if key in record]
     scalars = {key: value for key, value in record.items() if not isinstance(value, dict | list)}

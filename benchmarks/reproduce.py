@@ -1,11 +1,11 @@
-"""Are the published tables reproduced? Trains their settings and prints theirs beside ours.
+"""Are the published tables reproduced? Trains their settings and prints both results.
 
     python benchmarks/reproduce.py --quick             # a tenth of the updates: does all of it run?
     python benchmarks/reproduce.py sinusoid-10 point   # two tables, the settings as published
     python benchmarks/reproduce.py --runs runs/reproduce --json figures.json --plots pictures
 
-A row is an entry of a table: one algorithm after one number of inner steps. Runs that are kept in
-`--runs` are not made again, so a stopped reproduction goes on. Where no figure is given, none was
+A row is an entry of a table: one algorithm after a number of inner steps. Runs in `--runs` are not
+repeated, so a stopped reproduction can be resumed. Where no published figure is given, none was
 published as a number.
 """
 
@@ -33,30 +33,30 @@ from metajax.presets import PRESETS
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Trains published settings and compares what they reach with what was published."""
+    """Trains published settings and compares the results with the published ones."""
 
     tables: tyro.conf.Positional[tuple[str, ...]] = ()
     """Tables to reproduce; all by default."""
     quick: bool = False
-    """A tenth of the updates and fewer held-out tasks: whether it runs, not what it reaches."""
+    """A tenth of the updates and fewer held-out tasks: a check that it runs, not of its results."""
     runs: Path | None = None
-    """Keeps the runs there, and takes finished ones from there; a temporary folder by default."""
+    """Folder that keeps the runs and is reused for finished ones; a temporary one by default."""
     json: Path | None = None
-    """Writes the entries there as well."""
+    """Also writes the entries to this JSON file."""
     plots: Path | None = None
     """Draws a picture of each table into this folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A line of a published table, or of ours beside it: one algorithm."""
+    """A line of a published table, or one that we add: one algorithm."""
 
     label: str
     preset: str
     flags: tuple[str, ...] = ()
     published: Mapping[int, float] = dataclasses.field(default_factory=dict)  # by inner steps
-    row: str | None = None  # a row that the run is compared with, in its place
-    steps: tuple[int, ...] | None = None  # where they are not the table's
+    row: str | None = None  # a row that the run is compared with, shown instead of the run
+    steps: tuple[int, ...] | None = None  # inner steps, if not the table's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Setting:
     steps: tuple[int, ...]
     entries: tuple[Entry, ...]
     source: str = ""
-    sign: int = 1  # -1 reports an error, which is the score without its sign
-    exact: Mapping[str, float] = dataclasses.field(default_factory=dict)  # known lines to draw
-    measure: Callable[[Path, str | None], dict[str, Any]] | None = None  # of a run's folder and row
+    sign: int = 1  # -1 reports an error, the negated score
+    exact: Mapping[str, float] = dataclasses.field(default_factory=dict)  # lines to draw
+    measure: Callable[[Path, str | None], dict[str, Any]] | None = None  # run, row -> figures
 
 
 def _algorithm(label: str, preset: str, name: str, **published: Any) -> Entry:
@@ -102,7 +102,7 @@ def _sinusoid(shots: int, maml: Mapping[int, float], meta_sgd: Mapping[int, floa
 
 
 def _oracle(preset: str, **published: Any) -> Entry:
-    """It is given the task, and has nothing to adapt to."""
+    """The entry of an agent that observes its task and so has nothing to adapt to."""
     return Entry(
         "oracle, given the goal", preset, ("--algorithm", "oracle"), steps=(0,), **published
     )
@@ -224,10 +224,10 @@ class Row:
     entry: str
     steps: int
     published: float | None
-    ours: float | None  # None: the parameters went out of all bounds
+    ours: float | None  # None: the parameters diverged
     interval: tuple[float, float] | None  # 95%
     updates: int
-    seconds: float  # of the whole command that trained and evaluated it
+    seconds: float  # of the whole command, training and evaluation
 
 
 def _shortened(preset: str) -> tuple[str, ...]:
@@ -300,7 +300,7 @@ def show(name: str, rows: Sequence[Row]) -> Table:
 
 
 def draw(name: str, rows: Sequence[Row], path: Path) -> None:
-    """Ours with their intervals against inner steps; what was published as open circles."""
+    """Plots ours with intervals over inner steps, and published values as open circles."""
     setting = TABLES[name]
     figure = Figure(figsize=(8.5, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -334,7 +334,7 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-        # One that diverges would hide the others.
+        # A diverging algorithm would hide the others.
         first = [row.ours for row in rows if row.steps == setting.steps[0] and row.ours is not None]
         axes.set_ylim(top=1.5 * max(first))
     axes.grid(alpha=0.25)
@@ -343,7 +343,7 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
 
 
 def main() -> int:
-    """Prints the tables as they are finished."""
+    """Prints each table when it is finished."""
     options = tyro.cli(Options)
     chosen = options.tables or tuple(TABLES)
     unknown = [name for name in chosen if name not in TABLES]
@@ -361,7 +361,7 @@ def main() -> int:
             if options.plots:
                 draw(name, made, options.plots / f"{name}.png")
             rows += made
-            if options.json:  # after each table, for a full reproduction takes long
+            if options.json:  # after each table, as a full reproduction takes long
                 record = {"quick": options.quick, "rows": [dataclasses.asdict(row) for row in rows]}
                 records.write(options.json, record, "flax", "optax")
     return 0

@@ -3,10 +3,10 @@
     python benchmarks/scaling.py --json figures.json --plot figures.svg
     python benchmarks/scaling.py --quick                 # the small sizes: does all of it run?
 
-Every size is the program that training runs, compiled anew; its memory is the compiler's own
-account, its time that of updates one by one. The sizes of a sweep are timed in turn, so that a busy
-minute is in all of them. What `--json` has already is not measured again: a stopped script goes on
-with the next sweep.
+For every size, the program that training runs is compiled anew; memory is as reported by the
+compiler, time that of single updates. The sizes of a sweep are timed in turn, so that a busy minute
+affects all of them. Sweeps that are in `--json` already are not measured again, so a stopped script
+can be resumed.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Options:
     """Times updates of many sizes."""
 
     preset: str = "gridworld"
-    """What is trained; its episodes and its tasks are set here."""
+    """The preset to train; its episodes and tasks are set here."""
     episodes: int = 4
-    """Of an inner step, few, so that 65 536 tasks take seconds."""
+    """Episodes of an inner step; few, so that 65 536 tasks take seconds."""
     chunk: int = 256
-    """Tasks of a device alive at once, but where inner steps vary."""
+    """Tasks per device computed at once, except where inner steps vary."""
     only: tuple[str, ...] = ()
     """Sweeps: tasks, steps, width; all by default."""
     repeats: int = 5
@@ -53,9 +53,9 @@ class Options:
     quick: bool = False
     """The first three sizes of each sweep, twice each."""
     json: Path | None = None
-    """Writes the figures there, and takes from there what it has."""
+    """Writes the figures to this JSON file, and resumes from what it has."""
     plot: Path | None = None
-    """Draws time and memory there, with the fitted exponents."""
+    """Plots time and memory to this file, with the fitted exponents."""
 
 
 class Sweep(NamedTuple):
@@ -67,12 +67,12 @@ class Sweep(NamedTuple):
 
 SWEEPS = {
     "tasks": Sweep((16, 64, 256, 1024, 4096, 16384, 65536), lambda n: {"tasks": n}),
-    # Each with the chunk that it is given by itself.
+    # Here the chunk is chosen automatically for each size.
     "steps": Sweep((1, 2, 4, 8, 16, 32), lambda n: {"inner_steps": n, "chunk": None}),
     "width": Sweep((16, 32, 64, 128, 256, 512), lambda n: {"hidden": (n, n)}),
 }
 
-# Sweep, figure, numerator, denominator, and what we want of the ratio.
+# Sweep, figure, numerator, denominator, and the bar for their ratio.
 BARS = (
     ("tasks", "memory", 16384, 1024, "at most 1.15"),
     ("tasks", "time of a task", 16384, 256, "at most 1.05"),
@@ -88,7 +88,7 @@ class Side(NamedTuple):
     state: Any
     compile_s: float
     first_s: float
-    memory: int  # bytes of one device
+    memory: int  # bytes per device
 
 
 def build(config: TrainConfig) -> Side:
@@ -104,7 +104,7 @@ def build(config: TrainConfig) -> Side:
 
 
 def measure(sides: Mapping[int, Side], repeats: int) -> dict[int, Figures]:
-    """Every size once, then again; each time is one update's, blocked."""
+    """Times single updates of all sizes in turn, `repeats` times, each until it is done."""
     times: dict[int, list[float]] = {size: [] for size in sides}
     states = {size: side.state for size, side in sides.items()}
     for _ in range(repeats):
@@ -125,7 +125,7 @@ def measure(sides: Mapping[int, Side], repeats: int) -> dict[int, Figures]:
 
 
 def exponent(points: Mapping[int, Figures], figure: str) -> float:
-    """The slope of a straight line through the logarithms."""
+    """The slope of a straight line fitted to the logarithms."""
     sizes = sorted(points)
     logs = np.log([points[size][figure] for size in sizes])
     return float(np.polyfit(np.log(sizes), logs, 1)[0]) if len(sizes) > 1 else float("nan")
@@ -158,7 +158,7 @@ def draw(path: Path, sweeps: Mapping[str, Mapping[int, Figures]]) -> None:
 
 
 def main() -> None:
-    """Measures what is missing, and prints all of it."""
+    """Measures what is missing, and prints everything."""
     options = tyro.cli(Options)
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     base = dataclasses.replace(PRESETS[options.preset], chunk=options.chunk)

@@ -1,4 +1,4 @@
-"""What the inner steps of a preset do on their own, from random parameters, at their best rate."""
+"""Scores of a preset's inner steps alone, from random parameters, at their best rate."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from metajax.streams import key_stream
 
 __all__ = ["from_scratch"]
 
-FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the preset's rates
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # multiples of the preset's rates
 INITIALISATIONS = 4
 
 
 def from_scratch(config: configs.TrainConfig) -> evaluation.Adaptation:
-    """Scores on the run's own evaluation tasks, with as many episodes an inner step.
+    """Scores on the run's own evaluation tasks, with as many episodes per inner step.
 
-    The rates are the preset's times the factor that is best after the last step on tasks that do
-    not judge; the scores of a task are means over initialisations.
+    The preset's rates are multiplied by the factor that is best after the last step on other tasks;
+    the scores of a task are means over initialisations.
     """
-    # Nothing is learned beside the policy, whatever the run's own algorithm learns.
+    # Plain MAML: only the policy has parameters, whatever the run's own algorithm learns.
     experiment = experiments.build(dataclasses.replace(config, algorithm="maml"))
     steps = mj.sgd(config.inner_learning_rate, config.evaluation_steps)
-    # The factor is a parameter here, so that one program serves all of them.
+    # The factor is a parameter here, so that one program serves all factors.
     problem, inner = meta_learned(experiment.problem, steps, ("learning_rate",), speed=1.0)
     learner = mj.maml(problem, inner, optax.sgd(1.0), config.tasks, mapping=experiment.mapping)
     keys = jax.random.split(key_stream(config.seed, "baseline"), INITIALISATIONS)

@@ -1,10 +1,10 @@
-"""How long from typing `metajax train` to the first finished update, cold and warm?
+"""How long does `metajax train` take to its first finished update, cold and warm?
 
     python benchmarks/startup.py point maze --repeats 3 --json figures.json
     python benchmarks/startup.py --algorithms all                # every algorithm, every preset
 
 Starts the command line in a fresh process and waits for the first line of `metrics.jsonl`: first
-with an empty folder of compiled programs, then with what that start left there.
+with an empty compilation cache, then with the cache that the first start left.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from metajax.presets import PRESETS
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Times process start to first finished update."""
+    """Times from process start to the first finished update."""
 
     presets: tyro.conf.Positional[tuple[str, ...]] = ()
     """Presets to start; all by default."""
     algorithms: tuple[str, ...] = ("maml",)
     """Algorithms to start them with, or `all`."""
     repeats: int = 1
-    """Pairs of a cold and a warm start of each."""
+    """Pairs of a cold and a warm start for each."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 class Refused(Exception):
-    """The command line refuses, and says why: most often that an algorithm is not for a preset."""
+    """The command line refuses and says why, usually an algorithm that does not fit the preset."""
 
 
 def first_update_seconds(preset: str, algorithm: str, programs: Path) -> float:
-    """Process start to the first finished update of one fresh process, in seconds."""
+    """Seconds from the start of a fresh process to its first finished update."""
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(programs)}
-    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"  # as the command line has it
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"  # as the command line does
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as said:
         run = Path(scratch) / "run"
         command = [sys.executable, "-m", "metajax", "train", preset, "--run", str(run)]
@@ -70,7 +70,7 @@ def first_update_seconds(preset: str, algorithm: str, programs: Path) -> float:
                 time.sleep(0.01)
             return time.perf_counter() - began
         finally:
-            process.terminate()  # as a user would: what it compiled is put away before it ends
+            process.terminate()  # as a user would: what it compiled is cached before it exits
             process.wait()
 
 
@@ -99,7 +99,7 @@ def main() -> int:
                 print(f"{preset}, {algorithm}: {refused}", file=sys.stderr)
                 continue
             rows.append({"preset": preset, "algorithm": algorithm} | seconds)
-            if options.json:  # as it stands: all presets with all algorithms take most of an hour
+            if options.json:  # so far: all presets with all algorithms take most of an hour
                 records.write(options.json, {"rows": rows})
             figures = [f(seconds[kind]) for kind in seconds for f in (statistics.median, max)]
             table.add_row(preset, algorithm, *(f"{figure:.1f}" for figure in figures))

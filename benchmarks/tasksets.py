@@ -1,8 +1,8 @@
-"""What does a fixed set of a million mazes cost: to make, to keep, to load, to sample?
+"""What does a fixed set of a million mazes cost to make, save, load and sample?
 
     python benchmarks/tasksets.py --json figures.json
 
-Sampling is timed inside jit, a batch a call, beside drawing fresh mazes in the same way.
+Sampling is timed inside jit, a batch per call, beside drawing fresh mazes in the same way.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Options:
     """Times a set of mazes."""
 
     count: int = 1_000_000
-    """Mazes."""
+    """Number of mazes."""
     size: int = 9
-    """Squares along a side of each."""
+    """Squares along a side of each maze."""
     batch: int = 4096
     """Tasks sampled at once."""
     repeats: int = 9
-    """Timed calls of what is short."""
+    """Timed calls of each short operation."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 def seconds(function: Callable[..., Any], *arguments: Any, repeats: int = 1) -> float:
-    """Median time of a call whose result is ready."""
+    """Median seconds of a call until its result is ready."""
     taken = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -53,7 +53,7 @@ def seconds(function: Callable[..., Any], *arguments: Any, repeats: int = 1) -> 
 
 
 def measure(options: Options) -> dict[str, float]:
-    """The figures, by what they are."""
+    """The figures by name."""
     env = envs.make("maze", size=options.size)
     key, keys = jax.random.key(0), jax.random.split(jax.random.key(1), options.batch)
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What metajax has as PyTorch wants it: tasks and episodes, by preset."""
+"""Converts metajax's tasks and episodes to PyTorch, by preset."""
 
 from __future__ import annotations
 
@@ -25,23 +25,22 @@ from envs.grids import unpack
 
 __all__ = ["BRIDGES"]
 
-_POOL = 16  # tasks drawn beforehand for PyTorch, in updates
+_POOL = 16  # size of the pool of tasks drawn beforehand for PyTorch, in updates
 
 
 class Bridge(NamedTuple):
     """One preset's conversions; the last argument is PyTorch's device."""
 
-    tasks: Callable[[Any, str], Any]  # tasks of metajax, (N, ...), as a game has them
-    # `Trajectories` (N, T, B, ...), or `Examples` (N, S, ...), as a loss sees them
+    tasks: Callable[[Any, str], Any]  # metajax's tasks (N, ...) -> the game's
+    # `Trajectories` (N, T, B, ...) or `Examples` (N, S, ...) -> the batch of a loss
     batch: Callable[[Any, str], Any]
-    # policies, tasks, the episodes that they played, whether those judge -> the random numbers that
-    # make PyTorch play them too, and what it computed of the distributions beside what metajax drew
-    # from
+    # policies, tasks, the episodes they played, whether those judge -> the random numbers with
+    # which PyTorch plays the same episodes, its distributions, and those that metajax drew from
     random: Callable[..., tuple[Any, list[Any], list[Any]]]
-    # contest, device -> the game, and where squares are observed the same read by square
+    # contest, device -> the game, and, if squares are observed, the same game read by square
     games: Callable[..., list[torch_maml.Game]]
     losses: Callable[..., torch_func.Losses]  # parameters, setting
-    # the batch that judges, where the outer loss sees another one
+    # the judging batch, if the outer loss takes another form of batch
     judged: Callable[[Any, str], Any] | None = None
 
 
@@ -109,7 +108,7 @@ def _grids(task: Any, device: str) -> torch_grids.Grids:
     is_maze = hasattr(task, "exit")
     walls = unpack(task.walls, task.walls.shape[1])  # square
     start, goal = task.start, task.exit if is_maze else task.goal
-    if not is_maze:  # the grid ends where it ends: a wall around it says the same
+    if not is_maze:  # a wall around the grid is equivalent to its edge
         walls = jnp.pad(walls, ((0, 0), (1, 1), (1, 1)), constant_values=True)
         start, goal = start + 1, goal + 1
     places = (to_torch(place, device).long() for place in (start, goal))
@@ -117,7 +116,7 @@ def _grids(task: Any, device: str) -> torch_grids.Grids:
 
 
 def _index(one_hot: Any, device: str) -> torch.Tensor:
-    """Observations (N, T, B, O) as squares (T, N, B)."""
+    """One-hot observations (N, T, B, O) as the indices of squares (T, N, B)."""
     return samples_last(np.argmax(np.asarray(one_hot), axis=-1), device)
 
 
@@ -139,7 +138,7 @@ def _grid_random(
     del tasks, judging
     policy = torch_grids.by_sample(policies, setting.skip)
     logits = torch.stack([policy(place) for place in _index(batch.observation, device).unbind()])
-    # The middle of what the action taken has of the unit interval.
+    # The middle of the part of the unit interval that draws the action taken.
     share = logits.softmax(-2)
     middle = share.cumsum(-2) - 0.5 * share  # (T, N, A, B)
     action = samples_last(batch.action, device).long()
@@ -149,7 +148,7 @@ def _grid_random(
 
 
 def _middle(thresholds: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """The middle of what `chosen` (...) has of the unit interval, cut at `thresholds` (..., C)."""
+    """The middle of interval `chosen` (...) of [0, 1] divided at `thresholds` (..., C)."""
     low, high = (
         torch.nn.functional.pad(thresholds, pad, value=value)
         for pad, value in (((1, 0), 0.0), ((0, 1), 1.0))
@@ -181,9 +180,9 @@ def _table_random(
     states = tasks.reached.shape[-1] + 1
     pair = state * (tasks.reward.shape[1] // states) + action
     each = torch.arange(len(tasks.reward), device=device).unsqueeze(-1)
-    if states == 1:  # it pays where a number is below the chance
+    if states == 1:  # it pays if the number is below the probability
         return torch_tables.Draws(uniform, uniform[..., :0], 1.0 - reward), ours, theirs
-    led = torch.cat([state[1:], state[:1]])  # nothing depends on where the last step led
+    led = torch.cat([state[1:], state[:1]])  # where the last step leads is arbitrary
     following = _middle(tasks.reached[each, pair].to(reward.dtype), led)
     noise = reward - tasks.reward[each, pair]
     return torch_tables.Draws(uniform, following, noise), ours, theirs
@@ -201,7 +200,7 @@ def _table_games(side: Contest, device: str) -> list[torch_maml.Game]:
 
 
 def _pool(side: Contest, device: str) -> torch_grids.Grids:
-    """Tasks that PyTorch picks its own out of."""
+    """The pool that PyTorch picks its tasks from."""
     keys = jax.random.split(jax.random.key(0), _POOL * side.setting.tasks)
     return _grids(jax.jit(jax.vmap(side.problem.sample_task))(keys), device)
 

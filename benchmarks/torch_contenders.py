@@ -1,4 +1,4 @@
-"""The ways to write one preset's MAML update in PyTorch that metajax is timed against."""
+"""The PyTorch implementations of a preset's MAML update that metajax is timed against."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["Contender", "contenders"]
 
 
 class Contender(NamedTuple):
-    """One way to write the update. What is compared with metajax is what is timed."""
+    """One implementation of the update. The one compared with metajax is the one timed."""
 
     gradient: Gradient  # of all tasks, or of one
-    loop: bool  # takes one task after the other
-    update: Callable[[Params], Callable[[], Tensor]]  # the whole update of these parameters
-    collects: tuple[Game, Kernels] | None = None  # how; None: the game of another
+    loop: bool  # whether it takes one task after another
+    update: Callable[[Params], Callable[[], Tensor]]  # parameters -> their whole update
+    collects: tuple[Game, Kernels] | None = None  # how it collects; None: as another contender
 
 
 def _module_gradient(side: Contest) -> Gradient:
-    """One task's share of the meta-gradient, as `torch_learn2learn` takes it."""
+    """One task's share of the meta-gradient, computed as in `torch_learn2learn`."""
 
     def gradient(params: Params, source: Source) -> None:
         policy, setting = policy_module(params), side.setting
@@ -60,14 +60,14 @@ def _module_gradient(side: Contest) -> Gradient:
 def contenders(
     side: Contest, params: Params, device: str, chunk: int, only: tuple[str, ...] = ()
 ) -> dict[str, Contender]:
-    """All there are for a preset, or `only` those named.
+    """All contenders of a preset, or `only` those named.
 
     Args:
         side: the preset.
-        params: give shapes.
+        params: give the shapes.
         device: PyTorch's.
-        chunk: tasks of one gradient, where it is taken in chunks.
-        only: names; all where empty.
+        chunk: tasks per chunk, for gradients taken in chunks.
+        only: names; all if empty.
     """
     setting, bridge = side.setting, BRIDGES[side.preset]
     game, *by_square = bridge.games(side, device)
@@ -124,6 +124,6 @@ def contenders(
             ways["torch by square, CUDA graph"] = functools.partial(
                 batched, other, kernels, graph=True
             )
-    if side.preset == "point" and device == "cpu":  # it is written for the processor
+    if side.preset == "point" and device == "cpu":  # it is written for the CPU
         ways["torch loop, learn2learn's way"] = as_learn2learn
     return {name: make() for name, make in ways.items() if not only or name in only}

@@ -1,4 +1,4 @@
-"""What metajax has as PyTorch wants it: the settings of a preset, its parameters, arrays."""
+"""Converts metajax's settings, parameters and arrays to PyTorch."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Contest(NamedTuple):
     inner: mj.Inner
     learner: mj.MetaLearner
     setting: torch_maml.Setting
-    environment: Any  # None where there are no episodes
+    environment: Any  # None if there are no episodes
 
 
 def contest(preset: str, *, horizon: int | None = None, **changes: Any) -> Contest:
-    """A preset as MAML takes it, with other values for fields of its configuration."""
+    """A preset trained by MAML, with changed fields of its configuration."""
     config: Any = dataclasses.replace(presets.preset(preset, "maml"), **changes)
     if hasattr(config, "adapt_std"):  # both sides adapt all parameters
         config = dataclasses.replace(config, adapt_std=True)
@@ -91,7 +91,7 @@ def contest(preset: str, *, horizon: int | None = None, **changes: Any) -> Conte
 
 
 def _drawn_query(config: RegressionConfig, problem: mj.Problem) -> mj.Problem:
-    """The problem of training: that of evaluation judges on a grid."""
+    """The training problem; the evaluation problem judges on a grid."""
     training = mj.regression(
         mj.networks.MLP((*config.hidden, 1), ACTIVATIONS[config.activation]), shots=config.shots
     )
@@ -99,8 +99,8 @@ def _drawn_query(config: RegressionConfig, problem: mj.Problem) -> mj.Problem:
 
 
 def leaves(params: Any) -> list[Any]:
-    """A flax network's arrays in the order of `torch_maml`: (W, b) of each layer, and what a policy
-    has besides: log σ, or the kernel of the linear path."""
+    """A flax network's arrays in the order of `torch_maml`: (W, b) of each layer, then log σ or the
+    kernel of the linear path if a policy has them."""
     tree = dict(params["params"])
     network = tree.pop("MLP_0") if "MLP_0" in tree else {name: tree.pop(name) for name in [*tree]}
     layers = [network[f"Dense_{index}"] for index in range(len(network))]
@@ -112,12 +112,12 @@ def to_torch(array: Any, device: str = "cpu") -> torch.Tensor:
 
 
 def torch_params(params: Any, device: str = "cpu") -> torch_maml.Params:
-    """A flax policy as the leaves that PyTorch learns."""
+    """A flax policy as leaf tensors for PyTorch to learn."""
     return tuple(to_torch(leaf, device).requires_grad_() for leaf in leaves(params))
 
 
 def policy_module(params: torch_maml.Params) -> torch_learn2learn.Policy:
-    """The policy for `point` as the module that `torch_learn2learn` learns."""
+    """The policy for `point` as the module of `torch_learn2learn`."""
     *layers, log_std = (p.detach().cpu() for p in params)
     policy = torch_learn2learn.Policy(len(layers[0]), len(log_std))
     state = {"sigma": log_std}

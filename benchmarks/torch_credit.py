@@ -1,4 +1,4 @@
-"""Returns and advantages in PyTorch, of all tasks at once.
+"""Returns and advantages in PyTorch, for all tasks at once.
 
 Shapes: N tasks, T steps, B episodes, S = T·B samples of a task in time-major order.
 """
@@ -26,7 +26,7 @@ __all__ = [
 def discounting(
     horizon: int, rate: float, dtype: torch.dtype, device: torch.device, span: int | None = None
 ) -> Tensor:
-    """(T, T), its product with values (T, ...) is Σ_{t≤j<t+span} rate^{j−t} values_j."""
+    """A matrix (T, T) whose product with values (T, ...) is Σ_{t≤j<t+span} rate^{j−t} values_j."""
     steps = torch.arange(horizon, dtype=torch.float64, device=device)
     powers = rate ** (steps[None, :] - steps[:, None]).clamp(min=0)
     return powers.triu().tril((span or horizon) - 1).to(dtype)
@@ -44,26 +44,26 @@ def _powers(horizon: int, episodes: int, dtype: torch.dtype, device: torch.devic
 
 
 def powers_of_time(mask: Tensor) -> Tensor:
-    """1, t, t², t³ of every sample of a task, t in hundreds, (4, S); mask is (T, N, B)."""
+    """1, t, t², t³ of every sample of a task, t in hundreds of steps: (4, S); mask (T, N, B)."""
     return _powers(len(mask), mask.shape[-1], mask.dtype, mask.device)
 
 
 def least_squares(gram: Tensor, moments: Tensor) -> Tensor:
     """Weights (N, F, 1) from XᵀX (N, F, F) and Xᵀy (N, F, 1).
 
-    Cholesky on the normal equations, their rows scaled to unit norm, ridge 1e-5.
+    Solves the normal equations, scaled to a unit diagonal, by Cholesky with a ridge of 1e-5.
     """
     scale = gram.diagonal(dim1=-2, dim2=-1).clamp(min=1e-12).rsqrt().unsqueeze(-1)
     ridge = 1e-5 * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     factor, _ = torch.linalg.cholesky_ex(gram * scale * scale.mT + ridge)
-    if gram.is_cuda:  # `cholesky_solve` waits for the processor, which no CUDA graph may
+    if gram.is_cuda:  # `cholesky_solve` synchronises with the CPU, which a CUDA graph may not
         half = torch.linalg.solve_triangular(factor, moments * scale, upper=False)
         return torch.linalg.solve_triangular(factor.mT, half, upper=True) * scale
     return torch.cholesky_solve(moments * scale, factor) * scale
 
 
 def returns_to_go(reward: Tensor, mask: Tensor, discount: float) -> Tensor:
-    """Σ_{j≥t} γ^{j−t} r_j over the steps taken, (T, N, B) as its arguments."""
+    """Σ_{j≥t} γ^{j−t} r_j over the steps taken, (T, N, B) like the arguments."""
     weights = discounting(len(mask), discount, mask.dtype, mask.device)
     return (weights @ (reward * mask).flatten(1)).view_as(mask)
 
@@ -71,15 +71,22 @@ def returns_to_go(reward: Tensor, mask: Tensor, discount: float) -> Tensor:
 def generalised_advantages(
     reward: Tensor, value: Tensor, mask: Tensor, discount: float, gae_lambda: float
 ) -> Tensor:
-    """GAE(γ, λ), normalised over each task's steps, (T, N, B) as its arguments.
+    """GAE(γ, λ), normalised over each task's steps, (T, N, B) like the arguments.
 
-    Nothing is bootstrapped past the horizon. 0 where all episodes of a task were paid alike.
+    Nothing is bootstrapped past the horizon. 0 if all episodes of a task had the same rewards.
+
+    Args:
+        reward: (T, N, B).
+        value: the baseline, (T, N, B).
+        mask: 1 where a step was taken, (T, N, B).
+        discount: γ.
+        gae_lambda: λ.
     """
     value = value * mask
     error = reward * mask - value
     error[:-1] += discount * value[1:]
     advantage = returns_to_go(error, torch.ones_like(mask), discount * gae_lambda)
-    # Episodes of a task that were all paid alike tell no action from another.
+    # Episodes with the same rewards do not distinguish any actions.
     alike = ((reward == reward[..., :1]) & (mask == mask[..., :1])).all(-1).all(0)
     several = mask.shape[-1] > 1
     return normalise(advantage, mask).masked_fill(alike[:, None] & several, 0.0)
@@ -88,7 +95,7 @@ def generalised_advantages(
 def n_step_returns(
     reward: Tensor, ended: Tensor, mask: Tensor, discount: float, steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What n steps paid, and what to add for all that follows them; see `metajax.returns`.
+    """The parts of n-step returns, rewards and bootstrap; see `metajax.returns`.
 
     Args:
         reward: (T, N, B).
@@ -98,8 +105,8 @@ def n_step_returns(
         steps: n.
 
     Returns:
-        The discounted rewards, what the following value counts, γ^m or 0, and the time of the state
-        that it is of, 0 to T; (T, N, B) each.
+        The sum of discounted rewards; the weight of the value to bootstrap from, γ^m or 0; and the
+        time of its state, 0 to T; (T, N, B) each.
     """
     horizon = len(mask)
     weights = discounting(horizon, discount, mask.dtype, mask.device, min(steps, horizon))
@@ -119,7 +126,7 @@ def mean_return(returns: Tensor, mask: Tensor) -> Tensor:
 
 
 def normalise(advantage: Tensor, mask: Tensor) -> Tensor:
-    """Zero mean and unit deviation over each task's steps, 0 where none was taken, (T, N, B)."""
+    """Zero mean and unit standard deviation over each task's steps, else 0: (T, N, B)."""
     advantage = advantage * mask
     count = mask.sum((0, 2), keepdim=True).clamp(min=1.0)
     centred = (advantage - advantage.sum((0, 2), keepdim=True) / count) * mask

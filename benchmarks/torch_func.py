@@ -1,9 +1,9 @@
-"""MAML in PyTorch as `torch.func` has it: the loss of ONE task, `grad`, `vmap` and `vjp`.
+"""MAML in PyTorch with `torch.func`: the loss of ONE task, `grad`, `vmap` and `vjp`.
 
 The policy is an `nn.Module` of `nn.Linear`, features last, called by `functional_call`. Episodes
-are collected as `torch_maml` collects them, all tasks batched, for a rollout needs no derivative.
+are collected as in `torch_maml`, all tasks batched, because a rollout needs no derivative.
 
-Shapes: S samples of the one task; parameters are those of `torch_maml`.
+Shapes: S samples of the one task; parameters as in `torch_maml`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = ["Losses", "grid_loss", "meta_gradient", "point_loss", "q_loss", "sine
 
 
 class Losses(NamedTuple):
-    """Of one task, () each; as those of a `Game`."""
+    """The losses of one task, () each, otherwise like those of a `Game`."""
 
-    inner: Callable[..., Tensor]  # parameters and batch, and where it bootstraps target parameters
+    inner: Callable[..., Tensor]  # parameters, batch, and target parameters if it bootstraps
     outer: Callable[[Params, Any], Tensor]
     bootstraps: bool = False
 
 
 class Network(nn.Module):
-    """Hidden layers, none or more, and a linear path beside them unless its scale is 0."""
+    """Zero or more hidden layers, and a parallel linear path unless its scale is 0."""
 
     def __init__(self, widths: Sequence[int], setting: Setting) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Network(nn.Module):
 
 
 def _caller(shapes: Params, setting: Setting) -> Callable[[Params, Tensor], Tensor]:
-    """The network as a function of its parameters, whose shapes are those of `shapes`."""
+    """The network as a function of parameters shaped like `shapes`."""
     layers = len(shapes) // 2
     widths = [len(shapes[0]), *(len(bias) for bias in shapes[1 : 2 * layers : 2])]
     with torch.device("meta"):
@@ -69,7 +69,7 @@ def _caller(shapes: Params, setting: Setting) -> Callable[[Params, Tensor], Tens
 
 
 def point_loss(shapes: Params, setting: Setting) -> Losses:
-    """−mean(π_θ / sg(π_θ) · A) over the steps taken, of a Gaussian policy."""
+    """−mean(π_θ / sg(π_θ) · A) over the steps taken, for a Gaussian policy."""
     mean = _caller(shapes[:-1], setting)
 
     def loss(params: Params, batch: torch_point.Batch) -> Tensor:
@@ -84,7 +84,7 @@ def point_loss(shapes: Params, setting: Setting) -> Losses:
 
 
 def grid_loss(shapes: Params, setting: Setting) -> Losses:
-    """The same of a categorical policy, less the weighted entropy."""
+    """The same for a categorical policy, minus the weighted entropy."""
     logits = _caller(shapes, setting)
     one_hot = torch.eye(shapes[0].shape[0], device=shapes[0].device)
 
@@ -99,9 +99,10 @@ def grid_loss(shapes: Params, setting: Setting) -> Losses:
 
 
 def q_loss(shapes: Params, setting: Setting) -> Losses:
-    """Squared temporal-difference errors, judged by what the softmax of the values is worth.
+    """Squared temporal-difference errors within, and outside the return of the values' softmax.
 
-    Values are of all squares, looked up: one-hot vectors of all steps would take gigabytes.
+    Values are computed for all squares and looked up: one-hot vectors of all steps would take
+    gigabytes.
     """
     assert setting.q is not None
     network, temperature = _caller(shapes, setting), setting.q.temperature
@@ -137,7 +138,13 @@ def meta_gradient(params: Params, source: Source, setting: Setting, losses: Loss
     """Adds the mean meta-gradient over all tasks to `params`' `.grad`.
 
     Inner steps are differentiated by `vjp`, so that what was computed to collect the next batch is
-    not computed again.
+    not recomputed.
+
+    Args:
+        params: the meta-parameters, leaves that require a gradient.
+        source: gives the batches.
+        setting: sizes and rates.
+        losses: of one task.
     """
     inner, outer = (torch.func.vmap(torch.func.grad(loss)) for loss in losses[:2])
     shared = tuple(p.detach() for p in params)
@@ -161,7 +168,7 @@ def meta_gradient(params: Params, source: Source, setting: Setting, losses: Loss
             fast, pullback, *grads = torch.func.vjp(step, fast, has_aux=True)
         pullbacks.append(pullback)
         path.append(fast)
-        before += grads  # where every step collects, a batch judges the step before its own
+        before += grads  # if every step collects, a batch judges the step before its own
     judging = source(last, fast)
     with record_function("outer_gradient"):
         cotangent = scaled(last, outer(path.pop(), judging))

@@ -1,8 +1,8 @@
 """Mazes and gridworlds in PyTorch, all episodes of all tasks at once; see `torch_maml`.
 
-An agent that observes its own square alone observes a one-hot vector. Here it is the index of that
-square: the first layer and the linear path are rows of their weights, and a step of the world is
-one lookup in a table of where each action leads. Walls need not be asked again.
+An agent that observes only its own square observes a one-hot vector. Here that is the square's
+index: the first layer and the linear path look up rows of their weights, and a step of the world is
+one lookup in a table of where each action leads, without looking at walls.
 
 Shapes: N tasks, T steps, B episodes, O squares inside the outer wall, A actions, S = T·B samples of
 a task. The policy is (W, b) of each layer, one or more, and, where `Setting.skip` is not 0, the
@@ -60,7 +60,7 @@ class Grids(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a loss sees of N tasks; of one task, without the N."""
+    """The input of a loss, for N tasks; for one task, without the N."""
 
     square: Tensor  # (N, S) int64
     action: Tensor  # (N, S) int64
@@ -69,9 +69,13 @@ class Batch(NamedTuple):
 
 
 def make_grids(walls: Tensor, start: Tensor, goal: Tensor, stay: bool) -> Grids:
-    """Tasks from walls (N, side, side) bool, a wall around them, and squares (N, 2) in them.
+    """Makes tasks from grids.
 
-    With `stay` the first action moves nowhere.
+    Args:
+        walls: (N, side, side) bool, with an outer wall.
+        start: the squares (N, 2) where episodes start.
+        goal: the goals' squares (N, 2).
+        stay: whether the first action is to stay.
     """
     side = walls.shape[-1] - 2
     here = torch.arange(side * side, device=walls.device).view(side, side)
@@ -89,8 +93,8 @@ def make_grids(walls: Tensor, start: Tensor, goal: Tensor, stay: bool) -> Grids:
 
 
 def _rows(table: Tensor, square: Tensor) -> Tensor:
-    """The rows of a table (O, F) that squares (S,) name, (S, F); or of N tables, (N, S, F)."""
-    if table.shape[-2] == 1:  # a sum is its derivative, where a lookup's adds sample by sample
+    """The rows of a table (O, F) at squares (S,), (S, F); or of N tables, (N, S, F)."""
+    if table.shape[-2] == 1:  # the derivative is a sum, a lookup's adds sample by sample
         return table.expand(*square.shape, -1)
     if table.dim() == 2:
         return table.index_select(0, square)
@@ -101,7 +105,7 @@ def _rows(table: Tensor, square: Tensor) -> Tensor:
 def logits(params: Params, square: Tensor, skip: float) -> Tensor:
     """(N, S) -> (N, A, S); without the N for a policy that all tasks share."""
     (first, bias, *later), beside = (params[:-1], params[-1]) if skip else (params, None)
-    if beside is not None and not later:  # two tables are one
+    if beside is not None and not later:  # two tables can be added to one
         first, beside = first + skip * beside, None
     out = (_rows(first, square) + bias.unsqueeze(-2)).mT
     for weight, bias in zip(later[::2], later[1::2], strict=True):
@@ -115,14 +119,14 @@ def by_sample(params: Params, skip: float) -> Policy:
 
 
 def _table(params: Params, skip: float) -> Tensor:
-    """The logits of all squares, (N, A, O); without the N for a policy that all tasks share."""
+    """The logits of all squares, (N, A, O); without the N for a shared policy."""
     first = params[0]
     everywhere = torch.arange(first.shape[-2], device=first.device).expand(first.shape[:-1])
     return logits(params, everywhere, skip)
 
 
 def by_square(params: Params, skip: float) -> Policy:
-    """The network sees each of the O squares once, whose logits the samples look up."""
+    """The network sees each of the O squares once, and samples look up its logits."""
     table = _table(params, skip)
 
     def policy(square: Tensor) -> Tensor:
@@ -141,7 +145,7 @@ def surrogate_loss(params: Params, batch: Batch, setting: Setting) -> Tensor:
 
 
 def surrogate_loss_by_square(params: Params, batch: Batch, setting: Setting) -> Tensor:
-    """The same from log-probabilities and entropies of each square, which the samples look up."""
+    """The same, looking up each square's log-probabilities and entropy for the samples."""
     log_probs = _table(params, setting.skip).log_softmax(-2)
     place = batch.action * log_probs.shape[-1] + batch.square
     log_prob = log_probs.flatten(-2).gather(-1, place)
@@ -158,7 +162,7 @@ def _surrogate(log_prob: Tensor, entropy: Tensor, batch: Batch, setting: Setting
 
 
 def loss_of(setting: Setting, reading: Reading) -> Callable[[Params, Batch], Tensor]:
-    """The surrogate loss as the policy is read."""
+    """The surrogate loss for a `reading` of the policy."""
     loss = surrogate_loss_by_square if reading is by_square else surrogate_loss
     return functools.partial(loss, setting=setting)
 
@@ -166,7 +170,7 @@ def loss_of(setting: Setting, reading: Reading) -> Callable[[Params, Batch], Ten
 def draw_actions(logits: Tensor, uniform: Tensor) -> Tensor:
     """Actions (..., S) int64 from logits (..., A, S) and numbers in [0, 1) (..., S).
 
-    Inverse transform; the last action takes what rounding leaves of the unit interval.
+    By inverse transform; the last action gets what rounding leaves of the unit interval.
     """
     cumulative = logits.softmax(-2).cumsum(-2)[..., :-1, :]
     return (uniform.unsqueeze(-2) >= cumulative).sum(-2)
@@ -184,14 +188,14 @@ def _play(
 
     Args:
         params: one policy, or N.
-        place: the squares that the episodes are on, (N, B) int64.
-        uniforms: the numbers that choose the actions, (steps, N, B).
-        following: of `Grids`.
+        place: the squares of the episodes, (N, B) int64.
+        uniforms: numbers in [0, 1) that choose the actions, (steps, N, B).
+        following: as in `Grids`.
         setting: sizes and rates.
         reading: how the policy is computed.
 
     Returns:
-        the actions and where each led, (steps, N, B) int64 both.
+        the actions and the squares they led to, both (steps, N, B) int64.
     """
     policy, led, squares = reading(params, setting.skip), following.flatten(1), following.shape[-1]
     shared = params[0].dim() == 2  # one policy plays the episodes of all tasks as one (N·B,)
@@ -207,7 +211,7 @@ def _play(
 def baseline(square: Tensor, returns: Tensor, mask: Tensor, squares: int) -> Tensor:
     """Least squares on [o, 1, t, t², t³] of each task (Duan et al. 2016) -> values (T, N, B).
 
-    A product with a one-hot o is a sum over the samples of each square, so that o is never built.
+    Products with a one-hot o are sums over the samples of each square, so o is never built.
 
     Args:
         square: (T, N, B) int64.
@@ -234,14 +238,14 @@ def baseline(square: Tensor, returns: Tensor, mask: Tensor, squares: int) -> Ten
 
 
 def outcome(reached: Tensor, goal: Tensor, ends: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Rewards and masks, (T, N, B) both.
+    """Rewards and masks, both (T, N, B).
 
     Args:
         reached: the squares that the steps led to, (T, N, B) int64.
         goal: (N,) int64.
         ends: whether the goal ends an episode and pays less the later it is reached, as in a maze;
-            else it pays at each step on it, as in a gridworld.
-        dtype: of what is returned.
+            else it pays for each step on it, as in a gridworld.
+        dtype: of the result.
     """
     there, horizon = reached == goal.unsqueeze(-1), len(reached)
     mask = torch.ones(there.shape, dtype=dtype, device=there.device)
@@ -253,15 +257,26 @@ def outcome(reached: Tensor, goal: Tensor, ends: bool, dtype: torch.dtype) -> tu
 
 
 def to_batch(square: Tensor, action: Tensor, mask: Tensor, advantage: Tensor) -> Batch:
-    """Trajectories of N tasks, (T, N, B) each, as a loss wants them."""
+    """Trajectories of N tasks as the batch of a loss.
+
+    Args:
+        square: (T, N, B) int64.
+        action: (T, N, B) int64.
+        mask: 1 where a step was taken, (T, N, B).
+        advantage: (T, N, B).
+    """
     share = mask / mask.sum((0, 2), keepdim=True).clamp(min=1.0)
     return Batch(by_task(square), by_task(action), by_task(advantage * share), by_task(share))
 
 
 def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sample) -> Game:
-    """Tasks out of a pool that was drawn before: to draw mazes costs PyTorch nothing.
+    """A game on tasks from a pool drawn beforehand, so that PyTorch pays nothing for drawing mazes.
 
-    `ends` is that of `outcome`.
+    Args:
+        setting: sizes and rates.
+        pool: the tasks.
+        ends: as in `outcome`.
+        reading: how the policy is computed.
     """
     squares, device = pool.following.shape[-1], pool.start.device
 
@@ -269,11 +284,11 @@ def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sam
     def collect(
         params: Params, tasks: Grids, uniforms: Tensor, kernels: Kernels
     ) -> tuple[Batch, Tensor]:
-        """Plays B episodes of each task, to the horizon; what follows an end is masked afterwards.
+        """Plays B episodes of each task to the horizon; steps after an end are masked afterwards.
 
         Args:
             params: one policy for all tasks, or one for each.
-            tasks: N of them.
+            tasks: N tasks.
             uniforms: in [0, 1), (T, N, B).
             kernels: eager or compiled.
         """

@@ -1,11 +1,11 @@
-"""MAML on point navigation in PyTorch as learn2learn's users write it: a loop over tasks.
+"""MAML on point navigation in PyTorch, written like learn2learn's examples: a loop over tasks.
 
-learn2learn does not build from the registry on Python 3.11, so this is what its examples do
+learn2learn does not build from the registry on Python 3.11, so this does what its examples do
 (`examples/rl/maml_trpo.py` and `policies.py` of version 0.2.0), in plain PyTorch: modules of
 `nn.Linear`, a distribution object, features last; per task a differentiable copy of the policy,
-episodes, advantages by a loop backwards in time, `autograd.grad(create_graph=True)`. It is kinder
-than they are: all episodes of a task step at once in one tensor, not in worker processes, and a
-loop in time handles them all. `torch_maml.py` is how fast a loop can be made.
+episodes, advantages by a loop backwards in time, `autograd.grad(create_graph=True)`. It is faster
+than they are: all episodes of a task step at once in one tensor, not in worker processes, and one
+loop over time handles them all. `torch_maml.py` shows how fast a loop can be made.
 
 Shapes: T steps, B episodes, O observation features, A actions.
 """
@@ -62,14 +62,24 @@ def surrogate_loss(policy: Policy, weights: Weights, episodes: Episodes) -> Tens
 
 
 def fast_adapt(policy: Policy, weights: Weights, episodes: Episodes, rate: float) -> Weights:
-    """One inner step, differentiable once more."""
+    """One inner step, itself differentiable.
+
+    Args:
+        policy: the module.
+        weights: its parameters.
+        episodes: the batch.
+        rate: the inner learning rate.
+
+    Returns:
+        The new parameters.
+    """
     loss = surrogate_loss(policy, weights, episodes)
     grads = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
     return {name: w - rate * g for (name, w), g in zip(weights.items(), grads, strict=True)}
 
 
 def _play(policy: Policy, weights: Weights, goal: Tensor, setting: Setting) -> tuple[Tensor, ...]:
-    """States, actions, rewards and masks of B episodes, by a loop over time."""
+    """Plays B episodes in a loop over time: states, actions, rewards and masks."""
     state = torch.zeros(setting.episodes, 2)
     running = torch.ones(setting.episodes)
     states, actions, rewards, masks = [], [], [], []
@@ -87,7 +97,7 @@ def _play(policy: Policy, weights: Weights, goal: Tensor, setting: Setting) -> t
 
 
 def _advantage(state: Tensor, reward: Tensor, mask: Tensor, setting: Setting) -> Tensor:
-    """GAE on a baseline linear in [o, o², t, t², t³, 1], refitted; normalised over the steps."""
+    """GAE with a refitted baseline linear in [o, o², t, t², t³, 1], normalised over the steps."""
     reward = reward * mask
     returns, running = torch.zeros_like(reward), torch.zeros(reward.shape[1])
     for t in reversed(range(setting.horizon)):

@@ -1,20 +1,20 @@
-"""MAML for policies in PyTorch, as well as we can: what metajax is compared with.
+"""MAML for policies in PyTorch, as fast as we can make it: what metajax is compared with.
 
 The algorithm is that of a preset: N tasks, B episodes of T steps, K inner gradient steps on the LVC
 surrogate with a baseline refitted per task and step, or on temporal-difference errors, a
-second-order meta-gradient and Adam. It is here twice. `meta_gradient_loop` takes one task after the
-other, as learn2learn's users do. `meta_gradient` gives every task its own weights along a leading
-axis, so that all of it, the rollouts and the backward passes included, is batched matrix products
+second-order meta-gradient and Adam. There are two versions. `meta_gradient_loop` takes one task
+after another, as users of learn2learn do. `meta_gradient` gives every task its own weights along a
+leading axis, so that everything, rollouts and backward passes included, is matrix products batched
 over all tasks; `chunk` takes the gradients of that many tasks at once (their intermediate values
-then stay in a CPU's cache, and the rollouts remain batched over all), and `compiled` passes all
-through Inductor. What is played is a `Game`: `torch_point`, `torch_grids`, `torch_q`,
-`torch_tables` and `torch_sines`.
+then stay in a CPU's cache, while rollouts remain batched over all), and `compiled` passes
+everything through Inductor. What is played is a `Game`, defined in `torch_point`, `torch_grids`,
+`torch_q`, `torch_tables` and `torch_sines`.
 
 Shapes: N tasks, T steps, B episodes, S = T·B samples of a task. Samples are the LAST axis
 everywhere: with two observations and two actions MKL's products are then up to eight times faster
-than with features last. A policy is a tuple that begins with (W, b) of each layer, `Wᵀ x + b`, tanh
-between. One that all tasks share has the plain shapes (O, H), (H,), ...; one for each task
-puts N in front of each.
+than with features last. A policy is a tuple that begins with (W, b) of each layer, `Wᵀ x + b`, with
+tanh in between. One shared by all tasks has the plain shapes (O, H), (H,), ...; with one for each
+task, all have a leading N.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 
 Params = tuple[Tensor, ...]
 Batch = Any
-"""A NamedTuple of what a loss sees of N tasks, (N, ..., S) each; of one task, without the N."""
+"""A NamedTuple, the input of a loss: (N, ..., S) each; for one task, without the N."""
 Source = Callable[[int, Params], Batch]
 """Inner step k (K for the judging batch) and the policies to play -> a batch of all tasks."""
 Gradient = Callable[[Params, Source], None]
@@ -63,19 +63,19 @@ PARTS = (
     "outer_gradient",
     "outer_update",
 )
-"""What `record_function` marks, by the names of metajax's own scopes."""
+"""The parts that `record_function` marks, named like metajax's scopes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class QLearning:
-    """What Q-learning has besides; names are those of `metajax.q_learning`."""
+    """Further settings of Q-learning, named as in `metajax.q_learning`."""
 
     n_step: int
-    epsilon: float  # of the episodes that adapt
-    judging_epsilon: float  # of those that judge
-    greedy_episodes: int  # without exploration, the last ones of a batch; they are the score
+    epsilon: float  # in the episodes that adapt
+    judging_epsilon: float  # in the episodes that judge
+    greedy_episodes: int  # the last ones of a batch, without exploration; they are scored
     mean_over: str  # steps, or pairs of a square and an action
-    temperature: float  # of the softmax of the values that is judged
+    temperature: float  # of the softmax of the values, the policy that is judged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,29 +84,29 @@ class Setting:
 
     tasks: int
     episodes: int  # or shots
-    horizon: int  # 1 where there are no episodes
+    horizon: int  # 1 if there are no episodes
     inner_steps: int
-    inner_rates: tuple[float, ...]  # of each inner step; the last one holds for all later steps
+    inner_rates: tuple[float, ...]  # one per inner step; the last is used for all later steps
     outer_rate: float
-    final_rate: float  # share of the outer rate that a cosine leaves after `updates`
+    final_rate: float  # the outer rate after `updates` of cosine decay, as a share
     updates: int
-    gradient_clip: float  # greatest norm of the meta-gradient; 0 does not clip
+    gradient_clip: float  # greatest norm of the meta-gradient; 0: no clipping
     discount: float
     gae_lambda: float
-    baseline: str  # linear (features of observation and time) or mean (over episodes)
+    baseline: str  # linear (in features of observation and time) or mean (over episodes)
     entropy: float  # weight of the policy's entropy in both losses
-    skip: float  # scale of a linear path beside the network; 0 leaves it out
+    skip: float  # scale of a linear path parallel to the network; 0: none
     activation: str  # of the hidden layers, tanh or relu
     action_scale: float  # unit of a Gaussian policy's actions
-    step_weights: tuple[float, ...]  # of the loss after each inner step; empty: the last alone
-    on_policy: bool  # whether every step collects its own batch; else all adapt on one, as shots
+    step_weights: tuple[float, ...]  # of the loss after each inner step; empty: only the last
+    on_policy: bool  # whether every inner step collects a batch; else all use one, like shots
     q: QLearning | None = None  # None: there are policies, or no episodes
 
     def inner_rate(self, step: int) -> float:
         return self.inner_rates[min(step, len(self.inner_rates) - 1)]
 
     def weight(self, step: int) -> float:
-        """Of the loss after `step` inner steps, 1 to K; at 0 there is none."""
+        """The weight of the loss after `step` inner steps, 1 to K; 0 for step 0."""
         if not self.step_weights:
             return float(step == self.inner_steps)
         return self.step_weights[step - 1] if step else 0.0
@@ -116,7 +116,7 @@ class Setting:
 
     @property
     def samples(self) -> int:
-        """Steps or examples that one update collects; steps after an episode's end count."""
+        """Steps or examples collected per update, steps after an episode's end included."""
         batches = self.inner_steps + 1 if self.on_policy else 2
         return self.tasks * self.episodes * self.horizon * batches
 
@@ -124,18 +124,18 @@ class Setting:
 class Game(NamedTuple):
     """What is played, and the losses: sums over tasks."""
 
-    play: Any  # some steps of all episodes at once -> tensors; None: there are no episodes
-    inner: Callable[..., Tensor]  # parameters and batch, and where it bootstraps target parameters
-    outer: Callable[[Params, Batch], Tensor]  # judges
+    play: Any  # some steps of all episodes at once -> tensors; None: no episodes
+    inner: Callable[..., Tensor]  # parameters, batch, and target parameters if it bootstraps
+    outer: Callable[[Params, Batch], Tensor]  # the judging loss
     # policies, tasks, random numbers, kernels -> batch, each task's mean return (N,)
     collect: Callable[[Params, Any, Any, Kernels], tuple[Batch, Tensor]]
     draw: Callable[[int], tuple[Any, Any]]  # tasks, and random numbers for K + 1 collections
-    # Whether targets are of the parameters: constants of an inner gradient, not of its derivative.
+    # Whether inner targets depend on the parameters: constants of the gradient, not its derivative.
     bootstraps: bool = False
 
 
 def affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
-    """Wᵀ x + b: one product for all samples where tasks share the weights, else one per task."""
+    """Wᵀ x + b: one product for all samples if tasks share the weights, else one per task."""
     product: Callable[..., Tensor] = torch.addmm if weight.dim() == 2 else torch.baddbmm
     return product(bias.unsqueeze(-1), weight.mT, inputs)
 
@@ -143,15 +143,25 @@ def affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
 class Kernels(NamedTuple):
     """The three functions in which nearly all time goes, eager or compiled."""
 
-    play: Any  # of the game
-    block: int | None  # steps of one call of `play`; the whole horizon where None
+    play: Any  # the game's
+    block: int | None  # steps per call of `play`; None: the whole horizon
     inner: Callable[[Params, Batch, float], tuple[Params, Tensor]]  # one step, and its loss
     outer: Callable[[Params, Batch], Tensor]  # autograd takes its gradient
 
 
 def adapt(params: Params, batch: Batch, rate: float, game: Game) -> tuple[Params, Tensor]:
-    """One inner step of every task, differentiable once more, and the loss before it."""
-    if game.bootstraps:  # the gradient is by aliases, which the targets do not depend on
+    """One inner step of every task, itself differentiable.
+
+    Args:
+        params: of every task.
+        batch: what the inner loss takes.
+        rate: the inner learning rate.
+        game: has the inner loss.
+
+    Returns:
+        The new parameters, and the loss before the step, summed over tasks.
+    """
+    if game.bootstraps:  # differentiates by aliases, which the targets do not depend on
         varied = tuple(p.view_as(p) for p in params)
         value = game.inner(varied, batch, params)
     else:
@@ -172,9 +182,9 @@ def eager(game: Game) -> Kernels:
 
 
 def compiled(game: Game, block: int = 10) -> Kernels:
-    """All through Inductor, backward passes included; `block` steps of a rollout are unrolled.
+    """Compiles all kernels by Inductor, backward passes too; unrolls `block` steps of a rollout.
 
-    On a CPU tanh is then made of exponentials, which is twice as fast as the library's.
+    On a CPU, tanh is then computed from exponentials, twice as fast as the library's.
     """
     options: dict[str, Any] = {"cpp.use_decompose_tanh": True}
     through = functools.partial(torch.compile, fullgraph=True, dynamic=False, options=options)
@@ -208,12 +218,12 @@ def meta_gradient(
         source: gives the batches, once per inner step and once more for the judging one.
         setting: sizes and rates.
         kernels: eager or compiled.
-        chunk: tasks whose gradient is taken at once; all where None.
+        chunk: tasks whose gradient is taken at once; None: all.
     """
     size = chunk or setting.tasks
     chunks = [min(size, setting.tasks - start) for start in range(0, setting.tasks, size)]
     fast = [tuple(p.expand(count, *p.shape) for p in params) for count in chunks]
-    played = params  # before the first step one policy plays all tasks, in one product
+    played = params  # before the first step one policy plays all tasks in one product
     losses = [torch.zeros((), device=params[0].device) for _ in chunks]
     judged: list[tuple[float, list[Params]]] = []  # by the last batch
     support = None if setting.on_policy else _chunks(source(0, played), size)
@@ -241,7 +251,14 @@ def meta_gradient(
 
 
 def meta_gradient_loop(params: Params, source: Source, setting: Setting, game: Game) -> None:
-    """Adds one task's share of `meta_gradient`: its source has a single task, weights have no N."""
+    """Adds one task's share of `meta_gradient` to `params`' `.grad`.
+
+    Args:
+        params: the meta-parameters, leaves that require a gradient.
+        source: gives the batches of this one task, N = 1.
+        setting: sizes and rates.
+        game: what is played.
+    """
 
     def alone(k: int, fast: Params) -> Batch:
         batch = source(k, tuple(p.detach() for p in fast))
@@ -268,9 +285,9 @@ def meta_gradient_loop(params: Params, source: Source, setting: Setting, game: G
 
 
 def make_optimizer(params: Params, setting: Setting, keep: bool = False) -> Callable[[], None]:
-    """The outer step: clips the gradient, Adam along a cosine, and drops the `.grad`.
+    """The outer step: clips the gradient, takes an Adam step at a cosine rate, clears the `.grad`.
 
-    Unless its memory is to be kept.
+    With `keep` the `.grad` is zeroed in place, so that its memory is kept.
     """
     optimizer = torch.optim.Adam(params, lr=setting.outer_rate, fused=True)
 
@@ -291,12 +308,12 @@ def make_optimizer(params: Params, setting: Setting, keep: bool = False) -> Call
 
 
 def _replayed(work: Callable[[], Tensor], params: Params) -> Callable[[], Tensor]:
-    """`work`, which adds to the `.grad` of `params`, as one CUDA graph, without Python."""
+    """Captures `work`, which adds to the `.grad` of `params`, as one CUDA graph without Python."""
     for leaf in params:
         leaf.grad = torch.zeros_like(leaf)
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):  # what is set up at a first call is no part of the graph
+    with torch.cuda.stream(aside):  # the set-up of a first call must not be captured
         for _ in range(3):
             work()
     torch.cuda.current_stream().wait_stream(aside)
@@ -329,10 +346,10 @@ def make_update(
         params: the meta-parameters, leaves that require a gradient.
         setting: sizes and rates.
         game: what is played.
-        gradient: of all tasks, or of one.
+        gradient: of all tasks, or of one if `loop`.
         kernels: play the episodes.
-        loop: takes one task after the other; else all are batched.
-        graph: a GPU replays what it was told once, all of the update but its outer step.
+        loop: takes one task after another; else all are batched.
+        graph: captures all of the update but its outer step as a CUDA graph and replays it.
 
     Returns:
         a function without arguments; it returns the mean score of the judging batches, ().
@@ -340,7 +357,7 @@ def make_update(
     outer_step = make_optimizer(params, setting, keep=graph)
 
     def add_gradient(count: int) -> Tensor:
-        """Of fresh tasks; returns what they scored after adaptation, added up."""
+        """Adds the gradient of `count` fresh tasks; returns the sum of their adapted scores."""
         with record_function("sample_task"):
             tasks, random = game.draw(count)
         scores: list[Tensor] = []

@@ -1,8 +1,8 @@
-"""Does the PyTorch baseline do what metajax does? Errors between them, from the same numbers.
+"""Does the PyTorch baseline compute what metajax does? Errors between them on the same data.
 
-metajax adapts N tasks and everything it collected is kept; PyTorch then takes the meta-gradient of
-the same batches, steps with it, and plays the same episodes, from random numbers under which its
-own policy takes the actions that metajax's took, with a baseline and advantages of its own.
+metajax adapts N tasks and everything it collects is kept. PyTorch then takes the meta-gradient of
+the same batches, steps with it, and plays the same episodes, with random numbers under which its
+own policy takes the actions that metajax's took, and with its own baseline and advantages.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class Frozen(NamedTuple):
-    """What metajax collected in one adaptation of N tasks, and the meta-gradient it takes of it."""
+    """What metajax collected in one adaptation of N tasks, and its meta-gradient."""
 
     tasks: Any  # (N, ...)
     batches: list[Any]  # K + 1 `Trajectories`, (N, T, B, ...), the judging one last
@@ -47,12 +47,12 @@ class Frozen(NamedTuple):
 
 
 def update_keys(state: Any, tasks: int) -> jax.Array:
-    """The key of each task of the update from `state`, as the learner draws them."""
+    """Each task's key in the update from `state`, as the learner draws it."""
     return jax.random.split(jax.random.fold_in(state.key, state.step), tasks)
 
 
 def freeze(side: Contest, params: Any, keys: jax.Array) -> Frozen:
-    """Adapts a task per key from `params`; keeps what the other side must reproduce."""
+    """Adapts a task per key from `params`, and keeps what PyTorch must reproduce."""
     problem, inner, setting = side.problem, side.inner, side.setting
 
     def adapt(key: jax.Array) -> tuple[Any, Record]:
@@ -84,7 +84,7 @@ def freeze(side: Contest, params: Any, keys: jax.Array) -> Frozen:
         path.append(jax.tree.map(lambda p, g, r=rate: p - r * g, path[-1], grads))
     if setting.on_policy:
         batches = [jax.tree.map(lambda x, k=k: x[:, k], record.batches) for k in steps]
-    else:  # all steps adapt on what the first parameters saw
+    else:  # all steps adapt on the batch of the initial parameters
         batches = [record.batches for _ in steps]
         path = [path[0] for _ in steps] + path[-1:]
     return Frozen(tasks, [*batches, record.judged], path, gradient)
@@ -102,7 +102,7 @@ def relative_error(ours: Any, theirs: Any) -> float:
 
 
 def _converted(side: Contest, batch: Any, k: int, device: str) -> Any:
-    """The batch of inner step k, K for the judging one, as PyTorch's losses see it."""
+    """The batch of inner step k, K for the judging one, as PyTorch's losses take it."""
     bridge = BRIDGES[side.preset]
     judged = bridge.judged if k == side.setting.inner_steps else None
     return (judged or bridge.batch)(batch, device)
@@ -124,7 +124,15 @@ def frozen_source(
 def meta_gradient_error(
     side: Contest, params: Any, frozen: Frozen, contender: Contender, device: str = "cpu"
 ) -> float:
-    """How far a PyTorch meta-gradient of the frozen batches is from metajax's."""
+    """The relative error of PyTorch's meta-gradient of the frozen batches against metajax's.
+
+    Args:
+        side: the preset.
+        params: the meta-parameters.
+        frozen: the batches, and metajax's meta-gradient.
+        contender: computes PyTorch's.
+        device: PyTorch's.
+    """
     theirs = torch_params(params, device)
     tasks = range(side.setting.tasks)
     slices = [slice(n, n + 1) for n in tasks] if contender.loop else [slice(None)]
@@ -137,9 +145,16 @@ def meta_gradient_error(
 def outer_step_error(side: Contest, params: Any, gradient: Any, after: Any) -> float:
     """How far PyTorch's outer step is from the one that led metajax to the state `after`.
 
-    The greater of two errors: of the clipped gradient, against `gradient` clipped; and of how far
-    the parameters went, PyTorch's with that same clipped gradient. From its own it might step the
-    other way where the gradient is rounding, for Adam's first step is the gradient's sign.
+    The greater of two errors: that of the gradient with which metajax stepped, against `gradient`
+    clipped; and that of the parameters' change when PyTorch steps with that same gradient. With its
+    own it might step the other way where the gradient is rounding error, because Adam's first step
+    is the gradient's sign.
+
+    Args:
+        side: the preset.
+        params: the meta-parameters before the step.
+        gradient: the meta-gradient.
+        after: metajax's state after its first update.
     """
     clip = optax.clip_by_global_norm(side.setting.gradient_clip or float("inf"))
     clipped = leaves(clip.update(gradient, clip.init(gradient))[0])
@@ -167,7 +182,7 @@ def outer_step_error(side: Contest, params: Any, gradient: Any, after: Any) -> f
 def exact_advantage(side: Contest, batch: Any) -> np.ndarray:
     """metajax's advantages of episodes (N, T, B, ...), by its own functions in double precision.
 
-    A baseline's columns may add up to one another; float32 then leaves few digits on either side.
+    A baseline's features may be linearly dependent; float32 then leaves few digits on either side.
     """
     setting = side.setting
 
@@ -187,9 +202,9 @@ def exact_advantage(side: Contest, batch: Any) -> np.ndarray:
 
 
 def exact_credit(side: Contest, batch: Any) -> np.ndarray:
-    """The same of what judges Q-learning, (N, T, B): advantages over the chances of the actions.
+    """The same for what judges Q-learning, (N, T, B): advantages over action probabilities.
 
-    Where no episode of a task came upon its goal, advantages are rounding, normalised.
+    If no episode of a task reached its goal, advantages are normalised rounding errors.
     """
     setting, q = side.setting, side.setting.q
     assert q is not None
@@ -208,7 +223,7 @@ def exact_credit(side: Contest, batch: Any) -> np.ndarray:
 
 
 def exactly(side: Contest, batch: Any, judging: bool) -> Any:
-    """A batch as metajax computes it in double precision, where float32 leaves few digits."""
+    """A batch as metajax computes it, in double precision where float32 leaves few digits."""
     if side.setting.on_policy:
         return dataclasses.replace(batch, advantage=exact_advantage(side, batch))
     if side.setting.q and judging:
@@ -217,12 +232,12 @@ def exactly(side: Contest, batch: Any, judging: bool) -> Any:
 
 
 def expected_score(side: Contest, batch: Any) -> Any:
-    """What metajax says of batches, (N,)."""
+    """metajax's score of each task's batch, (N,)."""
     return jax.vmap(side.problem.score)(batch)
 
 
 def of_steps_taken(values: torch.Tensor, mask: Any) -> torch.Tensor:
-    """Values (N, ..., S), 0 where the mask (N, T, B) is; those of other shapes as they are."""
+    """Values (N, ..., S), set to 0 where the mask (N, T, B) is 0; other shapes as they are."""
     taken = to_torch(mask, "cpu").flatten(1).bool()
     tasks, samples = taken.shape
     if values.dim() < 2 or (values.shape[0], values.shape[-1]) != (tasks, samples):
@@ -240,7 +255,17 @@ def collection_errors(
 ) -> dict[str, float]:
     """How far PyTorch's policies, rollouts, advantages and scores are from metajax's.
 
-    In float32, for what was compiled for it, advantages are left out.
+    In float32, for compiled contenders, advantages are left out.
+
+    Args:
+        side: the preset.
+        frozen: what metajax collected.
+        contender: collects for PyTorch.
+        device: PyTorch's.
+        dtype: PyTorch's.
+
+    Returns:
+        Errors by name.
     """
     assert contender.collects is not None
     (game, kernels), setting = contender.collects, side.setting
@@ -257,7 +282,7 @@ def collection_errors(
         for name, ours, theirs in zip(given._fields, played, given, strict=True):
             of_advantages = name == "credit" or (name == "weight" and setting.on_policy)
             if exact or not of_advantages:
-                # What follows an episode's end counts for nothing, and is each side's own.
+                # Steps after an episode's end are ignored, and differ between the sides.
                 mask = getattr(batch, "mask", None)
                 both = [ours.cpu(), theirs.cpu()]
                 if mask is not None:

@@ -26,7 +26,7 @@ __all__ = ["CORNERS", "GOALS", "Batch", "game", "policy_mean", "to_batch"]
 
 
 class Batch(NamedTuple):
-    """What a loss sees of N tasks; of one task, without the N."""
+    """The input of a loss, for N tasks; for one task, without the N."""
 
     observation: Tensor  # (N, O, S)
     action: Tensor  # (N, A, S)
@@ -46,7 +46,7 @@ def surrogate_loss(params: Params, batch: Batch, setting: Setting) -> Tensor:
     log_std = params[6].unsqueeze(-1)
     precision = torch.exp(-log_std) / setting.action_scale
     standard = (batch.action - policy_mean(params, batch.observation, setting)) * precision
-    log_prob = (-0.5 * standard.square() - log_std).sum(-2)  # to a constant, which cancels
+    log_prob = (-0.5 * standard.square() - log_std).sum(-2)  # up to a constant, which cancels
     return -(torch.exp(log_prob - log_prob.detach()) * batch.weight).sum()
 
 
@@ -57,13 +57,13 @@ def play(
 
     Args:
         params: one policy, or N.
-        place: where the episodes are, (O, S), or (N, O, S) for N policies.
-        disturbances: what is added to the mean action, (steps, ...).
+        place: positions of the episodes, (O, S), or (N, O, S) for N policies.
+        disturbances: noise added to the mean action, (steps, ...).
         setting: activation and unit of the policy.
         stride: the longest move along an axis.
 
     Returns:
-        the actions and where each led, (steps, ...) both.
+        the actions and the positions they led to, both (steps, ...).
     """
     actions, places = [], []
     for disturbance in disturbances.unbind():
@@ -92,13 +92,20 @@ def baseline(observation: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
 
 
 def to_batch(observation: Tensor, action: Tensor, mask: Tensor, advantage: Tensor) -> Batch:
-    """Trajectories (T, O, N, B), (T, A, N, B) and (T, N, B) of N tasks, as a loss wants them."""
+    """Trajectories of N tasks as the batch of a loss.
+
+    Args:
+        observation: (T, O, N, B).
+        action: (T, A, N, B).
+        mask: 1 where a step was taken, (T, N, B).
+        advantage: (T, N, B).
+    """
     weight = advantage * mask / mask.sum((0, 2), keepdim=True).clamp(min=1.0)
     return Batch(by_task(observation), by_task(action), by_task(weight))
 
 
 def _near_goal(goal: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-    """Rewards and masks of `envs.point`: the distance after each move, to the end at the goal."""
+    """Rewards and masks of `envs.point`: minus the distance after each move; the goal ends it."""
     offset = position[1:] - goal.T.unsqueeze(-1)
     reward = -offset.square().sum(1).sqrt()
     ended = (offset.abs() < 0.01).all(1).cumsum(0) > 0
@@ -108,7 +115,7 @@ def _near_goal(goal: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _toward_corner(goal: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of `envs.point_corners`: how much nearer a move came, where that is paid; no end."""
+    """Those of `envs.point_corners`: how much nearer a move came, if that is paid; no end."""
     corner = goal.T.unsqueeze(-1)
     distance = (position - corner).square().sum(1).sqrt()
     after = position[1:]
@@ -118,10 +125,10 @@ def _toward_corner(goal: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Ground(NamedTuple):
-    """One way to navigate."""
+    """A kind of point navigation."""
 
     stride: float  # the longest move along an axis
-    spread: float  # episodes start that far from the middle, along each axis, at most
+    spread: float  # greatest distance of starts from the middle, along each axis
     # goals (N, 2) and positions (T + 1, 2, N, B) -> rewards and masks (T, N, B)
     judge: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     goals: Callable[[Tensor], Tensor]  # uniform numbers (N, 2) -> goals
@@ -138,12 +145,12 @@ def game(setting: Setting, ground: Ground, device: str = "cpu") -> Game:
     def collect(
         params: Params, goal: Tensor, random: tuple[Tensor, Tensor], kernels: Kernels
     ) -> tuple[Batch, Tensor]:
-        """Plays B episodes of each task, to the horizon; what follows an end is masked afterwards.
+        """Plays B episodes of each task to the horizon; steps after an end are masked afterwards.
 
         Args:
             params: one policy for all tasks, or one for each.
             goal: (N, 2).
-            random: noise, standard normal, (T, A, N, B), and where episodes start, (O, N, B).
+            random: standard normal noise, (T, A, N, B), and the starts, (O, N, B).
             kernels: eager or compiled.
         """
         noise, start = random

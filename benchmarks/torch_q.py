@@ -1,8 +1,9 @@
 """Mazes and gridworlds by Q-learning in PyTorch, all episodes of all tasks at once.
 
 K inner steps descend on the n-step temporal-difference errors of one batch of random episodes. The
-adapted values then play once more, and what their softmax is worth judges them. Grids, and how
-values are computed of squares, are those of `torch_grids`; the algorithm is `metajax.q_learning`'s.
+adapted values then play once more and are judged by a policy-gradient loss on their softmax. Grids,
+and how values are computed from squares, are those of `torch_grids`; the algorithm is
+`metajax.q_learning`'s.
 
 Shapes: N tasks, T steps, B episodes, O squares inside the outer wall, A actions, S = T·B samples of
 a task.
@@ -35,41 +36,41 @@ __all__ = [
 
 
 class Steps(NamedTuple):
-    """What the inner loss sees of N tasks; of one task, without the N."""
+    """The input of the inner loss, for N tasks; for one task, without the N."""
 
     square: Tensor  # (N, S) int64
     action: Tensor  # (N, S) int64
-    weight: Tensor  # (N, S), how much its error counts
-    paid: Tensor  # (N, S), the discounted rewards of n steps
-    discount: Tensor  # (N, S), of the value that follows
+    weight: Tensor  # (N, S), of each error
+    paid: Tensor  # (N, S), the sum of discounted rewards over n steps
+    discount: Tensor  # (N, S), the weight of the value to bootstrap from
     after: Tensor  # (N, S) int64, the square after those n steps
 
 
 class Judged(NamedTuple):
-    """What the outer loss sees of N tasks; of one task, without the N."""
+    """The input of the outer loss, for N tasks; for one task, without the N."""
 
     square: Tensor  # (N, S) int64
     action: Tensor  # (N, S) int64
-    credit: Tensor  # (N, S), advantage over the action's chance, over steps taken
+    credit: Tensor  # (N, S), advantage / (action's probability · steps taken)
 
 
 class Draws(NamedTuple):
-    """What makes one collection of episodes."""
+    """What determines one collection of episodes."""
 
     uniform: Tensor  # (T, N, B), in [0, 1)
     judging: bool  # whether the episodes judge; else they adapt
 
 
 Mapping = Callable[[Tensor], Tensor]
-"""Of the values of squares, (..., A, S) -> (..., F, S)."""
+"""A function of the values of squares, (..., A, S) -> (..., F, S)."""
 
 
 class Values(NamedTuple):
-    """How what is mapped of the values is computed; without the N for a network that is shared."""
+    """How a mapping of the values is computed; without the N for a shared network."""
 
-    # parameters, scale of the linear path, mapping -> what squares (N, S) have, (N, F, S)
+    # parameters, scale of the linear path, mapping -> from squares (N, S) to (N, F, S)
     every: Callable[[Params, float, Mapping], Callable[[Tensor], Tensor]]
-    # the same, squares and actions (N, S) -> (N, S)
+    # the same for the actions taken, squares and actions (N, S) -> (N, S)
     taken: Callable[[Params, float, Mapping, Tensor, Tensor], Tensor]
 
 
@@ -85,7 +86,7 @@ def _taken_sample(
 
 
 def _table(params: Params, skip: float, mapping: Mapping) -> Tensor:
-    """(N, F, O)"""
+    """The mapped values of all squares, (N, F, O)."""
     first = params[0]
     everywhere = torch.arange(first.shape[-2], device=first.device).expand(first.shape[:-1])
     return mapping(logits(params, everywhere, skip))
@@ -108,7 +109,7 @@ def _taken_square(
 by_sample = Values(_every_sample, _taken_sample)
 """The network sees every sample."""
 by_square = Values(_every_square, _taken_square)
-"""The network sees each of the O squares once, as metajax's does; the samples look it up."""
+"""The network sees each of the O squares once, as in metajax; samples look up its values."""
 
 
 def _themselves(values: Tensor) -> Tensor:
@@ -120,18 +121,25 @@ def _best(values: Tensor) -> Tensor:
 
 
 def greedy_chances(values: Tensor) -> Tensor:
-    """Of each action without exploration; equally good ones share."""
+    """Each action's probability without exploration, shared among equally good actions."""
     best = (values == _best(values)).to(values.dtype)
     return best / best.sum(-2, keepdim=True)
 
 
 def _added_up(values: Tensor) -> Tensor:
-    """Chances without exploration of all actions but the last, added up."""
+    """Cumulative probabilities without exploration, of all actions but the last."""
     return greedy_chances(values).cumsum(-2)[..., :-1, :]
 
 
 def epsilons(q: QLearning, episodes: int, judging: bool, like: Tensor) -> Tensor:
-    """ε of each episode of a batch, (B,), with the type and the device of `like`."""
+    """ε of each episode of a batch, (B,).
+
+    Args:
+        q: gives the rates.
+        episodes: B.
+        judging: whether the episodes judge; else they adapt.
+        like: gives the dtype and the device.
+    """
     epsilon = like.new_full((episodes,), q.judging_epsilon if judging else q.epsilon)
     epsilon[episodes - q.greedy_episodes :] = 0.0
     return epsilon
@@ -142,7 +150,7 @@ def td_loss(
 ) -> Tensor:
     """Σ_tasks of the weighted ½ (Q(s_t, a_t) − Σ_{j<m} γ^j r_{t+j} − γ^m max_a Q'(s_{t+m}, a))².
 
-    Q' is of the target parameters.
+    Q' has the target parameters.
     """
     following = values.every(target, setting.skip, _best)(batch.after).squeeze(-2)
     taken = values.taken(params, setting.skip, _themselves, batch.square, batch.action)
@@ -153,7 +161,7 @@ def td_loss(
 def policy_loss(
     params: Params, batch: Judged, setting: Setting, q: QLearning, values: Values
 ) -> Tensor:
-    """−Σ_tasks mean(π(a|s) / μ(a|s) · A) of π, the softmax of the values over τ (Degris 2012)."""
+    """−Σ_tasks mean(π(a|s) / μ(a|s) · A), where π is the softmax of values / τ (Degris 2012)."""
 
     def policy(values: Tensor) -> Tensor:
         return (values / q.temperature).softmax(-2)
@@ -174,7 +182,7 @@ def _play(
     """ε-greedy steps of all episodes at once; dynamics and arguments as in `torch_grids`.
 
     Args:
-        epsilon: of each episode, (B,).
+        epsilon: ε of each episode, (B,).
     """
     shared = params[0].dim() == 2  # one network plays the episodes of all tasks as one (N·B,)
     added_up = values.every(params, setting.skip, _added_up)
@@ -194,10 +202,10 @@ def _play(
 
 
 def pair_weights(pair: Tensor, mask: Tensor, pairs: int) -> Tensor:
-    """Such that the weighted sum of errors is the mean over pairs of their means, (N, S).
+    """Weights (N, S) with which the sum of errors is the mean over pairs of each pair's mean.
 
     Args:
-        pair: of a square and an action, (N, S) int64.
+        pair: the index of each sample's square and action, (N, S) int64.
         mask: 1 where a step was taken, (N, S).
         pairs: how many there are.
     """
@@ -206,7 +214,14 @@ def pair_weights(pair: Tensor, mask: Tensor, pairs: int) -> Tensor:
 
 
 def game(setting: Setting, pool: Grids, *, ends: bool, values: Values = by_sample) -> Game:
-    """Tasks out of a pool that was drawn before; `ends` is that of `torch_grids.outcome`."""
+    """A game on tasks from a pool drawn beforehand.
+
+    Args:
+        setting: sizes and rates.
+        pool: the tasks.
+        ends: as in `torch_grids.outcome`.
+        values: how values are computed.
+    """
     q, (_, choices, squares), device = setting.q, pool.following.shape, pool.start.device
     assert q is not None
 
@@ -214,12 +229,12 @@ def game(setting: Setting, pool: Grids, *, ends: bool, values: Values = by_sampl
     def collect(
         params: Params, tasks: Grids, draws: Draws, kernels: Kernels
     ) -> tuple[Steps | Judged, Tensor]:
-        """Plays B episodes of each task, to the horizon; what follows an end is masked afterwards.
+        """Plays B episodes of each task to the horizon; steps after an end are masked afterwards.
 
         Args:
             params: one network for all tasks, or one for each.
-            tasks: N of them.
-            draws: the random numbers, and which ε.
+            tasks: N tasks.
+            draws: the random numbers, and which ε to use.
             kernels: eager or compiled.
         """
         uniforms, judging = draws

@@ -25,7 +25,7 @@ class Waves(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a loss sees of N tasks; of one task, without the N."""
+    """The input of a loss, for N tasks; for one task, without the N."""
 
     inputs: Tensor  # (N, 1, S)
     targets: Tensor  # (N, 1, S)
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 def predict(params: Params, inputs: Tensor, setting: Setting) -> Tensor:
     """(N, 1, S) -> (N, 1, S); without the N for one network and one task.
 
-    One network that predicts for N tasks sees all their examples in one product.
+    A network shared by N tasks sees all their examples in one product.
     """
     if params[0].dim() == 2 and inputs.dim() == 3:
         tasks, _, examples = inputs.shape
@@ -56,7 +56,7 @@ def game(setting: Setting, device: str = "cpu") -> Game:
     def collect(
         params: Params, tasks: Waves, inputs: Tensor, kernels: Kernels
     ) -> tuple[Batch, Tensor]:
-        """Examples at `inputs`, (N, S), and how well `params` predict them, as metajax scores."""
+        """Examples at `inputs` (N, S), and the scores of `params` on them, as in metajax."""
         del kernels
         with record_function("rollout"):
             amplitude, phase = (leaf.unsqueeze(-1) for leaf in tasks)

@@ -1,7 +1,7 @@
-"""Where the time of one update goes, in metajax and in PyTorch, by the same parts.
+"""Where the time of one update goes, in metajax and in PyTorch, in the same parts.
 
-Each side runs under its own profiler, which leaves its trace. metajax's is read as `breakdown.py`
-reads it. PyTorch's parts are what `record_function` marks, on a processor, where a call returns
+Each side runs under its own profiler, which writes a trace. metajax's is read as in `breakdown.py`.
+PyTorch's parts are those marked by `record_function`; this works on a CPU, where a call returns
 when its work is done.
 """
 
@@ -23,13 +23,20 @@ _UPDATE = "update"
 
 
 def metajax_split(folder: Path, program: Any, state: Any, updates: int) -> dict[str, float]:
-    """The share of each part of a compiled update; the trace goes to `folder`."""
+    """The share of each part of a compiled update.
+
+    Args:
+        folder: where the trace is written.
+        program: the compiled update.
+        state: its argument.
+        updates: how many are traced.
+    """
     spent = breakdown.traced(folder, program, state, updates)
     return {part: value / sum(spent.values()) for part, value in spent.items()}
 
 
 def torch_split(file: Path, step: Callable[[], Any], updates: int) -> dict[str, float]:
-    """The share of each part of an update on a processor; the trace goes to `file`."""
+    """The share of each part of an update on a CPU; the trace goes to `file`."""
     with torch.profiler.profile() as trace:
         for _ in range(updates):
             with torch.profiler.record_function(_UPDATE):
@@ -41,7 +48,7 @@ def torch_split(file: Path, step: Callable[[], Any], updates: int) -> dict[str, 
 
 
 def show_split(splits: Mapping[str, Mapping[str, float]]) -> Table:
-    """All sides' shares side by side."""
+    """Prints the shares of all sides side by side."""
     columns = [*PARTS, "devices meet", "other"]
     table = Table(
         title="Share of an update, %", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False

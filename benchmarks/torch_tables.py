@@ -1,8 +1,8 @@
 """Bandits and random tabular MDPs in PyTorch, all episodes of all tasks at once; see `torch_maml`.
 
-A bandit is an MDP of one state whose rewards are 0 or 1. A state is observed as a square of
-`torch_grids` is, by its index, and the policy and its loss are those of that file: what a bandit
-observes, a constant 1, is its state one-hot.
+A bandit is an MDP of one state whose rewards are 0 or 1. A state is observed by its index, like a
+square in `torch_grids`, and the policy and its loss are those of that file; a bandit's observation,
+a constant 1, is its one-hot state.
 
 Shapes: N tasks, T steps, B episodes, O states, A actions, S = T·B samples of a task.
 """
@@ -34,20 +34,20 @@ class Tables(NamedTuple):
     """N tasks."""
 
     reward: Tensor  # (N, O·A), the mean reward of action a in state o, at o·A + a
-    reached: Tensor  # (N, O·A, O - 1), the chances of the next states added up, all but the last
+    reached: Tensor  # (N, O·A, O - 1), cumulative next-state probabilities, but the last
 
 
 class Draws(NamedTuple):
     """The random numbers of one collection, (T, N, B) each."""
 
     action: Tensor  # in [0, 1), chooses the actions
-    following: Tensor  # in [0, 1), chooses the next states; (T, N, 0) where there is but one
-    # What a reward is off its mean; of a bandit, the number in [0, 1) below which a chance pays.
+    following: Tensor  # in [0, 1), chooses the next states; (T, N, 0) if there is only one
+    # A reward minus its mean; for a bandit, a number in [0, 1), which pays if below the mean.
     noise: Tensor
 
 
 class Kind(NamedTuple):
-    """What all tasks have in common."""
+    """What all tasks share."""
 
     states: int
     actions: int
@@ -55,7 +55,7 @@ class Kind(NamedTuple):
 
 
 def thresholds(transition: Tensor) -> Tensor:
-    """Chances of the next states (..., O), to a factor -> those of all but the last, added up."""
+    """Cumulative probabilities of all next states but the last, from weights (..., O)."""
     total = transition.cumsum(-1)
     return total[..., :-1] / total[..., -1:]
 
@@ -73,15 +73,15 @@ def _play(
 
     Args:
         params: one policy, or N.
-        state: what the episodes are in, (N, B) int64.
-        uniforms: the numbers that choose the actions, (steps, N, B).
-        followings: those that choose the next states, (steps, N, B).
-        reached: of `Tables`.
+        state: the states of the episodes, (N, B) int64.
+        uniforms: numbers in [0, 1) that choose the actions, (steps, N, B).
+        followings: numbers that choose the next states, (steps, N, B).
+        reached: as in `Tables`.
         setting: sizes and rates.
         reading: how the policy is computed.
 
     Returns:
-        the actions and the states that each led to, (steps, N, B) int64 both.
+        the actions and the states they led to, both (steps, N, B) int64.
     """
     policy, states = reading(params, setting.skip), reached.shape[-1] + 1
     shared = params[0].dim() == 2  # one policy plays the episodes of all tasks as one (N·B,)
@@ -91,7 +91,7 @@ def _play(
             return draw_actions(policy(seen.flatten()), uniform.flatten()).view_as(seen)
         return draw_actions(policy(seen), uniform)
 
-    if states == 1:  # no pull depends on another: all are drawn at once
+    if states == 1:  # pulls do not depend on each other: all are drawn at once
         uniform = by_task(uniforms)
         action = act(torch.zeros_like(uniform, dtype=torch.int64), uniform)
         action = action.unflatten(-1, (len(uniforms), -1)).transpose(0, 1)
@@ -109,7 +109,14 @@ def _play(
 
 
 def game(setting: Setting, kind: Kind, device: str = "cpu", reading: Reading = by_sample) -> Game:
-    """Bandits or MDPs of one kind (Duan et al. 2016) at the sizes of `setting`."""
+    """A game on bandits or MDPs of one kind (Duan et al. 2016), at the sizes of `setting`.
+
+    Args:
+        setting: sizes and rates.
+        kind: what all tasks share.
+        device: PyTorch's.
+        reading: how the policy is computed.
+    """
     pairs = kind.states * kind.actions
 
     @torch.no_grad()
@@ -120,7 +127,7 @@ def game(setting: Setting, kind: Kind, device: str = "cpu", reading: Reading = b
 
         Args:
             params: one policy for all tasks, or one for each.
-            tasks: N of them.
+            tasks: N tasks.
             draws: the random numbers.
             kernels: eager or compiled.
         """

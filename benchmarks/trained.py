@@ -1,4 +1,4 @@
-"""Runs of the command line: made once, kept, and read back from their folders."""
+"""Training runs of the command line: made once, kept, and read back from their folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Run", "train"]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run folder says."""
+    """The contents of a run folder."""
 
     adaptation: dict[str, Any]
     metrics: list[dict[str, Any]]
@@ -24,11 +24,11 @@ class Run:
     wall_seconds: float  # of the whole command
 
     def stats(self, row: str | None = None) -> dict[str, Any]:
-        """Of the learner, or of a row that it is compared with."""
+        """The statistics of the learner, or of a row that it is compared with."""
         return self.adaptation if row is None else self.adaptation["comparisons"][row]
 
     def score(self, step: int, row: str | None = None, kind: str = "mean") -> Any:
-        """Mean or interval after `step` inner steps, as a share of the optimum where known."""
+        """Mean or interval after `step` inner steps, as a share of the optimum if known."""
         stats = self.stats(row)
         return stats.get("normalised", stats)[kind][step]
 
@@ -37,14 +37,14 @@ class Run:
         return self.adaptation["steps"][-1]
 
     def steady_seconds(self) -> float:
-        """Time of all updates, without compilation: at the pace after the first line."""
+        """Seconds of all updates without compilation, at the pace after the first line."""
         first, last = self.metrics[0], self.metrics[-1]
         pace = (last["seconds"] - first["seconds"]) / (last["update"] - first["update"])
         return pace * last["update"]
 
 
 def train(preset: str, folder: Path, flags: Sequence[str] = ()) -> Run:
-    """Runs `metajax train PRESET --flags`, unless `folder` holds just that run already."""
+    """Runs `metajax train PRESET --flags`, unless `folder` already holds exactly that run."""
     command = ["metajax", "train", preset, *flags]
     kept = folder / "command.json"
     if not kept.exists() or json.loads(kept.read_text())["command"] != command:

@@ -1,10 +1,10 @@
-"""Do trainers that know nothing of us learn our mazes?
+"""Do other libraries' trainers learn our mazes, unchanged?
 
     python benchmarks/trainers.py --json figures.json
 
-rejax's PPO and DQN and a PPO after PureJaxRL's plan train through `envs.adapters.gymnax`,
-stable-baselines3's PPO through `envs.adapters.gymnasium`: on a set of small mazes, another at every
-reset, all of the maze and its exit in sight.
+rejax's PPO and DQN and a PPO modelled on PureJaxRL's train through `envs.adapters.gymnax`,
+stable-baselines3's PPO through `envs.adapters.gymnasium`: on a set of small mazes, a random one at
+every reset, with the whole maze and its exit observed.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class Options:
     """Trains each in turn."""
 
     trainers: tuple[str, ...] = ("rejax-ppo", "rejax-dqn", "one-file-ppo", "sb3-ppo")
-    """Which."""
+    """Trainers to run."""
     seed: int = 0
-    """Of the mazes and of the trainers."""
+    """Seed of the mazes and of the trainers."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 class Learned(NamedTuple):
-    """A run: how long, and the mean return of the policy as it was and as it became."""
+    """A run: its number of steps, and the policy's mean return before and after."""
 
     steps: int
     before: float
@@ -91,7 +91,7 @@ def _rejax(
 
 
 def one_file(tasks: Any, seed: int) -> Learned:
-    """Its own defaults."""
+    """The defaults of `one_file_ppo`."""
     settings = one_file_ppo.Settings(updates=60)
     env = to_gymnax(ENV, tasks, returns=5)
     train = one_file_ppo.make_train(settings, env, env.default_params)
@@ -107,7 +107,7 @@ def sb3_ppo(tasks: Any, seed: int) -> Learned:
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
 
-    torch.set_num_threads(1)  # for matrices this small, threads cost more than they bring
+    torch.set_num_threads(1)  # for matrices this small, threads cost more than they save
     env = make_vec_env(lambda: to_gymnasium(ENV, tasks), n_envs=16, seed=seed)
     model = PPO(
         "MlpPolicy", env, seed=seed, n_steps=128, batch_size=256, learning_rate=1e-3, device="cpu"

@@ -1,11 +1,12 @@
-"""Do adaptive weights teach the hard tenth of the tasks that uniform ones leave behind?
+"""Do adaptive task weights help to learn the hard tenth of tasks that uniform ones neglect?
 
     python benchmarks/weighting.py --json figures.json
 
-Joint training on gridworlds whose goal the policy is told. In a tenth of the tasks the controls
-are turned round, and a bit of the observation says so: there, what the other tasks teach is wrong.
-Each rule trains on as many tasks and episodes, drawn from the same keys; it knows which of the two
-groups a task is of, but not which is hard. `9 to 1` does know it: fixed weights for comparison.
+Joint training on gridworlds whose goal is observed. In a tenth of the tasks the controls are
+reversed, and a bit of the observation says so: there, what the other tasks teach is wrong. Each
+rule trains on the same number of tasks and episodes, drawn from the same keys; it knows which of
+the two groups a task belongs to, but not which group is hard. `9 to 1` does: it has fixed weights,
+for comparison.
 """
 
 from __future__ import annotations
@@ -31,27 +32,27 @@ from metajax.evaluation import bootstrap_ci95
 from metajax.groups import UNIFORM, Weighting
 
 HARD_SHARE = 0.1
-TURNED = (0, 3, 4, 1, 2)  # stay; up and down, right and left change places
+TURNED = (0, 3, 4, 1, 2)  # stay; up and down, and right and left, are swapped
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Trains with each rule of weights, and judges the easy and the hard tasks apart."""
+    """Trains with each weighting rule, and evaluates easy and hard tasks separately."""
 
     seeds: int = 5
     """Runs of each rule."""
     updates: int = 300
-    """Of each run."""
+    """Updates per run."""
     tasks: int = 64
-    """Of an update."""
+    """Tasks per update."""
     judged: int = 512
-    """Tasks of each group that judge a run."""
+    """Evaluation tasks of each group."""
     json: Path | None = None
-    """Writes the figures there as well."""
+    """Also writes the figures to this JSON file."""
 
 
 def group_of(task: Any) -> jax.Array:
-    """1 where the controls are turned round."""
+    """1 if the controls are reversed, else 0."""
     return (task.controls[1] != 1).astype(jnp.int32)
 
 
@@ -67,7 +68,7 @@ ENV = envs.Informed(GRID, tell)
 
 
 def sample_task(key: jax.Array, share: float = HARD_SHARE) -> Any:
-    """A task that is hard with chance `share`."""
+    """A task that is hard with probability `share`."""
     hard = jax.random.bernoulli(jax.random.fold_in(key, 1), share)
     controls = jnp.where(hard, jnp.array(TURNED), jnp.arange(len(TURNED)))
     return dataclasses.replace(GRID.sample_task(key), controls=controls.astype(jnp.int32))
@@ -96,7 +97,7 @@ def problem_of(share: float) -> mj.Problem:
 
 
 def judges(options: Options) -> dict[str, Any]:
-    """Group -> parameters -> what share of the optimum its tasks reach."""
+    """By group, a function from parameters to the share of the optimum its tasks reach."""
 
     def judge(share: float) -> Any:
         problem = problem_of(share)
@@ -121,7 +122,7 @@ def run(learner: mj.MetaLearner, updates: int, key: jax.Array) -> mj.MetaState:
 
 
 def measure(options: Options) -> dict[str, dict[str, Any]]:
-    """Rule -> what its runs reached."""
+    """By rule, what its runs reached."""
     judge = judges(options)
     outer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
     figures = {}
@@ -147,7 +148,7 @@ def measure(options: Options) -> dict[str, dict[str, Any]]:
 
 
 def main() -> int:
-    """Prints the table; status 1 where no adaptive rule is ahead on the hard tenth."""
+    """Prints the table; exits with status 1 if no adaptive rule is ahead on the hard tenth."""
     options = tyro.cli(Options)
     figures = measure(options)
     table = Table("weights", "easy tasks", "hard tenth", "seconds", title="Share of the optimum")

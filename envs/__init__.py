@@ -1,6 +1,6 @@
-"""Environments as pure JAX functions: tasks are data, and nothing is random that a task can fix.
+"""Environments as pure JAX functions: tasks are data, and whatever a task can fix is not random.
 
-`make("maze", size=13)` builds one, `registered()` says what there is; `core` has the protocol.
+`make("maze", size=13)` builds one, `registered()` lists them; `core` defines the protocol.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ _CLASSES: dict[str, type] = {
 
 
 def registered() -> dict[str, str]:
-    """The id of every environment, and what it is in one line."""
+    """The id of every environment, with a description in one line."""
     return {id: (cls.__doc__ or "").partition("\n")[0] for id, cls in _CLASSES.items()}
 
 
 def make(id: str, **fields: Any) -> Environment:
-    """The environment `id` with the given fields of its class; the rest keep their defaults.
+    """The environment `id` with the given fields; the others keep their defaults.
 
     Raises:
       ValueError: an unknown id (the nearest ones are named), an unknown field (the fields are

@@ -24,15 +24,15 @@ Array = jax.Array
 
 @pytree_dataclass
 class BanditTask:
-    """One bandit: what `BernoulliBandit.reset` and `BernoulliBandit.step` are told."""
+    """One bandit, as `BernoulliBandit.reset` and `BernoulliBandit.step` take it."""
 
-    probability: Array  # [arms] float32, of each arm that it pays
+    probability: Array  # [arms] float32, the probability that each arm pays
     horizon: Array  # () int32, pulls before an episode is truncated
 
 
 @pytree_dataclass
 class BanditState:
-    """How much of one episode is over."""
+    """How far one episode has come."""
 
     steps: Array  # () int32, pulls taken
 
@@ -43,7 +43,7 @@ class BernoulliBandit:
 
     Duan et al. 2016 (arXiv 1611.02779), section 3.1.
 
-    Observation: uint8 (1,), always 1: which of one state it is in, one-hot.
+    Observation: uint8 [1], always 1: the one-hot code of the only state.
     Action: int32 () in 0..arms - 1, the arm to pull.
     Reward: float32 (), 1 with the arm's probability, else 0.
     Termination: never. Truncation: after `task.horizon` pulls.
@@ -52,11 +52,11 @@ class BernoulliBandit:
     p(T): the probabilities independent and uniform in [0, 1].
 
     Raises:
-      ValueError: arms or a horizon below 1.
+      ValueError: arms or a horizon below 1, or an action that does not fit (while tracing).
     """
 
     arms: int = 5
-    horizon: int = 10  # pulls of an episode, of the tasks that `sample_task` draws
+    horizon: int = 10  # pulls of an episode, in the tasks that `sample_task` draws
 
     def __post_init__(self) -> None:
         require_integer("arms", self.arms, 1)
@@ -97,7 +97,7 @@ class BernoulliBandit:
         return BanditState(steps), timestep
 
     def observed_row(self, state: BanditState, task: BanditTask) -> Array:
-        """Which element of the observation in a state is 1, () int32."""
+        """The index of the 1 in the observation of a state, () int32."""
         del state, task
         return jnp.array(0, jnp.int32)
 
@@ -106,11 +106,11 @@ class BernoulliBandit:
         return task.probability
 
     def optimal_return(self, task: BanditTask) -> Array:
-        """The expectation of pulling the best arm every time."""
+        """The expected return of always pulling the best arm, () float32."""
         return task.horizon.astype(jnp.float32) * jnp.max(task.probability)
 
     def optimal_action(self, state: BanditState, task: BanditTask) -> Array:
-        """The best arm."""
+        """The arm with the greatest probability, () int32."""
         del state
         return jnp.argmax(task.probability).astype(jnp.int32)
 

@@ -1,4 +1,4 @@
-"""What every environment is: spaces, the time step, and the protocol.
+"""The environment interface: spaces, time steps and the `Environment` protocol.
 
 A task is data: a pytree of arrays that is passed to `reset` and `step`, never held by the
 environment and never copied into its state. A batch of tasks is the same pytree with a leading
@@ -77,7 +77,7 @@ class Box:
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
 
     def sample(self, key: Array) -> Array:
-        """Uniform in the box; standard normal along an unbounded one."""
+        """Uniform in the box; standard normal if a bound is infinite."""
         if np.issubdtype(self.dtype, np.integer):
             return jax.random.randint(
                 key, self.shape, int(self.low), int(self.high) + 1, self.dtype
@@ -96,13 +96,14 @@ class Box:
 
 @dataclasses.dataclass(frozen=True, init=False)
 class OneHot(Box):
-    """Vectors of n elements, uint8, of which one is 1 and the others are 0.
+    """One-hot vectors, uint8 [n].
 
-    An environment that observes these may say which is 1, `observed_row(state, task)` () int32:
-    then nobody has to look for it. One that changes what another observes changes that too.
+    An environment with this observation space may offer `observed_row(state, task)`, () int32, the
+    index of the 1, so that a learner need not search for it. A wrapper that changes the observation
+    must change `observed_row` as well.
     """
 
-    one_hot = True  # so that a learner may know without importing this
+    one_hot = True  # lets a learner detect this space without importing the class
 
     def __init__(self, n: int) -> None:
         super().__init__(0, 1, (n,), np.dtype(np.uint8))
@@ -122,28 +123,48 @@ Space = Discrete | Box
 
 @pytree_dataclass
 class TimeStep:
-    """What an agent receives: after `reset`, reward is 0 and neither end flag is set."""
+    """What an agent receives. After `reset`, the reward is 0 and neither end flag is set."""
 
-    observation: Any  # as the environment's observation_space
+    observation: Any  # in the environment's `observation_space`
     reward: Array  # () float32, the reward of the step that led here
-    terminated: Array  # () bool, the task's own end: the value after it is 0
-    truncated: Array  # () bool, the horizon's end: the value after it is not 0
+    terminated: Array  # () bool, the task itself has ended: the value from here on is 0
+    truncated: Array  # () bool, cut off by the horizon: the value from here on is not 0
 
 
 def first_timestep(observation: Any) -> TimeStep:
-    """What `reset` returns beside the state: an observation, no reward, no end."""
+    """The time step that `reset` returns: an observation, reward 0, no end flag set."""
     no = jnp.array(False)
     return TimeStep(observation, jnp.array(0.0, jnp.float32), terminated=no, truncated=no)
 
 
 def require(name: str, value: Any, holds: bool, expected: str) -> None:
-    """Refuses a field of an environment in one line: ValueError unless `holds`."""
+    """Raises a one-line error unless `holds`.
+
+    Args:
+      name: the field or argument that is checked.
+      value: its value.
+      holds: whether the value is valid.
+      expected: what would be valid, in words.
+
+    Raises:
+      ValueError: `holds` is false.
+    """
     if not holds:
         raise ValueError(f"{name}: got {value!r}, expected {expected}")
 
 
 def require_integer(name: str, value: Any, low: int, high: int | None = None) -> None:
-    """Refuses anything but an integer in low..high: ValueError."""
+    """Checks that a value is an integer from `low` to `high`; a bool is not.
+
+    Args:
+      name: the field or argument that is checked.
+      value: its value.
+      low: the least valid integer.
+      high: the greatest valid integer; unbounded if None.
+
+    Raises:
+      ValueError: anything else.
+    """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     within = bool(whole and value >= low and (high is None or value <= high))
     bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
@@ -151,7 +172,17 @@ def require_integer(name: str, value: Any, low: int, high: int | None = None) ->
 
 
 def require_number(name: str, value: Any, low: float, high: float | None = None) -> None:
-    """Refuses anything but a finite number in low..high: ValueError."""
+    """Checks that a value is a finite number from `low` to `high`; a bool is not.
+
+    Args:
+      name: the field or argument that is checked.
+      value: its value.
+      low: the least valid number.
+      high: the greatest valid number; unbounded if None.
+
+    Raises:
+      ValueError: anything else.
+    """
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     within = bool(number and low <= value <= (np.inf if high is None else high) and value < np.inf)
     bounds = f"of at least {low:g}" if high is None else f"from {low:g} to {high:g}"
@@ -159,9 +190,12 @@ def require_number(name: str, value: Any, low: float, high: float | None = None)
 
 
 def require_action(space: Space, action: Any) -> None:
-    """Refuses, while a step is traced, an action of another shape or kind: ValueError.
+    """Checks the shape of an action, and that it is integer or float as its space is.
 
-    Any width of the space's kind of number does; whether a value is in bounds is not asked.
+    Any width is accepted, and values are not compared with the bounds. Works while tracing.
+
+    Raises:
+      ValueError: an action of another shape or kind.
     """
     kind = np.integer if np.issubdtype(space.dtype, np.integer) else np.floating
     fits = np.shape(action) == space.shape and jnp.issubdtype(jnp.result_type(action), kind)
@@ -172,10 +206,10 @@ def require_action(space: Space, action: Any) -> None:
 
 @runtime_checkable
 class Environment(Protocol):
-    """The shape of an environment: a frozen, hashable dataclass of static fields, pure functions.
+    """The environment protocol: a frozen, hashable dataclass of static fields and pure functions.
 
-    There is no auto-reset: whoever steps past an end decides what happens. A step from a state
-    whose episode has ended is allowed, and its result is not specified beyond shapes and dtypes.
+    There is no auto-reset: the caller handles the end of an episode. Stepping from a state whose
+    episode has ended is allowed, but only the shapes and dtypes of the result are specified.
     """
 
     @property
@@ -200,21 +234,21 @@ class Environment(Protocol):
 
 @runtime_checkable
 class SolvedEnvironment(Environment, Protocol):
-    """An environment with an oracle: ours but `PointCorners`, none that an adapter leads in."""
+    """An environment with an oracle: all of ours except `PointCorners`, and no adapted one."""
 
     def optimal_return(self, task: Any) -> Array:
-        """() float32, the greatest expected undiscounted return of one episode, the task known."""
+        """() float32, the greatest expected undiscounted return of an episode on a known task."""
         ...
 
     def optimal_action(self, state: Any, task: Any) -> Array:
-        """An action, in the action space, of a policy that attains `optimal_return`."""
+        """The action of a policy that attains `optimal_return`, in the action space."""
         ...
 
 
 def provides(value: Any, protocol: type[T]) -> TypeGuard[T]:
-    """Whether `value` has all that `protocol` names.
+    """Whether `value` has every public member of `protocol`.
 
-    So has a wrapper that hands on what it lacks by `__getattr__`, which `isinstance` overlooks from
+    Members that a wrapper forwards through `__getattr__` count; `isinstance` overlooks them from
     Python 3.12 on.
     """
     return all(hasattr(value, name) for name in dir(protocol) if not name.startswith("_"))

@@ -1,7 +1,7 @@
-"""What a task of a grid may change beside its layout: controls, slip, rewards, horizon.
+"""What a grid task may vary besides its layout: controls, slip, rewards and horizon.
 
-Each is a leaf of the task, and None where a distribution does not vary it: a step then compiles
-without it.
+Each is a leaf of the task. A leaf that a distribution does not vary is None (the horizon is always
+there), and steps compile without it.
 """
 
 from __future__ import annotations
@@ -29,19 +29,26 @@ Array = jax.Array
 
 
 def steered(action: Array, controls: Array | None) -> Array:
-    """What `action` () does, int32 (): itself, or `controls[action]` of a permutation [A]."""
+    """The action that is carried out, () int32: `action`, or `controls[action]` if controls [A]."""
     return action.astype(jnp.int32) if controls is None else controls[action]
 
 
 def action_for(move: Array, controls: Array | None) -> Array:
-    """The action, int32 (), that `steered` turns into `move` ()."""
+    """The action, () int32, that `steered` turns into `move` ()."""
     return move if controls is None else jnp.argmax(controls == move).astype(jnp.int32)
 
 
 def slipped(key: Array, move: Array, slip: Array | None, moves: int) -> Array:
-    """`move` () int32, or with probability `slip` () one drawn uniformly from 0..moves-1.
+    """The move that is made, () int32: `move`, or with probability `slip` a random one.
 
-    One draw of 32 bits decides both: the probabilities are off by at most 2^-16.
+    One draw of 32 bits decides both whether and where to slip, so the probabilities are off by at
+    most 2^-16.
+
+    Args:
+      key: typed, consumed; unused if `slip` is None.
+      move: () int32, the intended move.
+      slip: () float32, or None for no slip.
+      moves: how many moves there are; a random one is uniform over 0..moves - 1.
     """
     if slip is None:
         return move
@@ -52,24 +59,24 @@ def slipped(key: Array, move: Array, slip: Array | None, moves: int) -> Array:
 
 
 def success_reward(steps: Array, horizon: Array) -> Array:
-    """What success with step `steps` = 1, 2, ... pays, float32 (): MiniGrid's 1 − .9 t / T."""
+    """The reward for success at step `steps` = 1, 2, ..., () float32: MiniGrid's 1 − .9 t / T."""
     return 1.0 - 0.9 * steps.astype(jnp.float32) / horizon.astype(jnp.float32)
 
 
 class Varied(Protocol):
-    """The fields of an environment that say what its tasks vary."""
+    """The fields by which an environment says what its tasks vary."""
 
     @property
-    def shuffle_controls(self) -> bool: ...  # whether a task permutes the actions
+    def shuffle_controls(self) -> bool: ...  # whether each task permutes the actions
 
     @property
-    def slip(self) -> float: ...  # greatest slip; a task's is uniform from 0 up to it
+    def slip(self) -> float: ...  # greatest slip probability; a task's is uniform in [0, slip)
 
     @property
-    def rewards(self) -> float: ...  # standard deviation of the rewards of a task's squares
+    def rewards(self) -> float: ...  # standard deviation of the reward of each square
 
     @property
-    def shortest_horizon(self) -> int: ...  # horizons are uniform from here on; 0: all the longest
+    def shortest_horizon(self) -> int: ...  # the least horizon of a task; 0: all are the longest
 
     @property
     def max_horizon(self) -> int: ...
@@ -79,7 +86,11 @@ class Varied(Protocol):
 
 
 def require_variation(env: Varied) -> None:
-    """Refuses a field of `Varied` that is out of range: ValueError."""
+    """Checks the fields of `Varied`.
+
+    Raises:
+      ValueError: a field out of range.
+    """
     require_number("slip", env.slip, 0, 1)
     require_number("rewards", env.rewards, 0)
     if env.shortest_horizon != 0:
@@ -87,10 +98,10 @@ def require_variation(env: Varied) -> None:
 
 
 def sample_variation(key: Array, env: Varied, shape: tuple[int, int]) -> dict[str, Any]:
-    """The leaves of a task on [H, W] squares that `Varied` is about, by name.
+    """Draws the leaves of a task that `Varied` describes, by name, on [H, W] squares.
 
-    horizon: int32 (); controls: int32 [A], a permutation, uniform over all A!; slip: float32 ();
-    rewards: float32 [H, W], normal. The last three are None where they do not vary.
+    horizon: () int32; controls: int32 [A], uniform over all A! permutations; slip: () float32;
+    rewards: float32 [H, W], normal. The last three are None if they do not vary.
     """
     key_controls, key_slip, key_rewards, key_horizon = jax.random.split(key, 4)
     horizon = jnp.array(env.max_horizon, jnp.int32)
@@ -109,12 +120,18 @@ def sample_variation(key: Array, env: Varied, shape: tuple[int, int]) -> dict[st
 
 
 def told(env: Varied, task: Any, goal: Array, size: int) -> Array:
-    """All that a task on `size` by `size` squares is, uint8 of 0 and 1.
+    """A whole task as bits, uint8 [size^2 * 2], or [size^2 * 2 + A^2] if it has controls.
 
-    Its walls, its goal, one-hot, and where it has controls, what each action does, one-hot.
+    The walls, the goal, one-hot, and for each of the A actions what it does, one-hot.
+
+    Args:
+      env: the environment of the task.
+      task: the task.
+      goal: (2,) int32, the task's goal.
+      size: squares along a side of the grid.
 
     Raises:
-      ValueError: an environment that varies what is no bit: slip, rewards or the horizon.
+      ValueError: an environment that varies slip, rewards or the horizon, which are not bits.
     """
     for name in ("slip", "rewards", "shortest_horizon"):
         value = getattr(env, name)

@@ -1,8 +1,8 @@
-"""Grids of walls packed into machine words, and what an agent reads of them.
+"""Grids of walls packed into machine words, and operations on them.
 
 A grid of H rows and W columns is `walls`, uint32 [H, ceil(W / 32)]: bit c % 32 of word c // 32 of
-a row is set where column c is a wall. Bits beyond the last column are set, so nothing leaks out of
-the grid. Squares are (row, column), row 0 at the top; directions are 0 up, 1 right, 2 down, 3 left.
+a row is set if column c is a wall. Bits beyond the last column are set, so nothing leaks out of the
+grid. Squares are (row, column), row 0 at the top; directions are 0 up, 1 right, 2 down, 3 left.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WALL = np.uint32(0xFFFFFFFF)
 
 
 def pack(walls: Array) -> Array:
-    """bool [H, W], true where a wall is, to uint32 [H, ceil(W / 32)]."""
+    """Packs bool [H, W], true at walls, into uint32 [H, ceil(W / 32)]."""
     high, wide = walls.shape
     words = -(-wide // _WORD)
     bits = jnp.pad(walls, ((0, 0), (0, words * _WORD - wide)), constant_values=True)
@@ -52,13 +52,21 @@ def unpack(words: Array, wide: int) -> Array:
 
 
 def read(walls: Array, row: Array, column: Array) -> Array:
-    """32 squares of a row from `column` on, a bit each, lowest first; set outside the grid."""
+    """32 squares of a row from `column` on, () uint32, lowest bit first; 1 outside the grid."""
     return read_rows(walls, row, column, 1)[0]
 
 
 def read_rows(walls: Array, row: Array, column: Array, count: int) -> Array:
-    """What `read` has of `count` rows from `row` on: uint32 [count]."""
-    # One slice of a padded copy, which is never written: on a CPU a third of a gather by row.
+    """`read` for `count` rows at once: uint32 [count].
+
+    Args:
+      walls: uint32 [H, words].
+      row: () int32, the first row.
+      column: () int32, the first column.
+      count: how many rows.
+    """
+    # One slice of a padded copy, which is never materialised: on a CPU this takes a third of the
+    # time of a gather by row.
     padded = jnp.pad(walls, ((count, count), (0, 0)), constant_values=_WALL)
     first = row + count
     rows = jax.lax.dynamic_slice_in_dim(padded, first, count, allow_negative_indices=False)
@@ -70,7 +78,7 @@ def read_rows(walls: Array, row: Array, column: Array, count: int) -> Array:
         return found
 
     number, shift = column >> 5, (column & 31).astype(jnp.uint32)
-    # The next word, shifted in two steps: a shift by 32 is not defined.
+    # The next word is shifted in two steps, because a shift by 32 is undefined.
     next_word = word(number + 1) << jnp.uint32(1) << (jnp.uint32(31) - shift)
     return (word(number) >> shift) | next_word
 
@@ -81,20 +89,20 @@ def is_wall(walls: Array, position: Array) -> Array:
 
 
 def mark(index: Array, length: int) -> Array:
-    """bool [length], true at `index` () only; all false where that lies outside."""
+    """bool [length], true at `index` () only; all false if that is out of range."""
     return jnp.arange(length, dtype=index.dtype) == index
 
 
 def moved(position: Array, direction: Array) -> Array:
-    """`position` (2,) one square further in `direction` (); any other direction stays."""
-    # Both at once: what is stacked of parts has another layout, and an accelerator transposes it.
+    """`position` (2,) one square further in `direction` (); any other value leaves it as it is."""
+    # Row and column at once: a stack of the two has another layout, which accelerators transpose.
     ahead = (direction == jnp.array([DOWN, RIGHT], direction.dtype)).astype(position.dtype)
     back = (direction == jnp.array([UP, LEFT], direction.dtype)).astype(position.dtype)
     return position + ahead - back
 
 
 def square_set(walls: Array, position: Array) -> Array:
-    """The set that holds `position` (2,) only, one bit a square: uint32 [H, words] as `walls`."""
+    """The set of the one square `position` (2,), packed like `walls`: uint32 [H, words]."""
     high, words = walls.shape
     in_row = jnp.arange(high, dtype=jnp.int32) == position[0]
     in_word = jnp.arange(words, dtype=jnp.int32) == position[1] // _WORD
@@ -103,12 +111,12 @@ def square_set(walls: Array, position: Array) -> Array:
 
 
 def spread(squares: Array) -> Array:
-    """The set `squares`, uint32 [H, words], and the four neighbours of each of its squares."""
+    """The set `squares`, uint32 [H, words], together with the four neighbours of each square."""
     later = squares << jnp.uint32(1)
     earlier = squares >> jnp.uint32(1)
     if squares.shape[-1] > 1:
         later = later | jnp.pad(squares[:, :-1] >> jnp.uint32(_WORD - 1), ((0, 0), (1, 0)))
         earlier = earlier | jnp.pad(squares[:, 1:] << jnp.uint32(_WORD - 1), ((0, 0), (0, 1)))
-    # Two slices of one padded copy: on a CPU twice as fast as a pad for either neighbour.
+    # Two slices of one padded copy: on a CPU twice as fast as a pad for each neighbour.
     padded = jnp.pad(squares, ((1, 1), (0, 0)))
     return squares | later | earlier | padded[:-2] | padded[2:]

@@ -39,15 +39,15 @@ _GOAL_REWARD = 1.0
 
 @pytree_dataclass
 class GridworldTask:
-    """One goal: what `Gridworld.reset` and `Gridworld.step` are told; None is not varied."""
+    """One goal, as `Gridworld.reset` and `step` take it; a field that is None is not varied."""
 
     walls: Array  # [size, words] uint32, packed rows, see `grids`
     start: Array  # (2,) int32, row and column of the square an episode starts on
     goal: Array  # (2,) int32, row and column of the rewarded square
     horizon: Array  # () int32, steps before an episode is truncated
-    controls: Array | None = None  # [A] int32, action a does what action controls[a] does elsewhere
-    slip: Array | None = None  # () float32, how likely a step takes a random action instead
-    rewards: Array | None = None  # [size, size] float32, paid beside the goal's for where one is
+    controls: Array | None = None  # [A] int32, a permutation: action a acts as action controls[a]
+    slip: Array | None = None  # () float32, probability that a step takes a random action instead
+    rewards: Array | None = None  # [size, size] float32, added for the square the agent is on
 
 
 @pytree_dataclass
@@ -64,29 +64,30 @@ class Gridworld:
 
     VariBAD's gridworld: Zintgraf et al. 2020 (arXiv 1910.08348), section 5.1.
 
-    Observation: uint8 [size * size], the agent's square, row by row, one-hot.
-    Action: int32 () in 0..4, stay, up, right, down, left. A move off the grid or into a wall stays.
-    Reward: float32 (), 1 on the goal after the move, -0.1 elsewhere; where the task has rewards,
-      also the one of the square that the agent is on after the move.
+    Observation: uint8 [size * size], the agent's square, one-hot, squares numbered row by row.
+    Action: int32 () in 0..4: stay, up, right, down, left. An agent that moves off the grid or into
+      a wall stays where it is.
+    Reward: float32 (), 1 if the agent is on the goal after the move, else -0.1; plus, where the
+      task has rewards, that of the square it is on.
     Termination: never. Truncation: after `task.horizon` steps.
     Task: `GridworldTask`. State: `GridworldState`.
 
     p(T): no walls, the start in the top left corner, the goal uniform over the squares outside the
-    two by two block in that corner (21 squares where size is 5). Further fields widen it; a goal
-    that another start is drawn for is anywhere but there.
+    two by two block in that corner (21 squares where size is 5). Further fields widen p(T); with
+    `random_start` the goal is uniform over all squares but the start.
 
     Raises:
       ValueError: a field out of range, or a task or an action that does not fit (while tracing).
     """
 
     size: int = 5  # squares along a side
-    horizon: int = 15  # steps of an episode, of the tasks that `sample_task` draws
-    density: float = 0.0  # share of the squares that are walls; a path to the goal is left
-    random_start: bool = False  # whether an episode may start on any square, by task
-    shuffle_controls: bool = False  # whether a task permutes the actions
-    slip: float = 0.0  # greatest slip; a task's is uniform from 0 up to it
-    rewards: float = 0.0  # standard deviation of the rewards of a task's squares
-    shortest_horizon: int = 0  # horizons are uniform from here to horizon; 0: all are horizon
+    horizon: int = 15  # steps of an episode, in the tasks that `sample_task` draws
+    density: float = 0.0  # probability that a square is a wall; a path to the goal is kept open
+    random_start: bool = False  # whether a task's start is a random square
+    shuffle_controls: bool = False  # whether each task permutes the actions
+    slip: float = 0.0  # greatest slip probability; a task's is uniform in [0, slip)
+    rewards: float = 0.0  # standard deviation of the reward of each square
+    shortest_horizon: int = 0  # horizons are uniform from this to `horizon`; 0: all are `horizon`
 
     def __post_init__(self) -> None:
         require_integer("size", self.size, 3, _LARGEST)
@@ -111,7 +112,7 @@ class Gridworld:
         start, goal = self._sample_ends(key_start, key_goal)
         walls = pack(jnp.zeros((self.size, self.size), bool))
         if self.density:
-            # Scattered within an outer wall, which is then cut off.
+            # `scatter` draws within an outer wall, which is then cut off.
             side = self.size + 2
             walls = mazes.scatter(key_walls, side, side, self.density, start + 1, goal + 1)
             walls = pack(unpack(walls, side)[1:-1, 1:-1])
@@ -147,23 +148,28 @@ class Gridworld:
         return state, timestep
 
     def observe(self, state: GridworldState, task: GridworldTask) -> Array:
-        """What the agent is shown in a state, as `observation_space` has it."""
+        """The observation in a state, uint8 [size * size]."""
         return mark(self.observed_row(state, task), self.size**2).astype(jnp.uint8)
 
     def observed_row(self, state: GridworldState, task: GridworldTask) -> Array:
-        """Which element of the observation in a state is 1, () int32."""
+        """The index of the 1 in the observation of a state, () int32."""
         del task
         row, column = state.position
         return row * self.size + column
 
     def tell(self, task: GridworldTask) -> Array:
-        """What `Informed` shows a policy; see `dynamics.told`."""
+        """The task as `Informed` shows it to a policy; see `dynamics.told`.
+
+        Raises:
+          ValueError: an environment that varies slip, rewards or the horizon.
+        """
         return told(self, task, task.goal, self.size)
 
     def optimal_return(self, task: GridworldTask) -> Array:
-        """Of the shortest path to the goal and staying there, where nothing is random or pays more.
+        """The greatest expected return of an episode, () float32.
 
-        Otherwise by backward induction over squares and steps.
+        It is that of the shortest path to the goal and staying there if the task neither slips nor
+        has rewards; otherwise it is found by backward induction over steps and squares.
         """
         if task.slip is not None or task.rewards is not None:
             state, _ = self.reset(jax.random.key(0), task)
@@ -174,7 +180,7 @@ class Gridworld:
         return _STEP_COST * away.astype(jnp.float32) + _GOAL_REWARD * on_goal.astype(jnp.float32)
 
     def optimal_action(self, state: GridworldState, task: GridworldTask) -> Array:
-        """Along the shortest path, then stay; or by backward induction. Each call solves it."""
+        """The best action, () int32, found as in `optimal_return`. Each call solves the task."""
         if task.slip is not None or task.rewards is not None:
             action = self._plan(state, task)[1]
         else:
@@ -183,10 +189,13 @@ class Gridworld:
         return action_for(action, task.controls)
 
     def from_text(self, text: str, horizon: int | None = None) -> GridworldTask:
-        """The task that a drawing shows; see `levels.parse`. Squares that it leaves over are walls.
+        """The task that a drawing shows; see `levels.parse`.
+
+        A drawing smaller than `size` is padded with walls; `horizon` is the environment's if None.
 
         Raises:
-          ValueError: a drawing that is no level, one too large, or a goal that no path leads to.
+          ValueError: a drawing that is not a level or is too large, a goal that no path leads to,
+            or a horizon out of range.
         """
         level = levels.parse(text, self.size, faces=False, border=False)
         steps = self.horizon if horizon is None else horizon
@@ -203,10 +212,10 @@ class Gridworld:
         return dataclasses.replace(task, walls=walls, goal=goal)
 
     def check(self, task: GridworldTask) -> None:
-        """Refuses a task, or a batch of tasks, that is not one of this environment's.
+        """Checks that a task, or each of a batch of tasks, is one of this environment's.
 
         Raises:
-          ValueError: which part of which task does not fit, and why.
+          ValueError: a task that does not fit; the message says which part of which one, and why.
         """
         actions = self.action_space.n
         levels.check(task, self.size, self.horizon, actions, goal="goal", border=False)
@@ -226,11 +235,11 @@ class Gridworld:
         return values[row, column], actions[row, column]
 
     def _sample_ends(self, key_start: Array, key_goal: Array) -> tuple[Array, Array]:
-        """Where an episode starts, and the goal, both (2,) int32."""
+        """The start and the goal, both (2,) int32."""
         squares = self.size**2
         if self.random_start:
             first = jax.random.randint(key_start, (), 0, squares, jnp.int32)
-            # Uniform over the other squares: so many further on, round the end.
+            # Uniform over the other squares: a random offset from the start, modulo their number.
             further = jax.random.randint(key_goal, (), 1, squares, jnp.int32)
             second = (first + further) % squares
         else:

@@ -1,4 +1,4 @@
-"""An environment whose observation tells the task: what an oracle's policy sees."""
+"""An environment whose observation includes the task, for a task-aware policy."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Informed:
-    """An environment that tells its task with every observation.
+    """An environment that shows its task in every observation.
 
-        env = Informed(envs.make("point"))  # tells the goal, as `PointNavigation.tell` does
+        env = Informed(envs.make("point"))  # appends the goal, as `PointNavigation.tell` returns it
         env = Informed(env, lambda task: jax.nn.one_hot(task.goal, env.size, dtype=jnp.uint8))
 
-    Observation: the environment's, flattened, then what `tell` makes of the task, flattened; the
-      dtype is the environment's, and so are the bounds of integers. Real numbers have no bounds;
-      where they are told, all are real.
-    Everything else is the environment's.
+    Observation: [O + T], the environment's, flattened, then `tell(task)`, flattened. The dtype is
+      the environment's, unless that is an integer and `tell` returns floats: then it is that of
+      `tell`. Integers have the environment's bounds, floats none.
+    Action, reward, termination, truncation, task and state: the environment's.
 
     Raises:
-      ValueError: an environment that observes no array, one that has no `tell` of its own where
-        none is given, or a `tell` of another dtype that is not real.
+      ValueError: an environment whose observation is not an array, one without a `tell` of its own
+        if none is given, or a `tell` of another dtype than its, unless floats join integers.
     """
 
     env: Environment
-    # task -> an array of the observation's dtype, or of real numbers
+    # task -> an array of the observation's dtype, or floats if that is an integer; None: `env.tell`
     tell: Callable[[Any], Array] | None = None
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class Informed:
         require("tell", told, fits, f"the observation's dtype, {space.dtype}, or a real one")
 
     def _dtype_of(self, told: np.dtype) -> np.dtype:
-        """Of what is observed: real where that or what is told is."""
+        """The dtype of the observation: a float one if either part is, else the environment's."""
         seen = self.env.observation_space.dtype
         is_wider = np.issubdtype(told, np.floating) and not np.issubdtype(seen, np.floating)
         return np.dtype(told if is_wider else seen)
@@ -88,11 +88,11 @@ class Informed:
         return state, self._informed(timestep, task)
 
     def optimal_return(self, task: Any) -> Array:
-        """The environment's, where it has one."""
+        """The environment's, if it has an oracle."""
         return self.env.optimal_return(task)  # type: ignore[attr-defined]
 
     def optimal_action(self, state: Any, task: Any) -> Array:
-        """The environment's, where it has one."""
+        """The environment's, if it has an oracle."""
         return self.env.optimal_action(state, task)  # type: ignore[attr-defined]
 
     def _tell(self, task: Any) -> Array:

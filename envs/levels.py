@@ -1,7 +1,7 @@
-"""Levels of a grid as drawings, and what makes a level one: its checks, its mutations.
+"""Grid levels as text drawings, and checks and mutations of levels.
 
-A drawing has a line a row: `#` is a wall, `.` (or a space) is open, `S` the start, `X` the goal.
-Where the agent faces a way, one of `^ > v <` stands for the start.
+A drawing has one line per row: `#` is a wall, `.` (or a space) is open, `S` is the start, `X` the
+goal. If the agent has a heading, one of `^ > v <` marks the start.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ _SIGNS = "#. SX" + _HEADINGS
 
 
 class Level(NamedTuple):
-    """What a drawing shows."""
+    """A level as read from a drawing."""
 
     walls: Array  # [size, words] uint32, packed
     start: Array  # (2,) int32, row and column
     goal: Array  # (2,) int32
-    heading: Array | None  # () int32
+    heading: Array | None  # () int32, or None if the agent has none
 
 
 def parse(text: str, size: int, faces: bool, border: bool = True) -> Level:
-    """Reads a drawing into a grid of `size` by `size` squares; what it leaves over is wall.
+    """Reads a drawing into a grid of `size` by `size` squares, padded with walls.
 
     Args:
-      text: lines of one length; blank lines before and after, and common indentation, are dropped.
+      text: lines of equal length; blank lines around them and common indentation are dropped.
       size: squares along a side of the grid.
       faces: whether the start is drawn as a heading.
       border: whether the squares along the sides must be walls.
 
     Raises:
-      ValueError: a ragged line, an unknown character, a start or a goal that is missing or there
-        twice, a drawing that is too large, a border that is open, a goal that no path leads to.
+      ValueError: a ragged line, an unknown character, a missing or repeated start or goal, a
+        drawing that is empty or too large, an open border, or a goal that no path leads to.
     """
     lines = _lines(text)
     wide = len(lines[0])
@@ -71,7 +71,15 @@ def parse(text: str, size: int, faces: bool, border: bool = True) -> Level:
 
 
 def draw(walls: Array, size: int, start: Array, goal: Array, heading: Array | None) -> str:
-    """The drawing of a grid, `size` lines; `parse` reads it back."""
+    """The drawing of a level, `size` lines; `parse` reads it back.
+
+    Args:
+      walls: uint32 [size, words], packed rows.
+      size: squares along a side of the grid.
+      start: (2,) int32.
+      goal: (2,) int32.
+      heading: () int32, drawn as the start, or None.
+    """
     signs = np.where(np.asarray(unpack(walls, size)), "#", ".")
     signs[tuple(np.asarray(goal))] = "X"
     signs[tuple(np.asarray(start))] = "S" if heading is None else _HEADINGS[int(heading)]
@@ -79,11 +87,18 @@ def draw(walls: Array, size: int, start: Array, goal: Array, heading: Array | No
 
 
 def mutate(key: Array, walls: Array, size: int, start: Array, goal: Array) -> tuple[Array, Array]:
-    """A wall toggled or the goal moved, as often the one as the other: the new walls and goal.
+    """Toggles a wall or moves the goal, with equal probability: the new walls and goal.
 
-    The square is uniform over those inside the rows and columns that the level spans, without the
-    start and the goal. What would leave no path from the start to the goal is not done: the level
-    comes back as it was, as it does where the goal would move onto a wall.
+    The square is uniform over those within the rows and columns that the level's open squares span,
+    without the start and the goal. If no path would be left from the start to the goal, or the goal
+    would move onto a wall, the level is returned unchanged.
+
+    Args:
+      key: typed, consumed.
+      walls: uint32 [size, words], packed rows.
+      size: squares along a side of the grid.
+      start: (2,) int32.
+      goal: (2,) int32.
     """
     key_square, key_kind = jax.random.split(key)
     opened = ~unpack(walls, size)
@@ -108,12 +123,18 @@ def mutate(key: Array, walls: Array, size: int, start: Array, goal: Array) -> tu
 
 
 def check(task: Any, size: int, horizon: int, actions: int, goal: str, border: bool = True) -> None:
-    """Refuses a task, or a batch of tasks with leading axes, that does not fit a grid.
+    """Checks that a task, or each of a batch of tasks with leading axes, fits a grid.
 
-    `goal` names the task's leaf of where a path must lead; `actions` is how many there are.
+    Args:
+      task: the task or tasks.
+      size: squares along a side of the grid.
+      horizon: the greatest horizon that is allowed.
+      actions: how many actions there are.
+      goal: the name of the task's leaf to which a path must lead.
+      border: whether the squares along the sides must be walls.
 
     Raises:
-      ValueError: which leaf of which task does not fit, and why.
+      ValueError: a task that does not fit; the message says which leaf of which task, and why.
     """
     require_fit(task.walls, size)
     *lead, high, words = np.shape(task.walls)
@@ -136,7 +157,7 @@ def check(task: Any, size: int, horizon: int, actions: int, goal: str, border: b
         flat[name] = leaf.reshape(-1, *shape)
 
     def refuse(name: str, wrong: Any, reason: str) -> None:
-        """Raises for the first task where `wrong` [count]; `reason` may show its {value}."""
+        """Raises for the first task where `wrong` [count] holds; `reason` may contain {value}."""
         if wrong.any():
             index = int(np.argmax(wrong))
             which = f" of task {index}" if lead else ""
@@ -169,7 +190,11 @@ def check(task: Any, size: int, horizon: int, actions: int, goal: str, border: b
 
 
 def require_fit(walls: Array, size: int) -> None:
-    """Refuses, while tracing, walls that are not those of a grid of `size` by `size` squares."""
+    """Checks, while tracing, that packed walls are those of a grid of `size` by `size` squares.
+
+    Raises:
+      ValueError: walls of another shape or dtype.
+    """
     expected = (size, -(-size // 32))
     if walls.shape[-2:] != expected or walls.dtype != jnp.uint32:
         came = f"{walls.dtype} {walls.shape}"

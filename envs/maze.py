@@ -45,16 +45,16 @@ _LEFT, _RIGHT, _FORWARD = range(3)  # the actions of an agent with a heading
 
 @pytree_dataclass
 class MazeTask:
-    """One maze: what `Maze.reset` and `Maze.step` are told; None is not varied."""
+    """One maze, as `Maze.reset` and `Maze.step` take it; a field that is None is not varied."""
 
     walls: Array  # [size, words] uint32, packed rows, see `grids`; a smaller maze is padded
     start: Array  # (2,) int32, row and column of the square an episode starts on
     exit: Array  # (2,) int32, row and column of the square it ends on
     horizon: Array  # () int32, steps before an episode is truncated
-    heading: Array | None = None  # () int32, the direction faced at the start
-    controls: Array | None = None  # [A] int32, action a does what action controls[a] does elsewhere
-    slip: Array | None = None  # () float32, how likely a step takes a random action instead
-    rewards: Array | None = None  # [size, size] float32, paid beside the exit's for where one is
+    heading: Array | None = None  # () int32, the direction the agent faces at the start
+    controls: Array | None = None  # [A] int32, a permutation: action a acts as action controls[a]
+    slip: Array | None = None  # () float32, probability that a step takes a random action instead
+    rewards: Array | None = None  # [size, size] float32, added for the square the agent is on
 
 
 @pytree_dataclass
@@ -63,34 +63,37 @@ class MazeState:
 
     position: Array  # (2,) int32, row and column
     steps: Array  # () int32, steps taken
-    heading: Array | None = None  # () int32, the direction faced
+    heading: Array | None = None  # () int32, the direction the agent faces
 
 
 @dataclasses.dataclass(frozen=True)
 class Maze:
     """A maze with an unseen exit: an agent learns the walls and where the exit is.
 
-    Observation: uint8 [O] of 0 and 1. In this order: the walls in the `view` by `view` squares
-      around the agent, row by row, north up (1 is wall, as is everything outside); with `see_exit`
-      the exit in the same squares; with `position` the agent's square among the (size - 2)^2
-      inside the outer wall, row by row, one-hot; with `full` the whole grid, row by row: its walls,
-      its exit and the agent.
-      With `heading` the window is what lies ahead, turned so that ahead is up, the agent in the
-      middle of its last row; beside `position` or `full` comes the heading, one-hot. With
-      `occlusion` a wall hides what is behind it: that looks like a wall, and no exit shows there.
-    Action: int32 () in 0..3, up, right, down, left; with `heading` in 0..2, turn left, turn right,
-      forward. A move into a wall stays.
-    Reward: float32 (), 1 - 0.9 * t / horizon on reaching the exit with step t = 1, 2, ...
-      (MiniGrid's, `minigrid/minigrid_env.py`), else 0; where the task has rewards, also the one of
-      the square that the agent is on after the step.
+    Observation: uint8 [O] of 0 and 1, the parts that are switched on, in this order:
+      - `view`: the walls in the `view` by `view` squares around the agent, row by row, north up;
+        1 is a wall, and so is everything outside the grid;
+      - `see_exit`: the exit in the same squares;
+      - `position`: the agent's square among the (size - 2)^2 inside the outer wall, row by row,
+        one-hot;
+      - `full`: the whole grid, row by row: the walls, then the exit, then the agent;
+      - `heading`, with `position` or `full`: the direction the agent faces, one-hot.
+      With `heading` the window lies ahead of the agent, rotated so that ahead is up, with the agent
+      in the middle of its last row. With `occlusion`, squares behind a wall look like walls, and
+      the exit does not show there.
+    Action: int32 () in 0..3: up, right, down, left. With `heading`, in 0..2: turn left, turn right,
+      forward. An agent that moves into a wall stays where it is.
+    Reward: float32 (), 1 - 0.9 * t / horizon if step t = 1, 2, ... reaches the exit (as in
+      MiniGrid, `minigrid/minigrid_env.py`), else 0; plus, where the task has rewards, that of the
+      square the agent is on after the step.
     Termination: on the exit. Truncation: after `task.horizon` steps that did not reach it.
     Task: `MazeTask`. State: `MazeState`.
 
-    p(T): a maze of `generator`, of ((size - 1) / 2)^2 cells, the start in its top left cell, the
-    exit uniform over the other cells; with `far_exit` over those at least half as far from the
-    start, along the shortest path, as the farthest one: of scattered walls, over all such squares.
-    Further fields widen it.
-    Mazes and exits are drawn in `sample_task` only; a step draws nothing unless the task slips.
+    p(T): a maze of ((size - 1) / 2)^2 cells from `generator`, with the start in its top left cell
+    and the exit uniform over the other cells. With `far_exit` the exit's shortest path from the
+    start is at least half the longest one; between scattered walls it is uniform over all squares
+    that far away. Further fields widen p(T).
+    Mazes and exits are drawn in `sample_task` only; a step is random only if the task slips.
 
     Raises:
       ValueError: a field out of range, nothing to observe, or a task or an action that does not
@@ -98,24 +101,24 @@ class Maze:
     """
 
     size: int = 9  # squares along a side, the outer wall included: odd, 5 to 63
-    horizon: int = 40  # steps an episode may take, of the tasks that `sample_task` draws
+    horizon: int = 40  # steps before truncation, in the tasks that `sample_task` draws
     view: int = 3  # side of the observed window in squares: odd, or 0 for none
     position: bool = True  # whether the agent observes where it is
     see_exit: bool = False  # whether the window shows the exit
-    far_exit: bool = True  # whether the exit keeps away from the start
-    heading: bool = False  # whether the agent faces a way, turns, and sees what is ahead
+    far_exit: bool = True  # whether the exit is drawn far from the start
+    heading: bool = False  # whether the agent has a heading: it turns, and sees what is ahead
     occlusion: bool = False  # whether walls hide what is behind them
     full: bool = False  # whether the agent observes the whole grid
     generator: str = "backtracker"  # what draws the walls: one of `mazes.GENERATORS`, or scatter
-    density: float = 0.3  # share of the inner squares that are walls where they are scattered
-    braid: float = 0.0  # share of the dead ends that are opened
-    rooms: int = 0  # rooms of 1 to 3 cells a side that are carved into the maze
-    smallest: int = 0  # sides are uniform over the odd numbers from here to size; 0: all are size
-    random_start: bool = False  # whether an episode may start in any cell, by task
-    shuffle_controls: bool = False  # whether a task permutes the actions
-    slip: float = 0.0  # greatest slip; a task's is uniform from 0 up to it
-    rewards: float = 0.0  # standard deviation of the rewards of a task's squares
-    shortest_horizon: int = 0  # horizons are uniform from here to horizon; 0: all are horizon
+    density: float = 0.3  # with scatter, the probability that an inner square is a wall
+    braid: float = 0.0  # probability that a dead end is opened
+    rooms: int = 0  # number of rooms, 1 to 3 cells a side, carved into the maze
+    smallest: int = 0  # sides are uniform over odd numbers from this to `size`; 0: all are `size`
+    random_start: bool = False  # whether a task's start is a random cell
+    shuffle_controls: bool = False  # whether each task permutes the actions
+    slip: float = 0.0  # greatest slip probability; a task's is uniform in [0, slip)
+    rewards: float = 0.0  # standard deviation of the reward of each square
+    shortest_horizon: int = 0  # horizons are uniform from this to `horizon`; 0: all are `horizon`
 
     def __post_init__(self) -> None:
         require_integer("size", self.size, 5, _LARGEST)
@@ -160,7 +163,7 @@ class Maze:
         return self.horizon
 
     def sample_task(self, key: Array, start: Array | None = None) -> MazeTask:
-        """A task from p(T); given `start` (2,), a cell, one that starts there."""
+        """A task from p(T); if `start` (2,), a cell, is given, one that starts there."""
         *keys_level, key_heading, key_varied, key_far = jax.random.split(key, 9)
         walls, start, exit = self._sample_level((*keys_level, key_far), start)
         heading = None
@@ -197,13 +200,18 @@ class Maze:
         return state, TimeStep(self.observe(state, task), reward, terminated, truncated)
 
     def tell(self, task: MazeTask) -> Array:
-        """What `Informed` shows a policy; see `dynamics.told`."""
+        """The task as `Informed` shows it to a policy; see `dynamics.told`.
+
+        Raises:
+          ValueError: an environment that varies slip, rewards or the horizon.
+        """
         return told(self, task, task.exit, self.size)
 
     def optimal_return(self, task: MazeTask) -> Array:
-        """That of the shortest path, where nothing is random and only the exit pays.
+        """The greatest expected return of an episode, () float32.
 
-        Otherwise by backward induction over squares (and headings) and steps.
+        It is that of the shortest path if the task neither slips nor has rewards; otherwise it is
+        found by backward induction over steps and squares (and headings).
         """
         if task.slip is not None or task.rewards is not None:
             state, _ = self.reset(jax.random.key(0), task)
@@ -215,7 +223,7 @@ class Maze:
         return jnp.where(steps <= task.horizon, success_reward(steps, task.horizon), jnp.float32(0))
 
     def optimal_action(self, state: MazeState, task: MazeTask) -> Array:
-        """Along a shortest path, or as backward induction has it. Each call solves the maze."""
+        """The best action, () int32, found as in `optimal_return`. Each call solves the maze."""
         if task.slip is not None or task.rewards is not None:
             move = self._plan(state, task)[1]
         elif state.heading is not None:
@@ -230,7 +238,8 @@ class Maze:
         A drawing smaller than `size` is padded with walls; `horizon` is the environment's if None.
 
         Raises:
-          ValueError: a drawing that is no level, one too large, or an exit that no path leads to.
+          ValueError: a drawing that is not a level or is too large, an exit that no path leads to,
+            or a horizon out of range.
         """
         level = levels.parse(text, self.size, self.heading)
         steps = self.horizon if horizon is None else horizon
@@ -248,10 +257,10 @@ class Maze:
         return dataclasses.replace(task, walls=walls, exit=exit)
 
     def check(self, task: MazeTask) -> None:
-        """Refuses a task, or a batch of tasks, that is not one of this environment's.
+        """Checks that a task, or each of a batch of tasks, is one of this environment's.
 
         Raises:
-          ValueError: which part of which task does not fit, and why.
+          ValueError: a task that does not fit; the message says which part of which one, and why.
         """
         levels.check(task, self.size, self.horizon, self.action_space.n, goal="exit")
 
@@ -313,12 +322,12 @@ class Maze:
             walls = mazes.scatter(
                 key_walls, self.size, self.size, self.density, start, exit, side, side
             )
-            if self.far_exit:  # what is far shows once the walls are there
+            if self.far_exit:  # distances are known only once the walls are drawn
                 exit = _draw_square(key_far, unpack(solve.far_half(walls, start), self.size))
         return walls, start, exit
 
     def observe(self, state: MazeState, task: MazeTask) -> Array:
-        """What the agent is shown in a state, as `observation_space` has it."""
+        """The observation in a state, uint8 [O]."""
         length = self.observation_space.shape[0]
         seen = jnp.zeros((length,), bool)
         offset = 0
@@ -349,9 +358,9 @@ class Maze:
         return seen.astype(jnp.uint8)
 
     def observed_row(self, state: MazeState, task: MazeTask) -> Array:
-        """Which square inside the outer wall the agent is on, () int32.
+        """The index of the agent's square among those inside the outer wall, () int32.
 
-        Of an agent that observes its square alone it is the element that is 1.
+        If the agent observes its position only, this is the index of the 1 in the observation.
         """
         del task
         row, column = state.position
@@ -364,7 +373,7 @@ def _draw_cell(key: Array, allowed: Array) -> Array:
 
 
 def _draw_square(key: Array, allowed: Array) -> Array:
-    """A place (2,) int32 drawn uniformly from `allowed`, bool [size, size]."""
+    """The (row, column) (2,) int32 of a place drawn uniformly from `allowed`, bool [n, n]."""
     ticket = jnp.where(allowed, jax.random.uniform(key, allowed.shape, jnp.float32), -1.0)
     at = jnp.argmax(ticket).astype(jnp.int32)
     return jnp.stack([at // allowed.shape[0], at % allowed.shape[0]])

@@ -31,9 +31,9 @@ _REFUSED = ("heading", "slip", "rewards", "smallest", "shortest_horizon", "rando
 
 @pytree_dataclass
 class MazeSeriesTask:
-    """Mazes to be gone through in order."""
+    """Mazes to be passed through in order."""
 
-    mazes: MazeTask  # with a leading axis M; each starts where the one before it ended
+    mazes: MazeTask  # every leaf [M, ...]; each maze starts at the exit of the one before
     horizon: Array  # () int32, steps before an episode is truncated, over all the mazes
 
 
@@ -41,31 +41,32 @@ class MazeSeriesTask:
 class MazeSeriesState:
     """Where the agent is in one episode."""
 
-    maze: MazeState  # in the maze that it is in; `steps` counts from the first maze on
-    index: Array  # () int32, which maze that is, 0 to M-1
+    maze: MazeState  # the state in the current maze; `steps` counts from the first maze on
+    index: Array  # () int32, the current maze, 0 to M - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class MazeSeries:
     """Several mazes in a row: the exit of one is the entry to the next.
 
-    Observation: that of `maze`, then one-hot which of the mazes the agent is in: uint8 [O + count].
+    Observation: uint8 [O + count], that of `maze`, then the index of the current maze, one-hot.
     Action: that of `maze`.
-    Reward: float32 (), (1 - 0.9 * t / horizon) / count on reaching an exit with step t, else 0.
+    Reward: float32 (), (1 - 0.9 * t / horizon) / count if step t reaches an exit, else 0.
     Termination: on the last exit. Truncation: after `task.horizon` steps that did not reach it.
     Task: `MazeSeriesTask`. State: `MazeSeriesState`.
 
-    p(T): `count` mazes of p(T) of `maze`, drawn one by one, each with its start where the exit of
-    the one before it is, and an exit elsewhere.
+    p(T): `count` mazes from the p(T) of `maze`, drawn in order, each starting at the exit of the
+    one before, with its own exit elsewhere.
 
     Raises:
-      ValueError: a field out of range, or a maze where the shortest way through each need not be
-        the best way through all, or whose tasks differ in size, start or horizon.
+      ValueError: a field out of range, a `maze` in which the shortest path through each need not be
+        the best way through all, or whose tasks differ in size, start or horizon, or an action that
+        does not fit (while tracing).
     """
 
-    count: int = 3  # mazes of a task, M
-    horizon: int = 120  # steps an episode may take, of the tasks that `sample_task` draws
-    maze: Maze = Maze()  # what each maze is drawn from, and what the agent observes of it
+    count: int = 3  # number of mazes in a task, M
+    horizon: int = 120  # steps before truncation, in the tasks that `sample_task` draws
+    maze: Maze = Maze()  # draws each maze, and says what the agent observes of it
 
     def __post_init__(self) -> None:
         require_integer("count", self.count, 1)
@@ -105,7 +106,7 @@ class MazeSeries:
         self, key: Array, state: MazeSeriesState, action: Array, task: MazeSeriesTask
     ) -> tuple[MazeSeriesState, TimeStep]:
         maze, timestep = self.maze.step(key, state.maze, action, _maze(task, state.index))
-        # The next maze is entered on the square where this one was left.
+        # The next maze is entered on the square of this one's exit.
         through = timestep.terminated
         terminated = through & (state.index == self.count - 1)
         index = jnp.where(through & ~terminated, state.index + 1, state.index)
@@ -115,7 +116,10 @@ class MazeSeries:
         return state, TimeStep(self._observe(state, task), reward, terminated, truncated)
 
     def optimal_return(self, task: MazeSeriesTask) -> Array:
-        """The shortest way through each maze; exits beyond the horizon pay nothing."""
+        """The greatest return, () float32: the shortest path through each maze in turn.
+
+        Exits beyond the horizon pay nothing.
+        """
         ways = jax.vmap(distance)(task.mazes.walls, task.mazes.start, task.mazes.exit)
         steps = jnp.cumsum(jnp.minimum(ways, task.horizon + 1))
         pay = jnp.where(steps <= task.horizon, success_reward(steps, task.horizon), 0.0)
@@ -131,6 +135,6 @@ class MazeSeries:
 
 
 def _maze(task: MazeSeriesTask, index: Array) -> MazeTask:
-    """The maze that the agent is in, with the horizon of them all."""
+    """The maze `index` (), with the horizon of the series."""
     maze = jax.tree.map(lambda leaf: leaf[index], task.mazes)
     return dataclasses.replace(maze, horizon=task.horizon)

@@ -28,19 +28,34 @@ WALL = np.array([47, 57, 78], float)
 GOAL = np.array([35, 150, 102], float)
 AGENT = np.array([236, 90, 56], float)
 START = np.array([128, 132, 146], float)
-TRAIL = np.array([[190, 213, 240], [37, 92, 184]], float)  # its oldest and its newest part
+TRAIL = np.array([[190, 213, 240], [37, 92, 184]], float)  # the oldest part, the newest part
 
 
 def disc(picture: np.ndarray, centre: np.ndarray, radius: float, colour: np.ndarray) -> None:
-    """Paints a disc around `centre`, (down, right) in pixels."""
+    """Paints a disc, in place.
+
+    Args:
+      picture: float [H, W, 3].
+      centre: (down, right) in pixels.
+      radius: in pixels.
+      colour: (3,), 0 to 255.
+    """
     segment(picture, centre, centre, radius, colour)
 
 
 def segment(
     picture: np.ndarray, tail: np.ndarray, head: np.ndarray, radius: float, colour: np.ndarray
 ) -> None:
-    """Paints what is within `radius` of the line from `tail` to `head`, all in pixels."""
-    if not np.isfinite([tail, head]).all():  # of an agent whose parameters diverged
+    """Paints all within `radius` of a line segment, in place; nothing if an end is not finite.
+
+    Args:
+      picture: float [H, W, 3].
+      tail: (down, right) in pixels, one end.
+      head: (down, right) in pixels, the other end.
+      radius: in pixels.
+      colour: (3,), 0 to 255.
+    """
+    if not np.isfinite([tail, head]).all():  # the agent's parameters diverged
         return
     low = np.floor(np.minimum(tail, head) - radius - 1).astype(int).clip(0, len(picture))
     high = np.ceil(np.maximum(tail, head) + radius + 1).astype(int).clip(0, len(picture))
@@ -56,14 +71,21 @@ def segment(
 
 
 def blend(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:
-    """Paints `colour` over `picture`, in place, as far as `cover`, [H, W] from 0 to 1, says."""
+    """Blends `colour` into `picture`, in place, with opacity `cover` [H, W] from 0 to 1."""
     picture += cover[..., None] * (colour - picture)
 
 
 def rectangle(
     picture: np.ndarray, low: tuple[float, float], high: tuple[float, float], colour: np.ndarray
 ) -> None:
-    """Paints the rectangle from `low` to `high`, (down, right) in pixels."""
+    """Paints a rectangle, in place.
+
+    Args:
+      picture: float [H, W, 3].
+      low: (down, right) in pixels, the top left corner.
+      high: (down, right) in pixels, the bottom right corner.
+      colour: (3,), 0 to 255.
+    """
     cover = np.ones(picture.shape[:2])
     for axis in (0, 1):
         edge = np.arange(picture.shape[axis])

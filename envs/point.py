@@ -1,4 +1,4 @@
-"""A point that walks to a goal it does not see, on the plane."""
+"""A point on the plane that walks to a goal it does not see."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["PointNavigation", "PointState", "PointTask"]
 
 Array = jax.Array
 
-_STRIDE = 0.1  # the farthest a step goes along each axis
-_ARRIVED = 0.01  # the episode ends within this of the goal along each axis
+_STRIDE = 0.1  # greatest displacement of a step along each axis
+_ARRIVED = 0.01  # the episode ends this close to the goal along both axes
 
 
 @pytree_dataclass
 class PointTask:
-    """One goal: what `PointNavigation.reset` and `PointNavigation.step` are told."""
+    """One goal, as `PointNavigation.reset` and `PointNavigation.step` take it."""
 
     goal: Array  # (2,) float32
     horizon: Array  # () int32, steps before an episode is truncated
@@ -49,18 +49,18 @@ class PointNavigation:
 
     Observation: float32 (2,), the position.
     Action: float32 (2,), the displacement, clipped to [-0.1, 0.1] along each axis.
-    Reward: float32 (), minus the distance to the goal after the move.
-    Termination: within 0.01 of the goal along both axes, after the move.
-    Truncation: after `task.horizon` steps otherwise.
+    Reward: float32 (), minus the Euclidean distance to the goal after the move.
+    Termination: less than 0.01 from the goal along both axes after the move.
+    Truncation: after `task.horizon` steps that did not get there.
     Task: `PointTask`. State: `PointState`.
 
     p(T): the goal uniform in [-0.5, 0.5]^2; the start is (0, 0).
 
     Raises:
-      ValueError: a horizon below 1.
+      ValueError: a horizon below 1, or an action that does not fit (while tracing).
     """
 
-    horizon: int = 100  # steps an episode may take, of the tasks that `sample_task` draws
+    horizon: int = 100  # steps before truncation, in the tasks that `sample_task` draws
 
     def __post_init__(self) -> None:
         require_integer("horizon", self.horizon, 1)
@@ -105,9 +105,9 @@ class PointNavigation:
         return task.goal
 
     def optimal_return(self, task: PointTask) -> Array:
-        """Straight to the goal along both axes at once, as far as the clip allows.
+        """The greatest return, () float32: both axes at once, as fast as the clip allows.
 
-        No policy is nearer to the goal after any number of steps, or there sooner.
+        No policy is nearer to the goal after any number of steps, or arrives sooner.
         """
         step = jnp.arange(1, self.max_horizon + 1, dtype=jnp.int32)
         left = jnp.abs(task.goal)[None] - _STRIDE * step.astype(jnp.float32)[:, None]
@@ -115,5 +115,5 @@ class PointNavigation:
         return -jnp.sum(jnp.where(step <= task.horizon, distance, 0.0))
 
     def optimal_action(self, state: PointState, task: PointTask) -> Array:
-        """The displacement to the goal; `step` clips it."""
+        """The displacement to the goal, float32 (2,); `step` clips it."""
         return task.goal - state.position

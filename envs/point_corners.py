@@ -1,4 +1,4 @@
-"""A point that walks to a corner of the plane, paid nothing before it has chosen one."""
+"""A point that walks to a corner of the plane, without reward near the middle."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["PointCorners"]
 
 Array = jax.Array
 
-CORNER = 2.0  # how far the corners are along each axis
-STRIDE = 0.2  # the farthest a step goes along each axis, and a start lies off the middle
-_UNPAID = 0.5  # nothing is paid as near as this, |x| + |y|, to the middle
+CORNER = 2.0  # distance of the corners from the middle along each axis
+STRIDE = 0.2  # greatest displacement of a step, and of the start, along each axis
+_UNPAID = 0.5  # no reward nearer to the middle than this, in |x| + |y|
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,22 +29,22 @@ class PointCorners:
 
     Observation: float32 (2,), the position.
     Action: float32 (2,), the displacement, clipped to [-0.2, 0.2] along each axis.
-    Reward: float32 (), how much nearer the goal is than before the move, where the move ends in the
-      goal's quarter of the plane and not near the middle, |x| + |y| >= 0.5; elsewhere 0.
+    Reward: float32 (), by how much the move reduced the distance to the goal, if it ends in the
+      goal's quadrant and not near the middle, |x| + |y| >= 0.5; else 0.
     Termination: never. Truncation: after `task.horizon` steps.
     Task: `PointTask`. State: `PointState`.
 
     p(T): the goal one of (±2, ±2); each episode starts uniformly in [-0.2, 0.2]^2.
 
-    It has no oracle. Leaving the paid ground costs nothing and coming back is paid, so that the
-    best policy goes in and out, and its return has no closed form. An episode straight to the goal
-    pays about 2.5.
+    There is no oracle. Leaving the rewarded region costs nothing and coming back is rewarded, so
+    the best policy goes in and out, and its return has no closed form. Walking straight to the goal
+    returns about 2.5.
 
     Raises:
-      ValueError: a horizon below 1.
+      ValueError: a horizon below 1, or an action that does not fit (while tracing).
     """
 
-    horizon: int = 100  # steps of an episode, of the tasks that `sample_task` draws
+    horizon: int = 100  # steps of an episode, in the tasks that `sample_task` draws
 
     def __post_init__(self) -> None:
         require_integer("horizon", self.horizon, 1)
@@ -78,7 +78,7 @@ class PointCorners:
         del key
         position = state.position + jnp.clip(action.astype(jnp.float32), -STRIDE, STRIDE)
         steps = state.steps + 1
-        # The goal is the nearest corner, or as near as another.
+        # No corner is nearer than the goal.
         is_nearest = jnp.all(position * task.goal >= 0)
         is_paid = is_nearest & (jnp.sum(jnp.abs(position)) >= _UNPAID)
         nearer = _distance(state.position, task.goal) - _distance(position, task.goal)

@@ -1,10 +1,10 @@
 """Pictures of tasks and of episodes on them.
 
-`rgb` is pure JAX, to be compiled and batched: a tile a square. The others are drawn with more care,
-numpy in, numpy out, one task at a time.
+`rgb` is pure JAX, to be compiled and batched, with one tile per square. The others draw in more
+detail, in numpy, one task at a time.
 
-A ring is where an episode starts, a target where it should end, a disc where the agent is, and the
-line the way it took, from pale to deep as time goes by.
+A ring marks the start, a target the goal and a disc the agent; a line is the path it took, darker
+for later steps.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _SUPERSAMPLED = 3
 class _Plane(NamedTuple):
     """The visible part of a plane, with (0, 0) in the middle."""
 
-    stride: float  # side of a square: what one step covers
+    stride: float  # side of a square: the length of a step
     squares: int  # along a side
     reach: int  # squares from the middle to the farthest goal, along a side
 
@@ -65,8 +65,8 @@ class _Scene(NamedTuple):
     walls: np.ndarray  # bool [side, side]
     start: np.ndarray  # (2,)
     goal: np.ndarray  # (2,)
-    marks: float = 1.0  # size of what is drawn on it, in squares
-    margin: float = 0.0  # width of the band along its sides where no goal lies
+    marks: float = 1.0  # size of the marks drawn on it, in squares
+    margin: float = 0.0  # width of the band along the sides in which no goal lies
 
 
 def frame(env: Any, task: Any, position: Any, trail: Any = None, pixels: int = 320) -> np.ndarray:
@@ -74,16 +74,16 @@ def frame(env: Any, task: Any, position: Any, trail: Any = None, pixels: int = 3
 
     Args:
       env: a `Maze`, a `Gridworld`, a `PointNavigation` or a `PointCorners`.
-      task: one task of it.
-      position: where the agent is, (2,).
-      trail: where it was before, [t, 2], oldest first; nothing is drawn of None.
+      task: one task of `env`.
+      position: (2,), the agent's position.
+      trail: [t, 2], its earlier positions, oldest first; None for no trail.
       pixels: side of the picture, at least 32.
 
     Returns:
       uint8 [pixels, pixels, 3].
 
     Raises:
-      ValueError: an environment that has no pictures, or too few pixels.
+      ValueError: another environment, or too few pixels.
     """
     path = np.asarray(position, float)[None]
     if trail is not None:
@@ -93,9 +93,14 @@ def frame(env: Any, task: Any, position: Any, trail: Any = None, pixels: int = 3
 
 
 def frames(env: Any, task: Any, positions: Any, length: int, pixels: int = 320) -> np.ndarray:
-    """An episode as pictures: one for each of the first `length` of `positions` [T, 2].
+    """An episode as pictures, with a trail that grows from one to the next.
 
-    `positions[0]` is where the episode started. The trail grows from picture to picture.
+    Args:
+      env: as in `frame`.
+      task: one task of `env`.
+      positions: [T, 2], the agent's positions from the start of the episode on.
+      length: how many pictures, one for each of the first `length` positions.
+      pixels: side of a picture, at least 32.
 
     Returns:
       uint8 [length, pixels, pixels, 3].
@@ -113,10 +118,16 @@ def frames(env: Any, task: Any, positions: Any, length: int, pixels: int = 320) 
 
 
 def still(env: Any, state: Any, task: Any, pixels: int = 320) -> np.ndarray:
-    """A picture of a state, uint8, at most `pixels` high and wide: by `frame`, or else by `rgb`.
+    """A picture of a state, uint8 [H, W, 3]: by `rgb` for a `MiniGrid`, else by `frame`.
+
+    Args:
+      env: as in `frame`, or a `MiniGrid`.
+      state: a state of `env`.
+      task: the task of that state.
+      pixels: greatest height and width of the picture.
 
     Raises:
-      ValueError: as `frame`.
+      ValueError: as `frame`; for a `MiniGrid`, as `rgb`.
     """
     if isinstance(env, MiniGrid):
         draw = jax.jit(rgb, static_argnums=(0, 3))
@@ -125,19 +136,19 @@ def still(env: Any, state: Any, task: Any, pixels: int = 320) -> np.ndarray:
 
 
 def rgb(env: Any, state: Any, task: Any, pixels: int = 8) -> Array:
-    """A picture of a state, pure JAX: `jax.vmap` it over states and tasks, call it under `jit`.
+    """A picture of a state in pure JAX: `jax.vmap` it over states and tasks, and `jit` it.
 
     Args:
       env: a `Maze`, a `Gridworld` or a `MiniGrid`.
-      state: a state of it.
-      task: the task that it is a state of.
+      state: a state of `env`.
+      task: the task of that state.
       pixels: side of a square, at least 4.
 
     Returns:
       uint8 [H * pixels, W * pixels, 3] for H by W squares.
 
     Raises:
-      ValueError: an environment that has no squares, or too few pixels.
+      ValueError: another environment, or too few pixels.
     """
     if isinstance(env, MiniGrid):
         image = full_grid(state, task, env.shape[1]).transpose(1, 0, 2).astype(jnp.int32)
@@ -155,7 +166,7 @@ def rgb(env: Any, state: Any, task: Any, pixels: int = 8) -> Array:
 
 @functools.cache
 def _minigrid_tiles() -> np.ndarray:
-    """The tile of each of MiniGrid's triples, int32 [kinds, colours, states]; states 0..3."""
+    """The tile of each of MiniGrid's (kind, colour, state), int32 [kinds, colours, states]."""
     tiles = np.full((world.AGENT + 1, len(COLOURS), 4), tile_of("floor"), np.int32)
     for kind, thing in ((0, "unseen"), (world.WALL, "wall"), (world.GOAL, "goal")):
         tiles[kind] = tile_of(thing)
@@ -178,19 +189,19 @@ def _minigrid_tiles() -> np.ndarray:
 
 
 def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -> np.ndarray:
-    """Many tasks at a glance: their pictures side by side, each before an episode's first step.
+    """Pictures of many tasks side by side, each before the first step of an episode.
 
     Args:
       env: as in `frame`, or a `MiniGrid`.
-      tasks: tasks of it with a leading axis N.
-      columns: pictures in a row; as many as rows, about, if None.
+      tasks: tasks of `env` with a leading axis N.
+      columns: pictures in a row; about as many as rows if None.
       pixels: side of one picture.
 
     Returns:
-      uint8, [rows * (pixels + gap) + gap, columns * (pixels + gap) + gap, 3].
+      uint8 [rows * (pixels + gap) + gap, columns * (pixels + gap) + gap, 3].
 
     Raises:
-      ValueError: as `frame`, or no tasks, or no columns.
+      ValueError: as `still`, or no tasks or columns.
     """
     count = len(jax.tree.leaves(tasks)[0])
     columns = math.isqrt(max(count - 1, 0)) + 1 if columns is None else columns
@@ -211,7 +222,7 @@ def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -
 
 
 def _first_picture(env: Any, task: Any, pixels: int) -> np.ndarray:
-    """A task before an episode's first step, uint8, at most `pixels` high and wide."""
+    """A task before the first step of an episode, uint8, at most `pixels` high and wide."""
     if isinstance(env, MiniGrid):
         state, _ = env.reset(jax.random.key(0), task)
         return still(env, state, task, pixels)
@@ -219,10 +230,10 @@ def _first_picture(env: Any, task: Any, pixels: int) -> np.ndarray:
 
 
 def text(env: Any, task: Any, state: Any) -> str:
-    """The same for a terminal, two columns a square: @ the agent, X the goal, o the start.
+    """A state drawn for a terminal, two columns a square: @ the agent, X the goal, o the start.
 
     Raises:
-      ValueError: an environment that has no pictures.
+      ValueError: an environment that `frame` does not draw.
     """
     scene = _scene(env, task)
     floor = "  " if isinstance(env, Maze) else "· "
@@ -254,7 +265,7 @@ def _scene(env: Any, task: Any) -> _Scene:
 
 
 def _places(env: Any, positions: np.ndarray) -> np.ndarray:
-    """Positions of the environment, [t, 2], as places of its scene."""
+    """Positions in the environment, [t, 2], as places in its scene."""
     plane = _PLANES.get(type(env))
     if plane:
         right, up = positions.T / plane.stride
@@ -268,7 +279,7 @@ def _background(scene: _Scene, pixels: int) -> np.ndarray:
         raise ValueError(f"pixels: got {pixels}, expected at least 32")
     picture = np.broadcast_to(PAPER, (pixels, pixels, 3)).copy()
     unit = pixels / scene.side
-    # Distance in pixels from the middle of each pixel to the nearest line between two squares.
+    # Distances are measured in pixels from the middle of each pixel.
     middle = (np.arange(pixels) + 0.5) / unit
     within = np.clip(
         np.minimum(middle, scene.side - middle) - scene.margin, -0.5 / unit, 0.5 / unit
@@ -291,9 +302,9 @@ def _background(scene: _Scene, pixels: int) -> np.ndarray:
 
 
 def _rounded(mask: np.ndarray, unit: float) -> np.ndarray:
-    """How much of each pixel a supersampled mask covers, its corners rounded: [pixels, pixels].
+    """How much of each pixel a supersampled mask covers, with rounded corners: [pixels, pixels].
 
-    A blur moves no straight edge of a mask, only its corners.
+    Blurring a mask and thresholding it moves no straight edge, only corners.
     """
     reach = max(1, round(0.16 * unit))
     soft = mask.astype(float)
@@ -309,7 +320,7 @@ def _rounded(mask: np.ndarray, unit: float) -> np.ndarray:
 
 
 def _draw(scene: _Scene, background: np.ndarray, path: np.ndarray, length: int) -> np.ndarray:
-    """The scene with the agent at the end of `path` [t, 2], of at most `length` places."""
+    """The scene with the agent at the end of `path` [t, 2]; `length` places span the colours."""
     picture = background.copy()
     unit = len(picture) / scene.side
     goal, start, places = scene.goal * unit, scene.start * unit, path * unit

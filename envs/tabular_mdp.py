@@ -1,4 +1,4 @@
-"""A few states and actions, everything else random."""
+"""Random Markov decision processes of a few states and actions."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ Array = jax.Array
 
 @pytree_dataclass
 class TabularMDPTask:
-    """One decision process: what `TabularMDP.reset` and `TabularMDP.step` are told."""
+    """One decision process, as `TabularMDP.reset` and `TabularMDP.step` take it."""
 
-    transition: Array  # [states, actions, states] float32, the chance of each next state
+    transition: Array  # [states, actions, states] float32, the probability of each next state
     reward: Array  # [states, actions] float32, the mean reward of an action in a state
     horizon: Array  # () int32, steps before an episode is truncated
 
 
 @pytree_dataclass
 class TabularMDPState:
-    """Where one episode is."""
+    """The state of one episode."""
 
-    state: Array  # () int32
+    state: Array  # () int32, the state of the process
     steps: Array  # () int32, steps taken
 
 
@@ -49,21 +49,22 @@ class TabularMDP:
 
     Observation: uint8 [states], the state, one-hot.
     Action: int32 () in 0..actions - 1.
-    Reward: float32 (), normal with deviation 1 around the task's mean for the state that the action
-      was taken in, and the action.
+    Reward: float32 (), normal with standard deviation 1 around the task's mean for the action and
+      the state it was taken in.
     Termination: never. Truncation: after `task.horizon` steps.
     Task: `TabularMDPTask`. State: `TabularMDPState`.
 
-    p(T): each row of transitions from Dirichlet(1, ..., 1), each mean reward from N(1, 1); an
-    episode starts in state 0.
+    p(T): each row of transitions from Dirichlet(1, ..., 1), each mean reward from N(1, 1). Episodes
+    start in state 0.
 
     Raises:
-      ValueError: states, actions or a horizon below 1.
+      ValueError: states, actions or a horizon below 1, or an action that does not fit (while
+        tracing).
     """
 
     states: int = 10
     actions: int = 5
-    horizon: int = 10  # steps of an episode, of the tasks that `sample_task` draws
+    horizon: int = 10  # steps of an episode, in the tasks that `sample_task` draws
 
     def __post_init__(self) -> None:
         require_integer("states", self.states, 1)
@@ -85,14 +86,14 @@ class TabularMDP:
     def sample_task(self, key: Array) -> TabularMDPTask:
         key_transition, key_reward = jax.random.split(key)
         pairs = (self.states, self.actions)
-        # Exponentials, normalised, are Dirichlet(1, ..., 1).
+        # Normalised exponentials are distributed as Dirichlet(1, ..., 1).
         weights = jax.random.exponential(key_transition, (*pairs, self.states), jnp.float32)
         transition = weights / jnp.sum(weights, axis=-1, keepdims=True)
         reward = 1.0 + jax.random.normal(key_reward, pairs, jnp.float32)
         return TabularMDPTask(transition, reward, jnp.array(self.horizon, jnp.int32))
 
     def observed_row(self, state: TabularMDPState, task: TabularMDPTask) -> Array:
-        """Which element of the observation in a state is 1, () int32."""
+        """The index of the 1 in the observation of a state, () int32."""
         del task
         return state.state
 
@@ -107,7 +108,8 @@ class TabularMDP:
         require_action(self.action_space, action)
         key_reward, key_next = jax.random.split(key)
         reward = task.reward[state.state, action] + jax.random.normal(key_reward, (), jnp.float32)
-        # A share of the sum, which rounding leaves near 1: a state of no chance is never next.
+        # Scaled to the sum, which rounding leaves only near 1, so that a state of probability 0 is
+        # never drawn.
         reached = jnp.cumsum(task.transition[state.state, action])
         share = jax.random.uniform(key_next, (), jnp.float32) * reached[-1]
         following = jnp.sum(reached <= share, dtype=jnp.int32)
@@ -121,11 +123,11 @@ class TabularMDP:
         return TabularMDPState(following, steps), timestep
 
     def optimal_return(self, task: TabularMDPTask) -> Array:
-        """The value of the start with the whole horizon to go, by value iteration."""
+        """The value of the start state with the whole horizon to go, () float32."""
         return jnp.max(value_iteration(task.transition, task.reward, horizon=task.horizon)[0])
 
     def optimal_action(self, state: TabularMDPState, task: TabularMDPTask) -> Array:
-        """The best for the steps that are left. Each call iterates values."""
+        """The best action for the steps that remain, () int32. Each call runs value iteration."""
         left = task.horizon - state.steps
         values = value_iteration(task.transition, task.reward, horizon=left)
         return jnp.argmax(values[state.state]).astype(jnp.int32)

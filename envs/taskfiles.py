@@ -1,15 +1,15 @@
-"""The file that a set of tasks is kept in: an npz archive of plain arrays, checked when read.
+"""The file format of a task set: an npz archive of plain arrays, checked when read.
 
-Tasks of one set are alike: their padding, their outer walls and their horizons are the same, and a
-coordinate needs few of its 32 bits. So the first task is stored in full, and of the others only the
-bits in which any two tasks differ, each as a plane of M bits. That loses nothing and holds for
-every dtype; a 9 by 9 maze takes four bytes.
+Tasks of one set are alike: their padding, outer walls and horizons are the same, and a coordinate
+uses few of its 32 bits. So the first task is stored in full, and of the others only the bits in
+which any two tasks differ, each as a plane of M bits. This is lossless and works for every dtype; a
+9 by 9 maze takes four bytes.
 
     header    uint8, JSON: format, environment, count, and path, dtype and shape of each leaf
-    first     uint8 [bytes], the first task, leaf after leaf, little-endian
+    first     uint8 [bytes], the first task, leaf by leaf, little-endian
     differs   uint8 [bytes], the bits in which some task differs from the first
     planes    uint8 [bits set in differs, ceil(M / 8)], the lowest bit of the first byte first
-    sha256    uint8 [32], of all of the above
+    sha256    uint8 [32], the digest of all of the above
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _KINDS = (np.bool_, np.integer, np.floating)
 
 
 def form_of(task: Any) -> list[list[Any]]:
-    """The path, the dtype and the shape of every leaf of one task.
+    """The path, dtype and shape of every leaf of one task.
 
     Raises:
-      ValueError: a task without leaves, or a leaf that is not of bools, integers or floats.
+      ValueError: a task without leaves, or a leaf that does not hold bools, integers or floats.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(task)
     require("task", task, len(leaves) > 0, "a pytree with an array in it")
@@ -53,7 +53,11 @@ def form_of(task: Any) -> list[list[Any]]:
 
 
 def write_tasks(path: str | Path, tasks: Any, environment: str) -> None:
-    """Writes tasks, every leaf [M, ...], beside `path` and then renames: never half a file."""
+    """Writes tasks, every leaf [M, ...], to `path`: to a temporary file that is then renamed.
+
+    Raises:
+      ValueError: no tasks, or as `form_of`.
+    """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tasks)]
     count = leaves[0].shape[0]
     require("tasks", count, count > 0, "at least one to write")
@@ -81,13 +85,14 @@ def write_tasks(path: str | Path, tasks: Any, environment: str) -> None:
 
 
 def read_tasks(path: str | Path, like: Any, environment: str | None) -> tuple[Any, str]:
-    """Reads tasks of the form of the one task `like`, of `environment` where it is given.
+    """Reads tasks of the same form as the single task `like`, and of `environment` if given.
 
     Returns:
-      The tasks, every leaf [M, ...], and the environment that they were drawn by.
+      The tasks, every leaf [M, ...], and the environment that they were drawn from, as JSON.
 
     Raises:
-      ValueError: in one line, why the file is refused.
+      FileNotFoundError: there is no such file.
+      ValueError: a file that is refused; the message says why in one line.
     """
 
     def check(holds: bool, reason: str) -> None:
@@ -98,7 +103,7 @@ def read_tasks(path: str | Path, like: Any, environment: str | None) -> tuple[An
         check(zipfile.is_zipfile(file), "not a task set, or cut short (not an npz archive)")
         try:
             content, header = _read(file)
-        except Exception as error:  # zipfile and numpy raise many kinds on damaged bytes
+        except Exception as error:  # zipfile and numpy raise many exceptions on damaged bytes
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"{path}: not a task set, or damaged ({reason})") from None
     check(header["format"] == FORMAT, f"of format {header['format']}, expected {FORMAT}")
@@ -127,7 +132,7 @@ def read_tasks(path: str | Path, like: Any, environment: str | None) -> tuple[An
 
 
 def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays, and the header that says what they are."""
+    """The arrays and their header; no arrays if the format is not `FORMAT`."""
     with np.load(file, allow_pickle=False) as archive:
         header = json.loads(archive["header"].tobytes())
         if header["format"] != FORMAT:
@@ -136,7 +141,7 @@ def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _digest(content: dict[str, np.ndarray]) -> np.ndarray:
-    """SHA-256 of the arrays' forms and bytes, uint8 [32]."""
+    """The SHA-256 of the arrays' names, dtypes, shapes and bytes, uint8 [32]."""
     digest = hashlib.sha256()
     for name in _CONTENT:
         digest.update(f"{name} {content[name].dtype} {content[name].shape}\n".encode())
@@ -156,7 +161,7 @@ def _from_bytes(rows: np.ndarray, like: Any) -> np.ndarray:
 
 
 def _pack(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """uint8 [bytes, M] to its first column, the bits that vary, and their planes."""
+    """The first column of uint8 [bytes, M], the bits that vary, and their planes."""
     first = rows[:, 0]
     differs = np.bitwise_or.reduce(rows ^ first[:, None], axis=1)
     planes = [np.packbits(rows[byte] >> bit & 1) for byte, bit in _bits(differs)]
@@ -172,13 +177,13 @@ def _unpack(first: np.ndarray, differs: np.ndarray, planes: np.ndarray, count: i
 
 
 def _bits(differs: np.ndarray) -> Iterator[tuple[int, int]]:
-    """The places of the bits that are set: byte, and bit from the lowest."""
+    """The positions of the set bits: the byte, and the bit in it, lowest first."""
     for byte, bits in enumerate(differs.tolist()):
         yield from ((byte, bit) for bit in range(8) if bits >> bit & 1)
 
 
 def _difference(found: Any, expected: Any) -> str:
-    """What tells two environments apart, in words."""
+    """How two environments differ, in words."""
     if found["class"] != expected["class"]:
         return f"{found['class']}, expected {expected['class']}"
     for name in sorted({*found["fields"], *expected["fields"]}):

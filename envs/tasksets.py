@@ -1,7 +1,7 @@
-"""Fixed sets of tasks: drawn once, known by their content, kept in a file, sampled inside jit.
+"""Fixed sets of tasks: drawn once, identified by content, saved to a file, sampled inside jit.
 
-A task's identity is a hash of its arrays. Which side of a train/test split it falls on follows from
-that hash alone, so no task crosses when a set is drawn again, shuffled, filtered or extended.
+A task's identity is a hash of its arrays. The hash alone decides which side of a train/test split a
+task falls on, so no task changes sides when a set is drawn again, shuffled, filtered or extended.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: successive multiples are far
 class TaskSet:
     """M tasks of one environment; a pytree that passes through `jax.jit` as an argument.
 
-    `sample`, `get`, `shuffle` and `side` are for use inside jit and out. `filter` and `split` are
-    not: how many tasks they keep depends on the tasks, and an array's shape cannot. Inside jit a
-    mask does what they do, `sample(key, where=mask)`, and `side` is that of a split.
+    `sample`, `get`, `shuffle` and `side` work inside and outside jit. `filter` and `split` do not
+    work inside, because how many tasks they keep depends on the tasks. Use a mask there instead,
+    `sample(key, where=mask)`; `side` gives that of a split.
 
         tasks = TaskSet.make(env, jax.random.key(0), 1_000_000)
         train, test = tasks.split(0.9)
@@ -42,8 +42,8 @@ class TaskSet:
     """
 
     tasks: Any  # a task, every leaf [M, ...]
-    hashes: Array  # [M, 2] uint32, of each task, see `content_hash`
-    environment: str  # JSON, the class and the fields of the environment that the tasks are of
+    hashes: Array  # [M, 2] uint32, the `content_hash` of each task
+    environment: str  # JSON, the class and fields of the environment of the tasks
 
     @classmethod
     def make(
@@ -51,17 +51,19 @@ class TaskSet:
     ) -> TaskSet:
         """Draws `count` tasks from the environment's p(T).
 
-        Task i is drawn from `fold_in(key, i)`: a larger set of the same key begins with the
+        Task i is drawn from `fold_in(key, i)`, so a larger set from the same key begins with the
         smaller one.
 
         Args:
-          count: draws.
-          chunk: tasks drawn at once; what is drawn does not depend on it (to rounding, for tasks
-            that are computed in floating point).
-          unique: keeps the first of equal tasks only, so that M may be less than `count`.
+          env: the environment.
+          key: typed.
+          count: how many tasks are drawn.
+          chunk: tasks drawn at once; it does not affect the result (beyond rounding, for tasks
+            computed in floating point).
+          unique: whether only the first of equal tasks is kept, so that M may be below `count`.
 
         Raises:
-          ValueError: a count or a chunk below 1, or tasks that are not made of numbers.
+          ValueError: a count or a chunk below 1, or tasks that hold anything but bools and numbers.
         """
         require_integer("count", count, 1, 2**31 - 1)
         require_integer("chunk", chunk, 1)
@@ -72,7 +74,7 @@ class TaskSet:
             task = env.sample_task(jax.random.fold_in(key, index))
             return task, content_hash(task)
 
-        # Whole chunks: `lax.map` compiles a second program for a rest.
+        # Whole chunks: `lax.map` compiles a second program for a remainder.
         indices = jnp.arange(-(-count // chunk) * chunk, dtype=jnp.uint32)
         tasks, hashes = jax.jit(lambda: jax.lax.map(draw, indices, batch_size=chunk))()
         kept = np.arange(count)
@@ -83,10 +85,10 @@ class TaskSet:
 
     @classmethod
     def of(cls, env: Environment, tasks: Any) -> TaskSet:
-        """The set of given tasks, every leaf [M, ...].
+        """A set of the given tasks, every leaf [M, ...].
 
         Raises:
-          ValueError: no tasks, or tasks that are not of the form that `env.sample_task` draws.
+          ValueError: no tasks, or tasks whose leaves are not those that `env.sample_task` draws.
         """
         found, expected = form_of(tasks), form_of(_form_drawn_by(env))
         count = next(iter(found[0][2]), 0)
@@ -99,13 +101,15 @@ class TaskSet:
         """Reads what `save` wrote.
 
         Args:
-          like: the environment that the tasks are of, with the fields they were drawn with; or
-            one task (arrays or `ShapeDtypeStruct`s), for tasks of the same form from whatever
+          path: the file.
+          like: the environment of the tasks, with the fields they were drawn with; or one task
+            (arrays or `ShapeDtypeStruct`s), which accepts tasks of the same form from any
             environment, such as one that differs in what is observed.
 
         Raises:
           FileNotFoundError: there is no such file.
-          ValueError: it is not a task set, damaged, of a later version, or of another environment.
+          ValueError: the file is not a task set, is damaged, has another format version, or holds
+            tasks of another environment.
         """
         is_env = hasattr(like, "sample_task")
         form = _form_drawn_by(like) if is_env else like
@@ -113,10 +117,10 @@ class TaskSet:
         return cls(tasks, jax.jit(jax.vmap(content_hash))(tasks), environment)
 
     def save(self, path: str | Path) -> None:
-        """Writes the set as one npz file, whole or not at all; see `taskfiles` for the format.
+        """Writes the set as one npz file, atomically; see `taskfiles` for the format.
 
         Raises:
-          ValueError: an empty set, or a leaf that is not of numbers.
+          ValueError: an empty set, or a leaf that does not hold bools or numbers.
         """
         write_tasks(path, self.tasks, self.environment)
 
@@ -124,16 +128,17 @@ class TaskSet:
         return self.hashes.shape[0]
 
     def sample(self, key: Array, where: Array | None = None) -> Any:
-        """One task, uniformly: in the place of `env.sample_task`.
+        """One task, drawn uniformly: a replacement for `env.sample_task`.
 
-        A set that a jitted function does not take as an argument is a constant of its program: a
-        second of compilation more for a million mazes, and no program holds more than 2 GB.
+        A set that a jitted function does not take as an argument becomes a constant of its program:
+        a million mazes add a second of compilation, and no program holds more than 2 GB.
 
         Args:
-          where: bool [M], the tasks to draw from, all by default; if there is none, the last.
+          key: typed, consumed.
+          where: bool [M], the tasks to draw from, all by default. If none is true, the last task.
 
         Raises:
-          ValueError: anything else than M bools.
+          ValueError: an empty set, or a mask that is not bool [M].
         """
         if where is None:
             return self.get(jax.random.randint(key, (), 0, len(self), jnp.int32))
@@ -143,10 +148,10 @@ class TaskSet:
         return self.get(jnp.searchsorted(upto, ticket, side="right"))
 
     def get(self, index: int | Array) -> Any:
-        """Task `index`, or those at an array of indices.
+        """Task `index`, or the tasks at an array of indices, which are clipped to the range.
 
         Raises:
-          ValueError: a Python integer out of range. An array's elements are clipped to the range.
+          ValueError: an empty set, or a Python integer out of range.
         """
         require("tasks", len(self), len(self) > 0, "a set that is not empty")
         if isinstance(index, int):
@@ -160,14 +165,14 @@ class TaskSet:
         return TaskSet(tasks, hashes, self.environment)
 
     def filter(self, keep: Array | Callable[[Any], Array], *, chunk: int = 8192) -> TaskSet:
-        """The tasks where `keep` holds, in their order.
+        """The tasks where `keep` holds, in the same order.
 
         Args:
           keep: bool [M], or a function from one task to bool ().
           chunk: tasks that the function is mapped over at once.
 
         Raises:
-          ValueError: anything else than M bools.
+          ValueError: a mask that is not bool [M].
         """
         if callable(keep):
             test = keep
@@ -179,12 +184,12 @@ class TaskSet:
     def split(self, share: float, *, salt: int = 0) -> tuple[TaskSet, TaskSet]:
         """Two sets without a task in common; the first has about `share` of the tasks.
 
-        A task's side is a function of its content, `share` and `salt` only; equal tasks share it.
-        With a greater share the first set only gains tasks. Another salt is another split: give
-        one to the second of two nested splits.
+        A task's side depends only on its content, `share` and `salt`; equal tasks share it. Raising
+        the share only adds tasks to the first set. A different salt gives a different split: use
+        one for the second of two nested splits.
 
         Raises:
-          ValueError: a share outside [0, 1], or a salt that is not an integer of 32 bits.
+          ValueError: a share outside [0, 1], or a salt that is not an unsigned 32-bit integer.
         """
         first = np.asarray(self.side(share, salt=salt))
         return self._keep(np.flatnonzero(first)), self._keep(np.flatnonzero(~first))
@@ -207,7 +212,7 @@ class TaskSet:
         require(name, form, form == f"bool [{len(self)}]", f"bool [{len(self)}]")
 
     def _keep(self, indices: np.ndarray) -> TaskSet:
-        # By numpy: nothing is compiled for a number of tasks that comes once.
+        # In numpy, so that nothing is compiled for a number of tasks that occurs once.
         return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[indices]), self)
 
 
@@ -217,15 +222,17 @@ jax.tree_util.register_dataclass(
 
 
 def content_hash(task: Any) -> Array:
-    """64 bits that identify one task's content: (2,) uint32.
+    """A 64-bit hash of one task's content, (2,) uint32.
 
-    Of the bits of every leaf, its dtype and its shape, in the order of the leaves; -0.0 is not 0.0.
-    Integer arithmetic only, so it is the same on every platform, under jit and vmap or not.
+    It covers the bits, dtype and shape of every leaf, in the order of the leaves; -0.0 and 0.0
+    differ. It uses integer arithmetic only, so it is the same on every platform, with and without
+    jit and vmap.
 
-    Two different tasks share a hash with a chance of about 2^-64, so among a million some pair does
-    with a chance of 3e-8; they would count as one task. It is not made to withstand an adversary.
+    Two different tasks collide with a probability of about 2^-64, some pair among a million with
+    3e-8; they would count as one task. The hash does not withstand an adversary.
 
-    Each 32-bit word is encrypted by its place and they are added up, twice with different keys.
+    Each 32-bit word is scrambled with a key that depends on its position, and the results are
+    summed; two sums use different keys.
     """
     leaves = jax.tree.leaves(task)
     form = json.dumps([[str(leaf.dtype), list(leaf.shape)] for leaf in leaves])
@@ -243,15 +250,21 @@ def content_hash(task: Any) -> Array:
 def sampler_of_side(
     sample_task: Callable[[Array], Any], share: float, *, first: bool, salt: int = 0
 ) -> Callable[[Array], Any]:
-    """A `sample_task` that draws from one side of a split alone: key -> task.
+    """A `sample_task` that draws from one side of a split only: key -> task.
 
-    The sides are those of `TaskSet.split(share, salt=salt)`, so what is learned from one is judged
-    on tasks of the other that it has never seen. The task is the first of the side among so many
-    draws that there is none with a chance below 1e-9. Where p(T) has so few tasks that a side is
-    empty, it is of the other side: `count_sides` says so beforehand.
+    The sides are those of `TaskSet.split(share, salt=salt)`, so what is learned on one side can be
+    tested on unseen tasks of the other. A task is the first of its side among so many draws that
+    there is none with a probability below 1e-9. If p(T) has so few tasks that a side is empty, the
+    task is of the other side; `count_sides` shows this beforehand.
+
+    Args:
+      sample_task: key -> task.
+      share: probability that a task is on the first side.
+      first: whether to draw from the first side or the second.
+      salt: as in `TaskSet.split`.
 
     Raises:
-      ValueError: a share outside (0, 1), or a salt that is not an integer of 32 bits.
+      ValueError: a share outside (0, 1), or a salt that is not an unsigned 32-bit integer.
     """
     require("share", share, 0 < share < 1, "a number between 0 and 1")
     require_integer("salt", salt, 0, 2**32 - 1)
@@ -259,7 +272,7 @@ def sampler_of_side(
     bound = min(round(share * 2**32), 2**32 - 1)
 
     # One by one: a batch of draws within a batch of tasks takes twice as long to compile, and most
-    # of the draws are not needed.
+    # of its draws would not be needed.
     def sample(key: Array) -> Any:
         keys = jax.random.split(key, draws)
 
@@ -283,12 +296,12 @@ def sampler_of_side(
 def count_sides(
     sample_task: Callable[[Array], Any], share: float, *, salt: int = 0, draws: int = 2048
 ) -> tuple[int, int]:
-    """How many of `draws` tasks are of the first side of a split, and of the second.
+    """How many of `draws` tasks fall on the first side of a split, and how many on the second.
 
     Args:
       sample_task: key -> task.
-      share: of the first side, as in `sampler_of_side`.
-      salt: likewise.
+      share: probability of the first side, as in `sampler_of_side`.
+      salt: as in `sampler_of_side`.
       draws: how many tasks are drawn.
     """
     bound = min(round(share * 2**32), 2**32 - 1)
@@ -302,15 +315,15 @@ def count_sides(
 
 
 def _place(hashes: Array, salt: int) -> Array:
-    """Where tasks of these hashes [..., 2] stand in the order that splits them, uint32 [...]."""
+    """A pseudo-random number per hash [..., 2], to be compared to a split's bound: uint32 [...]."""
     low, high = hashes[..., 0], hashes[..., 1]
-    # An array of one: numpy warns where a lone number overflows.
+    # An array of one element: numpy warns when a scalar overflows.
     (salted,) = _mixed(np.array([salt], np.uint32))
     return _mixed(low ^ _mixed(high ^ salted))
 
 
 def _words(leaf: Array) -> Array:
-    """The bits of an array in 32-bit words, [1, words] uint32; a small element fills one."""
+    """The bits of an array as words, uint32 [1, words]; an element of 32 bits or less takes one."""
     bits = leaf.ravel()
     if bits.dtype != bool:
         bits = jax.lax.bitcast_convert_type(bits, f"uint{8 * leaf.dtype.itemsize}")
@@ -321,7 +334,7 @@ def _words(leaf: Array) -> Array:
 
 
 def _mixed(words: Any) -> Any:
-    """A bijection of 32-bit words in which each bit depends on all: Wellons' lowbias32."""
+    """Mixes 32-bit words by a bijection in which each bit depends on all: Wellons' lowbias32."""
     words = words ^ words >> np.uint32(16)
     words = words * np.uint32(0x7FEB352D)
     words = words ^ words >> np.uint32(15)
@@ -334,7 +347,7 @@ def _form_drawn_by(env: Environment) -> Any:
 
 
 def described(env: Any) -> str:
-    """An environment as JSON: its class and fields, those of the environments in it likewise."""
+    """An environment as JSON: its class and its fields, nested environments included."""
     return json.dumps(_description(env), sort_keys=True)
 
 

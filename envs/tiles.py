@@ -1,6 +1,6 @@
-"""Squares as little pictures, and whole grids of them as pictures: pure JAX from the square up.
+"""Tiles, painted once in numpy, and pictures of whole grids made of them in pure JAX.
 
-`picture` gathers one tile a square, so it batches and compiles like a step of the environment does.
+`picture` gathers one tile per square, so it can be batched and compiled like a step.
 """
 
 from __future__ import annotations
@@ -154,22 +154,22 @@ TILES = (*_PLAIN, *(f"{colour} {thing}" for thing in _COLOURED for colour in COL
 
 
 def tile_of(thing: str) -> int:
-    """The index of a tile; of a thing that has a colour, that of its first, the others follow.
+    """The index of a tile; for a coloured thing, that of its first colour, which the others follow.
 
     Raises:
-      KeyError: no such thing.
+      KeyError: an unknown thing.
     """
     name = f"{next(iter(COLOURS))} {thing}" if thing in _COLOURED else thing
     return {name: index for index, name in enumerate(TILES)}[name]
 
 
 def picture(tiles: Array, agent: Array, heading: Array | None, pixels: int) -> Array:
-    """A grid of tiles with the agent on it, pure JAX.
+    """A picture of a grid of tiles with the agent on it, in pure JAX.
 
     Args:
-      tiles: int32 [H, W], which tile each square shows.
+      tiles: int32 [H, W], the index of each square's tile.
       agent: (2,) int32, the row and column of the agent.
-      heading: () int32, up, right, down or left; None for an agent that faces no way.
+      heading: () int32, up, right, down or left; None for an agent without one.
       pixels: side of a square, at least 4.
 
     Returns:
@@ -206,13 +206,13 @@ def _atlas(pixels: int) -> np.ndarray:
 
 @functools.cache
 def _agents(pixels: int) -> np.ndarray:
-    """The agent facing up, right, down, left and no way: float32 [5, pixels, pixels, 4].
+    """The agent facing up, right, down, left, and without heading: float32 [5, pixels, pixels, 4].
 
-    The last channel is how much of a pixel it covers.
+    The last channel is how much of a pixel the agent covers.
     """
     sprites = []
     for heading in range(5):
-        # Painted over two backgrounds, a sprite shows how much of each it lets through.
+        # Painting over two backgrounds shows how much of them a sprite lets through.
         over = []
         for background in (0.0, 255.0):
             tile = np.full((pixels, pixels, 3), background)
@@ -233,7 +233,7 @@ def _agent(tile: np.ndarray, heading: int) -> None:
         return
     ahead = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)][heading], float) * side
     aside = np.array([ahead[1], -ahead[0]])
-    # An arrow head: every point between its tip and its base.
+    # An arrow head: segments across it, from its tip to its base.
     for paint, width in ((PAPER, 0.16), (AGENT, 0.1)):
         for share in np.linspace(0, 1, 2 * side):
             middle_of = middle + (0.26 - 0.5 * share) * ahead

@@ -1,4 +1,4 @@
-"""Several episodes on one task as one longer episode: what an agent with memory learns in."""
+"""Several episodes on one task as one longer episode, for agents with memory."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Array = jax.Array
 
 @pytree_dataclass
 class TrialState:
-    """How far a trial is."""
+    """How far a trial has come."""
 
-    inner: Any  # the state of the environment in the episode that is on
+    inner: Any  # the environment's state in the current episode
     episode: Array  # () int32, episodes that have ended
 
 
@@ -43,26 +43,25 @@ class Trial:
     Duan et al. 2016 (arXiv 1611.02779), section 2.2.
 
     Observation: float32 [O + A + 2], unbounded. In this order: the environment's observation,
-      flattened; the last action, one-hot where it is discrete, as it came where it is not; the last
-      reward; whether the last step ended an episode, 0 or 1. All but the first part are 0 after
-      `reset`.
+      flattened; the last action, one-hot if discrete, else as given; the last reward; whether the
+      last step ended an episode, 0 or 1. All but the first part are 0 after `reset`.
     Action, reward: the environment's.
     Termination: never. Truncation: with the last step of the last episode.
     Task: the environment's. State: `TrialState`.
 
     The step that ends an episode, by termination or truncation, also begins the next one: its
-    reward and the flag are of the episode that ended, and what it observes is the start of the new
-    one, as in RL² and VariBAD. No step is lost between episodes, so a trial has as many steps as
-    its episodes have, at most `episodes * env.max_horizon`; the observation that an episode ended
-    with is not seen, except the last, which the trial ends with. Every step pays for a `reset`,
-    which a task that is data makes cheap: nothing is drawn but what the environment's reset draws.
+    reward and end flag belong to the old episode, its observation to the new one, as in RL² and
+    VariBAD. No step is lost between episodes, so a trial has as many steps as its episodes
+    together, at most `episodes * env.max_horizon`. An episode's final observation is not seen,
+    except the last one's, which ends the trial. Every step computes a `reset`, which is cheap
+    because the task is data: only what the environment's own reset draws is drawn.
 
     Raises:
       ValueError: fewer than 1 episode, or an environment whose observation is not an array.
     """
 
     env: Environment
-    episodes: int = 2  # of a trial
+    episodes: int = 2  # number of episodes in a trial
 
     def __post_init__(self) -> None:
         require_integer("episodes", self.episodes, 1)
@@ -117,15 +116,19 @@ class Trial:
         return TrialState(inner, episode), timestep
 
     def optimal_return(self, task: Any) -> Array:
-        """That of the environment in every episode: the task is known from the first.
+        """`episodes` times the environment's, as the task is known from the start: () float32.
 
         Raises:
-          ValueError: an environment that has no oracle, as those have not that an adapter led in.
+          ValueError: an environment without an oracle, such as an adapted one.
         """
         return self.episodes * self._solved.optimal_return(task)
 
     def optimal_action(self, state: TrialState, task: Any) -> Array:
-        """That of the environment."""
+        """The environment's optimal action.
+
+        Raises:
+          ValueError: as `optimal_return`.
+        """
         return self._solved.optimal_action(state.inner, task)
 
     @property
@@ -140,7 +143,7 @@ class Trial:
         return space.n if isinstance(space, Discrete) else math.prod(space.shape)
 
     def _flat_action(self, action: Array) -> Array:
-        """float32 [A]."""
+        """The action as it is observed, float32 [A]."""
         space = self.action_space
         if isinstance(space, Discrete):
             return (jnp.arange(space.n, dtype=action.dtype) == action).astype(jnp.float32)

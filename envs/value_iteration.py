@@ -24,17 +24,17 @@ def value_iteration(
 ) -> Array:
     """Q*, float32 [S, A]: the greatest expected return after each action in each state.
 
-    Their maximum over actions is the value of a state, their argmax an optimal action.
+    Its maximum over actions is the value of a state, its argmax an optimal action.
 
         Q_1 = R,    Q_{h+1}(s, a) = R(s, a) + γ Σ_s' P(s' | s, a) max_a' Q_h(s', a')
 
     Args:
       transition: float32 [S, A, S], P(s' | s, a).
       reward: float32 [S, A], the expected reward R(s, a).
-      horizon: steps to go, of at least 1; it may be traced, so that one program serves the tasks of
-        all horizons. None is for ever, which takes a discount below 1.
+      horizon: steps to go, at least 1; may be traced, so that one program serves all horizons. None
+        is an infinite horizon, which requires a discount below 1.
       discount: γ in [0, 1].
-      tolerance: where the horizon is None, of the values, as a share of max |R| / (1 - γ).
+      tolerance: error of the values for an infinite horizon, relative to max |R| / (1 - γ).
 
     Raises:
       ValueError: a discount out of range.
@@ -42,8 +42,8 @@ def value_iteration(
     require("discount", discount, 0 <= discount <= 1, "a number from 0 to 1")
     if horizon is None:
         require("discount", discount, discount < 1, "less than 1 where there is no horizon")
-        # Each backup brings the values nearer by the discount. Counting them on the host, and not
-        # waiting for values that stand still, is no stricter than float32 can be.
+        # Each backup shrinks the error by the discount. The number of backups is fixed on the host:
+        # waiting until values stop changing could ask for more than float32 precision.
         horizon = math.ceil(math.log(tolerance) / math.log(max(discount, 0.5)))
 
     def backup(_: Array, values: Array) -> Array:

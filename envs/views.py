@@ -1,7 +1,7 @@
-"""What an agent sees of a packed grid: a window around it or ahead of it, as far as walls let it.
+"""What an agent sees of a packed grid: a window around or ahead of it, with or without occlusion.
 
-A view is a flat bool [length] that is false beyond its own squares, so that an observation is the
-disjunction of its parts: on a CPU that is several times as fast as a concatenation.
+A view is a flat bool [length] that is false beyond its own squares, so that the parts of an
+observation are combined by OR: on a CPU several times as fast as a concatenation.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _WORD = 32
 def walls_in_view(
     walls: Array, position: Array, heading: Array | None, side: int, occlusion: bool, length: int
 ) -> Array:
-    """The walls in the `side` by `side` squares that the agent sees, row by row from its far left.
+    """The walls in the `side` by `side` squares that the agent sees, row by row from the far left.
 
     Args:
       walls: uint32 [H, words], packed rows.
       position: (2,) int32, where the agent is.
-      heading: () int32, which way is ahead: the agent is in the middle of the window's last row.
-        None: the agent is in the middle of the window, and north is ahead.
+      heading: () int32, the direction that is ahead; the agent is in the middle of the window's
+        last row. None: north is ahead, and the agent is in the middle of the window.
       side: odd, at most 31.
-      occlusion: whether a wall hides what is behind it. What is hidden looks like a wall.
-      length: of what is returned; at least side^2.
+      occlusion: whether walls hide what is behind them. What is hidden looks like a wall.
+      length: of the returned array; at least side^2.
 
     Returns:
-      bool [length], true where a wall is, as is everything outside the grid; false from side^2 on.
+      bool [length], true at walls and outside the grid; false from side^2 on.
     """
     words = _words(walls, position + _corner(heading, side), side)
     masks = _masks(side, heading is not None, occlusion, length)
@@ -49,9 +49,14 @@ def walls_in_view(
 def place_in_view(
     target: Array, position: Array, heading: Array | None, side: int
 ) -> tuple[Array, Array]:
-    """The index of square `target` (2,) among those of the window, () int32, and whether it is one.
+    """Where the window shows a square, whether or not walls hide it.
 
-    The arguments are those of `walls_in_view`; whether walls hide the square is not asked.
+    Args:
+      target: (2,) int32, the square.
+      position, heading, side: as in `walls_in_view`.
+
+    Returns:
+      The square's index in the window, () int32, and whether it is inside, () bool.
     """
     down, right = target - position
     if heading is None:
@@ -66,17 +71,17 @@ def place_in_view(
 
 @functools.cache
 def _masks(side: int, turns: bool, occlusion: bool, length: int) -> np.ndarray:
-    """What makes a square of a view a wall: uint32 [headings, words, length].
+    """The bits that make a square of a view a wall if any is set: uint32 [headings, words, length].
 
-    The bits of a block of squares north up, of which one wall does: the square's own, and with
-    `occlusion` those of all that hide it. None from side^2 on.
+    They refer to the block of squares with north up: the square itself and, with `occlusion`, every
+    square that would hide it. No bits from side^2 on.
     """
     rows_a_word = _WORD // side
 
     def bit(row: int, column: int) -> tuple[int, np.uint32]:
         return row // rows_a_word, np.uint32(1 << row % rows_a_word * side + column)
 
-    # The square of the block north up, where the view, turned by each heading, has (row, column).
+    # By heading, from (row, column) in the view to the square of the block with north up.
     last = side - 1
     turned = [
         lambda row, column: (row, column),
@@ -96,10 +101,10 @@ def _masks(side: int, turns: bool, occlusion: bool, length: int) -> np.ndarray:
 
 
 def _line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
-    """The squares between two, on the straight line that joins their middles (Bresenham's)."""
+    """The squares strictly between two, on the line that joins their centres (Bresenham's)."""
     down, right = end[0] - start[0], end[1] - start[1]
     steps = max(abs(down), abs(right))
-    # Halves are rounded toward the start, so a view is the same mirrored.
+    # Halves are rounded towards the start, so that mirroring a grid mirrors its view.
     along = [(_nearest(step * down, steps), _nearest(step * right, steps)) for step in range(steps)]
     return [(start[0] + d, start[1] + r) for d, r in along[1:]]
 
@@ -110,7 +115,7 @@ def _nearest(numerator: int, denominator: int) -> int:
 
 
 def _corner(heading: Array | None, side: int) -> Array:
-    """From the agent to the top left square of the block that it sees, (2,) int32."""
+    """The offset from the agent to the top left square of the block it sees, (2,) int32."""
     half, last = side // 2, side - 1
     if heading is None:
         return jnp.array([-half, -half], jnp.int32)
@@ -128,7 +133,7 @@ def _pick(heading: Array | None, tables: np.ndarray) -> Array:
 
 
 def _words(walls: Array, corner: Array, side: int) -> list[Array]:
-    """The `side` by `side` squares from `corner` (2,) on, as many rows in a word as go in."""
+    """The `side` by `side` squares from `corner` (2,) on, as many rows to a word as fit."""
     rows_a_word = _WORD // side
     rows = read_rows(walls, corner[0], corner[1], side) & jnp.uint32(2**side - 1)
     words = [jnp.uint32(0)] * -(-side // rows_a_word)

@@ -1,8 +1,8 @@
 """Our environments for other libraries' trainers, and theirs for ours; import what you need.
 
-`gymnax` and `gymnasium` lead out, `gymnax`, `xland` and `brax` lead in. Each module needs the
-package it is named for, and nothing else in `envs` imports one of them.
+`gymnax` and `gymnasium` export our environments; `gymnax`, `xland` and `brax` import theirs. Each
+module needs the package it is named for, and nothing else in `envs` imports these modules.
 
-An environment that was led in is an `envs.Environment`, and no `envs.SolvedEnvironment`: it has no
-oracle.
+An imported environment is an `envs.Environment` but has no oracle, so it is not an
+`envs.SolvedEnvironment`.
 """

@@ -1,4 +1,4 @@
-"""brax: its environments, a task being whatever is set on them."""
+"""brax: its environments as ours, where a task is a set of attribute values."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ Array = jax.Array
 
 @pytree_dataclass
 class BraxState:
-    """Where one episode is."""
+    """The state of one episode."""
 
-    physics: PhysicsState
+    physics: PhysicsState  # brax's state
     steps: Array  # () int32, steps taken
 
 
 @dataclasses.dataclass(frozen=True)
 class FromBrax:
-    """An environment of brax as one of ours; made by `from_brax`.
+    """A brax environment as one of ours; made by `from_brax`.
 
-    Observation: float32, brax's. Action: float32, within [-1, 1]. Reward: float32 (), brax's.
-    Termination: brax's `done`. Truncation: after `max_horizon` steps otherwise.
+    Observation: brax's, one array of its dtype. Action: float32 [A], within [-1, 1].
+    Reward: float32 (), brax's.
+    Termination: brax's `done`. Truncation: after `max_horizon` steps that did not terminate.
     Task: what `draw_task` draws and `assign` sets. State: `BraxState`.
     """
 
@@ -70,7 +71,7 @@ class FromBrax:
         return BraxState(physics, steps), timestep
 
     def _on(self, task: Any) -> Env:
-        """A copy, so that what is set on it stays within the trace that it is set in."""
+        """A copy with the task set, so that traced values do not leak out of the trace."""
         env = copy.copy(self.env)
         self.assign(env, task)
         return env
@@ -82,20 +83,20 @@ def from_brax(
     assign: Callable[[Any, Any], None] | None = None,
     max_horizon: int = 1000,
 ) -> FromBrax:
-    """An environment of brax with tasks, such as masses to adapt to.
+    """A brax environment with tasks, such as masses to adapt to.
 
         def assign(env, mass):
             env.sys = env.sys.tree_replace({"link.inertia.mass": mass})
 
     Args:
-      env: as `brax.envs.get_environment` gives it, without wrappers.
-      sample_task: p(T), a function of a key; the one empty task where None.
-      assign: sets a task's values as attributes of the environment it is handed, a shallow copy.
+      env: from `brax.envs.get_environment`, without wrappers.
+      sample_task: p(T), key -> task; if None, the only task is empty.
+      assign: env, task -> None; sets a task's values as attributes of `env`, a shallow copy.
       max_horizon: steps after which an episode is truncated.
 
     Raises:
-      ValueError: a wrapper, tasks that are not assigned, an observation that is not one array, or
-        a horizon below 1.
+      ValueError: a wrapper, `sample_task` without `assign` or the reverse, an observation that is
+        not one array, or a horizon below 1.
     """
     require("env", env, not isinstance(env, Wrapper), "an environment unwrapped")
     paired = (sample_task is None) == (assign is None)

@@ -1,4 +1,4 @@
-"""Episodes one after another: the auto-reset that other libraries expect of an environment."""
+"""Consecutive episodes: the auto-reset that other libraries expect of an environment."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ Array = jax.Array
 
 @pytree_dataclass
 class Episode:
-    """One episode under way."""
+    """An episode in progress."""
 
     task: Any  # a copy: one gather at a reset is cheaper than one at every step
-    state: Any
+    state: Any  # the environment's
 
 
 def begin(env: Environment, key: Array, tasks: Any, task: Any = None) -> tuple[Episode, TimeStep]:
-    """An episode on `task`; without one, on a task drawn from `tasks`.
+    """Starts an episode.
 
     Args:
-      tasks: [M, ...], of which each is as likely; where None, `env.sample_task` draws a new one.
+      env: the environment.
+      key: typed, consumed.
+      tasks: [M, ...], from which a task is drawn uniformly; `env.sample_task` draws one if None.
+      task: the episode's task; drawn if None.
     """
-    # Folded in, not split: what an environment leaves unused is never computed.
+    # Folded in, not split: a key that goes unused is then never computed.
     key_task, key_reset = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
     if task is None:
         task = env.sample_task(key_task) if tasks is None else draw(key_task, tasks)
@@ -37,15 +40,15 @@ def begin(env: Environment, key: Array, tasks: Any, task: Any = None) -> tuple[E
 
 
 def draw(key: Array, tasks: Any) -> Any:
-    """One of the tasks [M, ...], each as likely."""
+    """One of the tasks [M, ...], drawn uniformly."""
     count = jax.tree.leaves(tasks)[0].shape[0]
-    # The remainder favours no task by more than M / 2^32, at half the price of `randint`.
+    # The remainder favours no task by more than M / 2^32, at half the cost of `randint`.
     index = jax.random.bits(key, (), jnp.uint32) % jnp.uint32(count)
     return jax.tree.map(lambda leaf: leaf.at[index].get(mode="promise_in_bounds"), tasks)
 
 
 def follow(ended: Array, following: Any, current: Any) -> Any:
-    """`following` where `ended`, () bool, otherwise `current`: two pytrees of one form."""
+    """`following` if `ended`, () bool, else `current`: two pytrees of the same form."""
     return jax.tree.map(lambda new, old: jax.lax.select(ended, new, old), following, current)
 
 
@@ -53,7 +56,7 @@ def as_tasks(env: Environment, tasks: Any) -> Any:
     """A set of tasks as arrays [M, ...].
 
     Raises:
-      ValueError: leaves that are not tasks of `env` with one leading axis M, M at least 1.
+      ValueError: anything but tasks of `env` with one leading axis M >= 1.
     """
     tasks = jax.tree.map(jnp.asarray, tasks)
     counts = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(tasks)}
@@ -68,7 +71,7 @@ def as_task(env: Environment, task: Any) -> Any:
     """A task as arrays.
 
     Raises:
-      ValueError: leaves that are not a task of `env`.
+      ValueError: anything but a task of `env`.
     """
     task = jax.tree.map(jnp.asarray, task)
     form, expected = _form(task), _form(_abstract_task(env))

@@ -36,13 +36,17 @@ class ToGymnasium(gymnasium.Env):
 
     @property
     def task(self) -> Any:
-        """The task of the episode under way; `reset(options={"task": ...})` takes it again."""
+        """The current episode's task; `reset(options={"task": ...})` accepts it."""
         return self._under_way().task
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """A new episode: on `options["task"]`, or else on a task that it draws."""
+        """Starts an episode on `options["task"]`, or else on a task that it draws.
+
+        Raises:
+          ValueError: a task that is not of the environment.
+        """
         super().reset(seed=seed)
         task = None if options is None else options.get("task")
         if task is not None:
@@ -53,7 +57,12 @@ class ToGymnasium(gymnasium.Env):
         return np.array(observation), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Raises ValueError on an action of another shape or kind, or out of range."""
+        """One step of the episode.
+
+        Raises:
+          ValueError: an action of another shape or kind, or out of range.
+          gymnasium.error.ResetNeeded: before the first `reset`.
+        """
         action = _checked(self.env.action_space, action, ())
         episode = self._under_way()
         self._key, self._episode, timestep = _programs(self.env).step(self._key, episode, action)
@@ -67,7 +76,7 @@ class ToGymnasium(gymnasium.Env):
         )
 
     def render(self) -> np.ndarray | None:
-        """uint8 [H, W, 3], or None where the environment was made without a render mode."""
+        """A picture, uint8 [H, W, 3], or None if the environment was made without a render mode."""
         if self.render_mode is None:
             return None
         episode = self._under_way()
@@ -96,13 +105,17 @@ class ToGymnasiumVector(gymnasium.vector.VectorEnv):
 
     @property
     def task(self) -> Any:
-        """The tasks of the episodes under way, [N, ...]."""
+        """The tasks of the current episodes, [N, ...]."""
         return self._under_way().task
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """N new episodes: on `options["task"]` [N, ...], or else on tasks that it draws."""
+        """Starts N episodes on `options["task"]` [N, ...], or else on tasks that it draws.
+
+        Raises:
+          ValueError: anything but N tasks of the environment.
+        """
         super().reset(seed=seed)
         tasks = None if options is None else options.get("task")
         if tasks is not None:
@@ -118,10 +131,13 @@ class ToGymnasiumVector(gymnasium.vector.VectorEnv):
     def step(
         self, actions: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """A step of all; those whose episode it ends are reset in the same step.
+        """One step of every environment; those whose episode it ends are reset in the same step.
 
-        `infos["final_obs"]` then has, where `infos["_final_obs"]` is true, what they ended on.
-        Raises ValueError on actions of another shape or kind, or out of range.
+        Their last observations are in `infos["final_obs"]`, where `infos["_final_obs"]` is true.
+
+        Raises:
+          ValueError: actions of another shape or kind, or out of range.
+          gymnasium.error.ResetNeeded: before the first `reset`.
         """
         actions = _checked(self.env.action_space, actions, (self.num_envs,))
         episodes, programs = self._under_way(), _vector_programs(self.env, self.num_envs)
@@ -161,8 +177,8 @@ def to_gymnasium(
 
     Args:
       env: the environment.
-      tasks: a set of tasks, any pytree of tasks with a leading axis M such as `TaskSet.tasks`, of
-        which every reset draws one; where None a reset draws a new task of p(T).
+      tasks: a pytree of tasks with a leading axis M, such as `TaskSet.tasks`, from which every
+        reset draws one; if None, every reset draws a new task from p(T).
       render_mode: "rgb_array" for pictures by `envs.render.still`, or None.
 
     Raises:
@@ -174,10 +190,10 @@ def to_gymnasium(
 
 
 def to_gymnasium_vector(env: Environment, num_envs: int, tasks: Any = None) -> ToGymnasiumVector:
-    """N of `env` as one `gymnasium.vector.VectorEnv` whose step is one compiled call.
+    """N copies of `env` as one `gymnasium.vector.VectorEnv` whose step is one compiled call.
 
-    Episodes are reset in the step that ends them (`AutoresetMode.SAME_STEP`); without a set of
-    tasks every step then pays for drawing N new ones.
+    Episodes are reset in the step that ends them (`AutoresetMode.SAME_STEP`). Without a set of
+    tasks, every step therefore computes the drawing of N new ones.
 
     Args:
       env: the environment.
@@ -198,7 +214,7 @@ class _Programs(NamedTuple):
 
 @functools.cache
 def _programs(env: Environment) -> _Programs:
-    """Compiled once for all adapters of equal environments."""
+    """The compiled programs, shared by all adapters of equal environments."""
 
     def begin_one(key: jax.Array, tasks: Any, task: Any) -> tuple[Any, ...]:
         key, key_begin = jax.random.split(key)
@@ -243,7 +259,7 @@ def _vector_programs(env: Environment, num_envs: int) -> _Programs:
 
 
 def _checked(space: Space, action: Any, batch: tuple[int, ...]) -> np.ndarray:
-    """The action as the environment takes it, once it is known to be one."""
+    """The action in the dtype of the environment, checked."""
     action = np.asarray(action)
     shape = (*batch, *space.shape)
     require("action", action.shape, action.shape == shape, f"an array of shape {shape}")

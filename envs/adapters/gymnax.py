@@ -1,4 +1,4 @@
-"""gymnax, both ways: its trainers on our environments, its environments for our learners."""
+"""gymnax, in both directions: our environments for its trainers, and its environments as ours."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ __all__ = ["FromGymnax", "GymnaxParams", "GymnaxState", "ToGymnax", "from_gymnax
 
 Array = jax.Array
 
-# From 1.0 on gymnax tells truncation from termination, in six values.
+# From 1.0 on, gymnax's `step` returns six values, truncation separate from termination.
 _INSTALLED_RETURNS = 6 if hasattr(environment.Environment, "is_truncated") else 5
 
 
 @struct.dataclass
 class GymnaxParams(environment.EnvParams):
-    """What may change without a new program. `max_steps_in_episode` may only cut a horizon."""
+    """What may change without recompilation. `max_steps_in_episode` can only shorten a horizon."""
 
-    tasks: Any = None  # [M, ...], of which a reset draws one; None: a new one of p(T)
+    tasks: Any = None  # [M, ...], from which a reset draws one; None: a new one from p(T)
 
 
 @struct.dataclass
 class GymnaxState(environment.EnvState):
-    """Beside `time`, () int32, the steps taken in this episode."""
+    """The state of one episode; `time`, () int32, counts its steps."""
 
     episode: Episode
     terminated: Array  # () bool
@@ -72,7 +72,7 @@ class ToGymnax(environment.Environment):
 
     @property
     def num_actions(self) -> int:
-        """The number of actions, or of their dimensions where they are continuous."""
+        """The number of actions, or of their dimensions if they are continuous."""
         space = self.env.action_space
         return space.n if isinstance(space, Discrete) else int(np.prod(space.shape))
 
@@ -86,7 +86,7 @@ class ToGymnax(environment.Environment):
     def action_space(self, params: GymnaxParams | None = None) -> spaces.Space:
         return _to_gymnax_space(self.env.action_space)
 
-    # gymnax's own `reset` and `step` are jitted, which is left to the trainer here.
+    # Unlike gymnax's own `reset` and `step`, these are not jitted: that is left to the trainer.
     def reset(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, key: Array, params: GymnaxParams | None = None
     ) -> tuple[Array, GymnaxState]:
@@ -99,12 +99,12 @@ class ToGymnax(environment.Environment):
         action: Array | float,
         params: GymnaxParams | None = None,
     ) -> tuple[Any, ...]:
-        """A step, and after the last of an episode the reset to the next one.
+        """One step, followed by a reset if it ends the episode.
 
         Returns:
-          observation, state, reward, done, info, or observation, state, reward, terminated,
-          truncated, info, as `returns` says. Where an episode ended, observation and state are
-          the next one's, and `info["final_observation"]` is what it ended on.
+          observation, state, reward, done, info if `returns` is 5, or observation, state, reward,
+          terminated, truncated, info if it is 6. If an episode ended, observation and state are
+          those of the next one; `info["final_observation"]` is always that of the step itself.
         """
         params = self.default_params if params is None else params
         final, current, reward = self._advance(key, state, action, params)
@@ -129,10 +129,10 @@ class ToGymnax(environment.Environment):
     def step_env(
         self, key: Array, state: GymnaxState, action: Array | float, params: GymnaxParams
     ) -> tuple[Any, ...]:
-        """A step without auto-reset: observation, state, reward, an end, info.
+        """One step without auto-reset: observation, state, reward, end, info.
 
-        The end is `terminated` where `step` returns six values, as in gymnax 1.0, and `done`
-        where it returns five, as before.
+        The end is `terminated` if `step` returns six values, as in gymnax 1.0, and `done` if it
+        returns five, as in earlier versions.
         """
         observation, state, reward = self._advance(key, state, action, params)
         end = state.terminated if self.returns == 6 else state.terminated | state.truncated
@@ -158,7 +158,7 @@ class ToGymnax(environment.Environment):
     def _advance(
         self, key: Array, state: GymnaxState, action: Array | float, params: GymnaxParams
     ) -> tuple[Array, GymnaxState, Array]:
-        """observation, state and reward, nothing reset."""
+        """Observation, state and reward of one step, without a reset."""
         action = jnp.asarray(action, self.env.action_space.dtype)
         task = state.episode.task
         inner, timestep = self.env.step(
@@ -177,18 +177,18 @@ def to_gymnax(
 ) -> ToGymnax:
     """`env` as gymnax's trainers expect it, with auto-reset and a task per environment.
 
-    Hashable, and equal to another of the same environment, options and set of tasks. Nothing is
-    jitted: that is the trainer's.
+    It is hashable, and equal to another with the same environment, options and set of tasks.
+    Nothing is jitted; that is left to the trainer.
 
     Args:
       env: the environment.
-      tasks: a set of tasks, any pytree of tasks with a leading axis M such as `TaskSet.tasks`, of
-        which every reset draws one. It becomes `default_params.tasks`; `params` with another set
-        of M tasks need no new program. Without a set every reset draws a new task of p(T), and
-        under `vmap` every step pays for that: for a maze many times what the step costs.
-      returns: how many values `step` gives. 5: observation, state, reward, done, info, as up to
-        gymnax 0.0.9 and as rejax and PureJaxRL unpack; 6: terminated and truncated in the place
-        of done, as from gymnax 1.0. None: as the installed gymnax does.
+      tasks: a pytree of tasks with a leading axis M, such as `TaskSet.tasks`, from which every
+        reset draws one. It becomes `default_params.tasks`; `params` with another set of M tasks
+        need no recompilation. Without a set, every reset draws a new task from p(T), and under
+        `vmap` every step computes that draw: for a maze, many times the cost of the step.
+      returns: how many values `step` returns. 5: observation, state, reward, done, info, as up to
+        gymnax 0.0.9 and as rejax and PureJaxRL unpack; 6: terminated and truncated in place of
+        done, as from gymnax 1.0 on. None: as the installed gymnax does.
       same_task: whether an auto-reset starts another episode on the same task.
 
     Raises:
@@ -203,8 +203,10 @@ def to_gymnax(
 class FromGymnax:
     """A gymnax environment as one of ours; made by `from_gymnax`.
 
-    Observation, action and reward: the environment's, the reward as float32 ().
-    Task: its `params`. State: its state.
+    Observation, action: gymnax's. Reward: float32 (), gymnax's.
+    Termination: gymnax's. Truncation: gymnax's, or after `max_horizon` or the task's
+      `max_steps_in_episode` steps, if it does not also terminate; see `from_gymnax`.
+    Task: gymnax's `params`. State: gymnax's state.
     """
 
     env: environment.Environment
@@ -249,16 +251,16 @@ def from_gymnax(
 ) -> FromGymnax:
     """A gymnax environment, of either convention, with its `params` as the task.
 
-    gymnax's auto-reset is not used. From 1.0 on a step that both terminates and reaches the limit
-    is a termination. Before, `done` holds either, and a step at `max_steps_in_episode` is always
-    taken for a truncation.
+    gymnax's auto-reset is not used. From 1.0 on, a step that both terminates and reaches the limit
+    is a termination. In earlier versions `done` means either, and a step that reaches
+    `max_steps_in_episode` always counts as a truncation.
 
     Args:
       env: the environment itself, without wrappers.
-      params: the task of every episode; `env.default_params` where None.
-      sample_params: p(T), a function of a key, such as `lambda key: params.replace(length=
-        jax.random.uniform(key))`; always `params` where None.
-      max_horizon: the most steps of an episode, whatever a task says; `params`' own where None.
+      params: the task of every episode; `env.default_params` if None.
+      sample_params: p(T), key -> params, such as `lambda key: params.replace(length=
+        jax.random.uniform(key))`; always `params` if None.
+      max_horizon: the most steps of an episode, whatever its task says; that of `params` if None.
 
     Raises:
       ValueError: a wrapper, a space that is neither a box nor discrete, or a horizon below 1.
@@ -290,11 +292,11 @@ def _to_gymnax_space(space: Space) -> spaces.Space:
 
 
 def _from_gymnax_space(name: str, space: Any, seen: Any = None) -> Space:
-    """`seen`, where given, has the true shape and dtype, from which what is declared may differ."""
+    """`space` as one of ours; the observation `seen`, if given, has its true shape and dtype."""
     if isinstance(space, spaces.Discrete):
         return Discrete(space.n)
     require(name, space, isinstance(space, spaces.Box), "a box or a discrete space")
     seen = space if seen is None else seen
-    # One pair of bounds serves all elements: the widest.
+    # Our boxes have one pair of bounds for all elements: the widest.
     low, high = float(np.min(space.low)), float(np.max(space.high))
     return Box(low, high, tuple(seen.shape), np.dtype(seen.dtype))

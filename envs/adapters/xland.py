@@ -27,17 +27,18 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class FromXLand:
-    """An environment of XLand-MiniGrid as one of ours; made by `from_xland`.
+    """An XLand-MiniGrid environment as one of ours; made by `from_xland`.
 
-    Observation: uint8 (view, view, 2), tile and colour of each square in sight.
-    Action: int32 (), XLand-MiniGrid's 0..5.
-    Reward: float32 (), 1 - 0.9 * t / horizon on reaching the goal, else 0.
-    Termination: the ruleset's goal. Truncation: after `params.max_steps` steps.
+    Observation: uint8 [view, view, 2], tile and colour of each square in view.
+    Action: int32 () in 0..5, XLand-MiniGrid's actions.
+    Reward: float32 (), 1 - 0.9 * t / horizon if step t reaches the goal, else 0.
+    Termination: on the ruleset's goal. Truncation: after `params.max_steps` steps that did not
+      reach it.
     Task: a `RuleSet`; the layout is drawn in `reset`. State: XLand-MiniGrid's time step.
     """
 
     env: Environment
-    params: XLandEnvParams  # its ruleset is None: that is the task
+    params: XLandEnvParams  # its ruleset is None, as the task provides it
     sample_ruleset: Callable[[Array], RuleSet]
 
     @property
@@ -78,16 +79,17 @@ class FromXLand:
 def from_xland(
     env: Environment, params: XLandEnvParams, rulesets: Benchmark | RuleSet
 ) -> FromXLand:
-    """An environment of XLand-MiniGrid whose p(T) is uniform over a benchmark's rulesets.
+    """An XLand-MiniGrid environment whose p(T) is uniform over a benchmark's rulesets.
 
     `from_xland(*xminigrid.make("XLand-MiniGrid-R1-9x9"), xminigrid.load_benchmark("small-1m"))`
 
     Args:
-      env, params: as `xminigrid.make` gives them, without wrappers.
+      env, params: from `xminigrid.make`, without wrappers.
       rulesets: a benchmark, or M rulesets stacked, [M, ...].
 
     Raises:
-      ValueError: a wrapper, params without a ruleset or a horizon, or no rulesets.
+      ValueError: a wrapper, params of an environment without rulesets, a horizon below 1, or no
+        rulesets.
     """
     require("env", env, not isinstance(env, Wrapper), "an environment unwrapped")
     takes_rulesets = isinstance(params, XLandEnvParams)

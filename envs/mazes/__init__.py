@@ -1,20 +1,19 @@
-"""Generators of perfect mazes: between any two cells there is exactly one path.
+"""Generators of perfect mazes, with exactly one path between any two cells.
 
 A maze of `cells_high` by `cells_wide` cells is a packed grid (see `grids`) of 2 * cells_high + 1
 rows and 2 * cells_wide + 1 columns: cell (i, j) is the square (2i + 1, 2j + 1), the square between
-two cells is open where they are joined, and everything else is wall.
+two cells is open if they are joined, and everything else is wall.
 
-A generator is a function of
+A generator returns the walls, uint32 [2 * cells_high + 1, words], and takes
 
 - key: typed, consumed.
 - cells_high, cells_wide: int, the cells of the grid; at most 31 wide.
-- high, wide: () int32, the cells of this maze, at most those, all else being wall, so that mazes of
-  different sizes share a batch. None: all of them.
+- high, wide: () int32, the cells of this maze, at most those of the grid; the rest is wall, so that
+  mazes of different sizes can share a batch. None: all of them.
 
-to the walls, uint32 [2 * cells_high + 1, words]. It makes a number of trips that depends on the
-grid alone: a batch waits for nobody.
+The number of its iterations depends on the grid only, so no maze of a batch waits for another.
 
-`braid` and `rooms` take walls out of a maze; `scatter` draws a level that is no maze.
+`braid` and `rooms` remove walls from a maze; `scatter` draws a level that is not a maze.
 """
 
 from __future__ import annotations

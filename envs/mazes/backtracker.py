@@ -12,8 +12,8 @@ __all__ = ["recursive_backtracker"]
 
 Array = jax.Array
 
-# What is known of a cell: nothing yet, the direction it was entered in (1 + UP ... 1 + LEFT), or
-# that nobody enters it: the cell the walk starts from, and what surrounds the maze.
+# The state of a cell: unseen, the direction it was entered in (1 + UP ... 1 + LEFT), or closed: the
+# start of the walk and what surrounds the maze, which are never entered.
 _UNSEEN, _CLOSED = 0, 5
 
 
@@ -26,15 +26,15 @@ def recursive_backtracker(
 ) -> Array:
     """A random depth-first spanning tree from cell (0, 0): uint32 [2 * cells_high + 1, words].
 
-    The walk goes on to a random neighbour that it has not seen, or else back to the cell it came
-    from. Every cell but the first is entered once and left once, so 2 * (cells - 1) trips always
-    finish it: the trip count is fixed and a batch waits for nobody. There is no stack: a cell
-    remembers the direction it was entered in.
+    The walk goes on to a random unseen neighbour, or else back to the cell it came from. Every cell
+    but the first is entered once and left backwards once, so 2 * (cells - 1) iterations always
+    suffice, and their number is fixed. There is no stack: a cell remembers the direction it was
+    entered in.
 
-    The choice among k neighbours is floor(k * u / 2^16) of 16 random bits u: no probability is off
-    by more than 2^-16.
+    The choice among k neighbours is floor(k * u / 2^16) of 16 random bits u, so no probability is
+    off by more than 2^-16.
 
-    Args: as of every generator, see `envs.mazes`.
+    Args: those of every generator; see `envs.mazes`.
 
     Raises:
       ValueError: a side below 1, or more than 31 cells wide.
@@ -43,8 +43,8 @@ def recursive_backtracker(
     trips = 2 * (cells_high * cells_wide - 1)
     draws = jax.random.bits(key, (trips,), jnp.uint16).astype(jnp.uint32)
     inside = cells_inside(cells_high, cells_wide, high, wide)
-    # Flat, with a closed row above and below and a closed column on the right, which is also the
-    # one on the left of the next row. Bytes: the cells of a batch stay in the cache.
+    # Flat, with a closed row above and below and a closed column on the right, which also closes
+    # the next row on its left. Bytes, so that the cells of a batch stay in the cache.
     stride = cells_wide + 1
     known = jnp.where(inside, jnp.uint8(_UNSEEN), jnp.uint8(_CLOSED)).at[0, 0].set(_CLOSED)
     known = jnp.pad(known, ((1, 1), (0, 1)), constant_values=_CLOSED).reshape(-1)
@@ -56,7 +56,7 @@ def recursive_backtracker(
         unseen = [(known[cell + moves[d]] == _UNSEEN).astype(jnp.uint32) for d in moves]
         onward, forward = _choose(unseen, draw)
         entered = known[cell].astype(jnp.int32) - 1
-        # The walk that is back where it started, early in a small maze, stays there.
+        # A walk that is back at its start, early in a small maze, stays there.
         back = jnp.where(entered == _CLOSED - 1, -1, entered ^ 2)
         direction = jnp.where(forward, onward, back)
         target = cell

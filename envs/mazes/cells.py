@@ -16,7 +16,11 @@ _MOST_CELLS_WIDE = 31
 
 
 def require_cells(cells_high: int, cells_wide: int) -> None:
-    """Refuses a side below 1, or more than 31 cells wide: ValueError."""
+    """Checks the size of a grid of cells.
+
+    Raises:
+      ValueError: a side below 1, or more than 31 cells wide.
+    """
     if cells_high < 1 or not 1 <= cells_wide <= _MOST_CELLS_WIDE:
         raise ValueError(
             f"cells: got {cells_high} high by {cells_wide} wide; "
@@ -25,16 +29,21 @@ def require_cells(cells_high: int, cells_wide: int) -> None:
 
 
 def cells_inside(cells_high: int, cells_wide: int, high: Array | None, wide: Array | None) -> Array:
-    """bool [cells_high, cells_wide], true at the cells of a maze of `high` () by `wide` ()."""
+    """The cells of a maze in a grid of cells: bool [cells_high, cells_wide].
+
+    Args:
+      cells_high, cells_wide: the cells of the grid.
+      high, wide: () int32, the cells of the maze; None: all of them.
+    """
     rows = jnp.arange(cells_high, dtype=jnp.int32) < (cells_high if high is None else high)
     columns = jnp.arange(cells_wide, dtype=jnp.int32) < (cells_wide if wide is None else wide)
     return rows[:, None] & columns[None]
 
 
 def around(cells: Array, beyond: int | np.uint32) -> tuple[Array, Array, Array, Array]:
-    """What the neighbours of each cell have, by direction: each [cells_high, cells_wide].
+    """The values of each cell's neighbours up, right, down and left, each shaped like `cells`.
 
-    Of `cells`, [cells_high, cells_wide]; outside of them they have `beyond`.
+    `cells` is [cells_high, cells_wide]; neighbours outside it have the value `beyond`.
     """
     padded = jnp.pad(cells, 1, constant_values=beyond)
     middle = slice(1, -1)
@@ -42,15 +51,16 @@ def around(cells: Array, beyond: int | np.uint32) -> tuple[Array, Array, Array, 
 
 
 def have_next(inside: Array) -> tuple[Array, Array]:
-    """Which cells of `inside` have one of them on the right, and which have one below."""
+    """Which cells of `inside` have another one on their right, and which have one below."""
     _, right, below, _ = around(inside, False)
     return inside & right, inside & below
 
 
 def walls_of(inside: Array, right: Array, below: Array) -> Array:
-    """The packed grid of cells, some joined to the one on the right, some to the one below.
+    """The packed grid of the cells `inside`, joined to their neighbours on the right and below.
 
-    All are bool [cells_high, cells_wide]; what is not `inside` is wall.
+    All are bool [cells_high, cells_wide], the last two whether a cell is joined to that neighbour.
+    Everything that is not `inside` is wall.
     """
     high, wide = inside.shape
     cell = jnp.stack([inside, right], axis=-1).reshape(high, 2 * wide)

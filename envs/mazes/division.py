@@ -1,4 +1,4 @@
-"""Mazes of chambers cut in two again and again: long straight walls, each with one gap."""
+"""Mazes of chambers divided again and again: long straight walls, each with one gap."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def recursive_division(
 ) -> Array:
     """Open space, divided recursively: uint32 [2 * cells_high + 1, words].
 
-    A chamber is divided by a wall across its longer side (across either if they are equal), at a
-    place drawn uniformly, with a gap drawn uniformly; the parts are divided until they are one cell
-    high or wide. A division closes a passage at least, and (cells_high - 1) * (cells_wide - 1) are
-    to be closed: as many trips always finish it. Chambers wait in a queue.
+    A chamber is divided by a wall across its longer side (a random one if they are equal), at a
+    uniformly random place with a uniformly random gap; the parts are divided until they are one
+    cell high or wide. Each division closes at least one of the (cells_high - 1) * (cells_wide - 1)
+    passages to be closed, so that many iterations always suffice. Chambers wait in a queue.
 
-    The choice among k places is floor(k * u / 2^15) of 15 random bits u: no probability is off by
-    more than 2^-15.
+    The choice among k places is floor(k * u / 2^15) of 15 random bits u, so no probability is off
+    by more than 2^-15.
 
-    Args: as of every generator, see `envs.mazes`.
+    Args: those of every generator; see `envs.mazes`.
 
     Raises:
       ValueError: a side below 1, or more than 31 cells wide.
@@ -48,7 +48,7 @@ def recursive_division(
         cut = jnp.uint32(1) + _scaled(draw, jnp.where(level, tall, broad) - 1)
         gap = _scaled(draw >> jnp.uint32(15), jnp.where(level, broad, tall))
 
-        # A level wall is bits of one row, an upright one is the same bit of several.
+        # A horizontal wall is bits of one row, a vertical one is the same bit of several rows.
         span = ((jnp.uint32(1) << broad) - 1) & ~(jnp.uint32(1) << gap)
         beneath = divided & level & (rows == top + cut - 1)
         below = below & ~jnp.where(beneath, span << left, jnp.uint32(0))
@@ -63,7 +63,7 @@ def recursive_division(
             _folded(top, left + cut, tall, broad - cut),
         )
         for chamber in (first, second):
-            # What is written at the end stays there if it is to be divided.
+            # The end moves past the chamber only if it is to be divided; else it is overwritten.
             queue = queue.at[end].set(jnp.where(divided, chamber, queue[end]))
             _, _, tall, broad = _unfolded(chamber)
             end = end + (divided & (tall > 1) & (broad > 1)).astype(jnp.int32)
@@ -82,13 +82,13 @@ def recursive_division(
     return walls_of(inside, unpack(right[:, None], cells_wide), unpack(below[:, None], cells_wide))
 
 
-# The queue of chambers [trips + 2] uint32 and where it ends, () int32; by row, [cells_high] uint32,
-# a bit a cell: whether it is joined to the one on its right, and to the one below.
+# The queue of chambers, uint32 [trips + 2], and its end, () int32; by row, uint32 [cells_high] with
+# a bit a cell, whether a cell is joined to the one on its right, and to the one below.
 _Chambers = tuple[Array, Array, Array, Array]
 
 
 def _folded(top: Array, left: Array, tall: Array, broad: Array) -> Array:
-    """A chamber, its first row and column and its rows and columns, in one word."""
+    """A chamber in one word: its first row, first column, height and width, a byte each."""
     byte = jnp.uint32(8)
     return ((top << byte | left) << byte | tall) << byte | broad
 
@@ -98,11 +98,11 @@ def _unfolded(chamber: Array) -> tuple[Array, ...]:
 
 
 def _scaled(bits: Array, count: Array) -> Array:
-    """floor(count * u / 2^15) of the low 15 bits u."""
+    """floor(count * u / 2^15), where u is the low 15 bits."""
     return ((bits & jnp.uint32(2**15 - 1)) * count) >> jnp.uint32(15)
 
 
 def _bits(cells: Array) -> Array:
-    """bool [cells_high, cells_wide] to [cells_high] uint32, a bit a cell."""
+    """Packs bool [cells_high, cells_wide] into uint32 [cells_high], a bit a cell."""
     place = jnp.arange(cells.shape[1], dtype=jnp.uint32)
     return jnp.sum(cells.astype(jnp.uint32) << place[None], axis=1, dtype=jnp.uint32)

@@ -27,14 +27,14 @@ def kruskal(
 ) -> Array:
     """The minimum spanning tree under random weights: uint32 [2 * cells_high + 1, words].
 
-    Kruskal's algorithm finds it a passage at a time, in the order of their weights. Here it is
-    found by Borůvka's rounds: every part of the maze takes the lightest passage that leaves it,
-    which leaves half as many parts, or fewer.
+    Kruskal's algorithm opens one passage at a time, in the order of the weights. The same tree is
+    found here in Borůvka's rounds: every part of the maze opens the lightest passage that leaves
+    it, which at least halves the number of parts.
 
-    A passage's weight ends in its number, so no two weigh the same; two whose drawn bits agree
-    (with a chance of 2^-21, or less in a smaller maze) are in the order of their numbers.
+    The low bits of a passage's weight are its number, so all weights differ; two whose random bits
+    agree (with a probability of 2^-21, less in smaller mazes) are ordered by their numbers.
 
-    Args: as of every generator, see `envs.mazes`.
+    Args: those of every generator; see `envs.mazes`.
 
     Raises:
       ValueError: a side below 1, or more than 31 cells wide.
@@ -45,10 +45,10 @@ def kruskal(
     inside = cells_inside(cells_high, cells_wide, high, wide)
     cell = jnp.arange(count, dtype=jnp.int32)
 
-    # Passage 2 * cell leads from a cell to the right, 2 * cell + 1 down.
+    # Passage 2 * cell leads right from a cell, passage 2 * cell + 1 down.
     number_bits = jnp.uint32(2 ** (rounds + 1) - 1)
     number = jnp.arange(2 * count, dtype=jnp.uint32).reshape(*shape, 2)
-    # Drawn flat: XLA takes several times as long to compile a draw of more axes.
+    # Drawn flat: XLA takes several times as long to compile a draw with more axes.
     drawn = jax.random.bits(key, (2 * count,), jnp.uint32).reshape(number.shape)
     weights = drawn & ~number_bits | number
     has_right, has_below = have_next(inside)
@@ -64,21 +64,22 @@ def kruskal(
             for near, weight in zip(around(here, 0), passages, strict=True)
         ]
         lightest = functools.reduce(jnp.minimum, leaving).reshape(-1)
-        # By part, the passage that it takes.
+        # The passage that each part opens.
         taken = jnp.full((count,), _NONE, jnp.uint32).at[part].min(lightest)
         mine = taken[part].reshape(shape)
         _, mine_right, mine_below, _ = around(mine, _NONE)
         opened_right |= has_right & ((right == mine) | (right == mine_right))
         opened_below |= has_below & ((below == mine) | (below == mine_below))
 
-        # Every part points to the one it is joined to; where two point at each other, one stays.
+        # Every part points to the one it joins; of two that point at each other, one is the root.
         passage = (taken & number_bits).astype(jnp.int32)
         end = passage >> 1
         other_end = end + jnp.where(passage & 1 == 1, cells_wide, 1)
         onto = jnp.where(part[end] == cell, part[other_end], part[end])
         onto = jnp.where(taken == _NONE, cell, onto)
         onto = jnp.where((onto[onto] == cell) & (cell < onto), cell, onto)
-        # No chain is longer than there are parts left: halving it as often leads to its end.
+        # Pointer jumping: chains are no longer than the number of parts left, and each pass halves
+        # them.
         onto = jax.lax.fori_loop(number, rounds, lambda _, onto: onto[onto], onto)
         return onto[part], opened_right, opened_below
 

@@ -1,4 +1,4 @@
-"""Walls taken out of a grid: what was joined stays joined."""
+"""Removes walls from a grid: what was connected stays connected."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Array = jax.Array
 
 
 def braid(key: Array, walls: Array, share: Array | float) -> Array:
-    """Opens a share of the dead ends of any packed grid, uint32 [H, words] to the same.
+    """Opens a share of the dead ends of a packed grid, uint32 [H, words] -> [H, words].
 
     A dead end is an open square with one open neighbour. Each is opened with probability `share`
-    (), to a precision of 2^-16, on a side drawn uniformly from those where another open square is
-    behind the wall; one without such a side is left as it is. So no outer wall is opened, nor one
-    to the padding of a small maze. The opening of one dead end may end another.
+    (), to a precision of 2^-16, on a side drawn uniformly from those with an open square behind the
+    wall; one without such a side is left as it is. So no outer wall is opened, nor one to the
+    padding of a small maze. Opening one dead end may remove another.
     """
     closed = unpack(walls, 32 * walls.shape[1])
     beside = around(closed, True)
     exits = sum((~wall).astype(jnp.uint32) for wall in beside)
-    # In each direction a wall, and behind it an open square.
+    # For each direction, the squares with a wall there and an open square behind it.
     candidates = [wall & ~around(wall, True)[direction] for direction, wall in enumerate(beside)]
     count = sum(candidate.astype(jnp.uint32) for candidate in candidates)
     draws = jax.random.bits(key, (closed.size,), jnp.uint32).reshape(closed.shape)
@@ -49,19 +49,20 @@ def rooms(
     high: Array | int,
     wide: Array | int,
 ) -> Array:
-    """Carves rectangular rooms out of a maze: uint32 [2 * cells_high + 1, words] to the same.
+    """Carves rectangular rooms out of a maze: the walls, uint32 [2 * cells_high + 1, words].
 
-    Sides are uniform over `smallest` to `largest` cells, cut to the maze, and so are places; rooms
-    may overlap.
+    Sides are uniform from `smallest` to `largest` cells, limited to the maze, and positions are
+    uniform; rooms may overlap.
 
     Args:
       key: typed, consumed.
-      walls: a maze whose cells are all joined, or any grid with an open square in every cell.
+      walls: uint32 [2 * cells_high + 1, words], a maze with all cells connected, or any grid in
+        which every cell has an open square.
       count: how many rooms.
-      smallest: the fewest cells of a side.
-      largest: the most cells of a side.
-      high: (), the cells of this maze, which may be a part of the grid.
-      wide: (), likewise.
+      smallest: the fewest cells along a side.
+      largest: the most cells along a side.
+      high: () int32, the rows of cells of this maze, which may be a part of the grid.
+      wide: () int32, its columns of cells.
 
     Raises:
       ValueError: a count below 0, or sides that are not 1 <= smallest <= largest.

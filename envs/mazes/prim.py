@@ -15,7 +15,7 @@ __all__ = ["prim"]
 Array = jax.Array
 
 _FAR = 2**29
-_SECOND = 2.0**18  # ticks of the clocks
+_SECOND = 2.0**18  # ticks per unit of time
 
 
 def prim(
@@ -27,17 +27,17 @@ def prim(
 ) -> Array:
     """Prim's growth from cell (0, 0), at random: uint32 [2 * cells_high + 1, words].
 
-    A tree grows by a passage at a time, drawn uniformly from those that lead out of it.
+    A tree grows by one passage at a time, drawn uniformly from those that lead out of it.
 
-    Let every passage take an exponential time to cross. Those that lead out of what has been
-    reached have no memory, so each of them is equally likely to be crossed next: the growth is that
-    of the shortest paths from the first cell (Richardson's model). They are found by relaxing all
-    cells at once, and every cell joins the neighbour that its path comes from. `_trips` says how
-    often; were it too few the tree would still be one, of paths that are not all the shortest.
+    Let every passage take an exponentially distributed time to cross. That distribution is
+    memoryless, so of the passages that lead out of the tree each is equally likely to be crossed
+    next: the tree is that of the fastest paths from the first cell (Richardson's model). They are
+    found by relaxing all cells at once, `_trips` times, and each cell joins the neighbour that its
+    path comes from. With too few relaxations there would still be a tree, if not of fastest paths.
 
     Times are whole ticks of 2^-18, so no probability is off by more than about that.
 
-    Args: as of every generator, see `envs.mazes`.
+    Args: those of every generator; see `envs.mazes`.
 
     Raises:
       ValueError: a side below 1, or more than 31 cells wide.
@@ -45,7 +45,7 @@ def prim(
     require_cells(cells_high, cells_wide)
     shape = (cells_high, cells_wide)
     inside = cells_inside(cells_high, cells_wide, high, wide)
-    # Drawn flat: XLA takes several times as long to compile a draw of more axes.
+    # Drawn flat: XLA takes several times as long to compile a draw with more axes.
     count = 2 * cells_high * cells_wide
     drawn = jax.random.uniform(key, (count,), jnp.float32, minval=2.0**-24)
     right, below = (1 + (-_SECOND * jnp.log(drawn)).astype(jnp.int32)).reshape(2, *shape)
@@ -60,7 +60,7 @@ def prim(
 
     reached = jnp.full(shape, _FAR, jnp.int32).at[0, 0].set(0)
     reached = jax.lax.fori_loop(0, _trips(*shape), relax, reached)
-    # A passage takes a tick at least: a neighbour on the way was reached earlier, so no cycles.
+    # A passage takes at least a tick, so the neighbour was reached earlier and there is no cycle.
     source = jnp.argmin(jnp.stack(by_way_of(reached)), axis=0).astype(jnp.int32)
     source = jnp.where(inside, source, jnp.int32(-1)).at[0, 0].set(-1)
     right = (source == RIGHT) | (around(source, -1)[RIGHT] == LEFT)
@@ -69,7 +69,7 @@ def prim(
 
 
 def _trips(cells_high: int, cells_wide: int) -> int:
-    # More than any shortest path has passages. Of a million mazes of 5, 6, 7 and 10 cells along a
-    # side, the longest had 18, 21, 25 and 34; of 20,000 of 31 cells, 84, and 4 more are ten times
-    # as rare.
+    # More passages than any fastest path has. In a million mazes with sides of 5, 6, 7 and 10
+    # cells, the longest path had 18, 21, 25 and 34; in 20,000 with 31 cells, 84. Paths longer by 4
+    # are ten times as rare.
     return min(cells_high * cells_wide - 1, 2 * (cells_high + cells_wide))

@@ -26,19 +26,19 @@ def scatter(
 ) -> Array:
     """Random walls within an outer wall, with a path: uint32 [squares_high, words].
 
-    Every inner square but two is a wall with probability `density`. Where no path leads from the
-    start to the exit, one of as few moves as there are without walls is opened, all of them being
-    equally likely; a grid that has a path is left as it was drawn.
+    Every inner square but the start and the exit is a wall with probability `density`. If no path
+    joins those two, a random one without detours is opened, all of them being equally likely; a
+    grid that has a path is left as it was drawn.
 
     Args:
       key: typed, consumed.
       squares_high: the rows of the grid, the outer wall included.
-      squares_wide: its columns.
-      density: () float32.
+      squares_wide: the columns of the grid.
+      density: () float32, a probability.
       start: (2,) int32, an inner square.
       exit: (2,) int32, an inner square.
-      high: () int32, the rows of this level, all else being wall. None: all of them.
-      wide: () int32, likewise.
+      high: () int32, the rows of this level; the rest is wall. None: all of them.
+      wide: () int32, its columns, likewise.
 
     Raises:
       ValueError: fewer than 3 rows or columns.
@@ -58,8 +58,8 @@ def scatter(
     for square in (start, exit):
         walls = walls.at[square[0], square[1]].set(False)
 
-    # The moves of a path without detours in random order: those down, or up, come where the lowest
-    # of as many random numbers as there are moves are.
+    # The moves of a path without detours, in random order: each move has a random number, and those
+    # with the lowest numbers are vertical.
     way = exit - start
     down, right = jnp.abs(way)
     moves = squares_high + squares_wide - 6

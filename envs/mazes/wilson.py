@@ -1,4 +1,4 @@
-"""Mazes that are all equally likely: the uniform spanning tree."""
+"""Uniformly random mazes: uniform spanning trees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["wilson"]
 
 Array = jax.Array
 
-_TREE = 4  # added to the direction of a pillar whose wall stands
+_TREE = 4  # added to the direction of a pillar whose wall is built
 _UNFINISHED = 1e-6
 
 
@@ -26,26 +26,26 @@ def wilson(
 ) -> Array:
     """Every maze with the same probability: uint32 [2 * cells_high + 1, words].
 
-    What is grown is the walls. Seen as edges between pillars (the corners where four cells meet)
-    they too form a tree, rooted in the outer wall, and a uniform one if the maze is. A walk drops
-    onto the outer wall far sooner than it finds a given cell. Wilson's algorithm (STOC 1996): from
-    the first pillar that has no wall yet walk at random until a wall is met, every pillar on the
-    way keeping the direction it was last left in; then follow those directions from the start, and
-    build.
+    The walls are grown, not the passages. As edges between pillars (the corners where four cells
+    meet) they form a tree too, rooted in the outer wall, and a uniform one if the maze is; and a
+    random walk hits the outer wall far sooner than a given cell. Wilson's algorithm (STOC 1996):
+    from the first pillar without a wall, walk at random until a wall is met, recording at every
+    pillar the direction in which it was last left; then build along those directions from the
+    start of the walk.
 
-    `_trips` bounds the trips so that a maze is unfinished with a probability below 1e-6; its
-    remaining pillars then build upward, so it is perfect all the same. Hence the total variation
-    distance from the uniform distribution is below 1e-6.
+    `_trips` iterations leave a maze unfinished with a probability below 1e-6. Its remaining pillars
+    then build upward, so it is perfect all the same. Hence the total variation distance to the
+    uniform distribution is below 1e-6.
 
-    Args: as of every generator, see `envs.mazes`.
+    Args: those of every generator; see `envs.mazes`.
 
     Raises:
       ValueError: a side below 1, or more than 31 cells wide.
     """
     require_cells(cells_high, cells_wide)
     inside = cells_inside(cells_high, cells_wide, high, wide)
-    # Flat: the pillar at the lower right of every cell; that of a last row or column is part of the
-    # outer wall, as are a row above and what the first column has on its left.
+    # Flat: the pillar at the lower right of every cell. Those of the last row and column are part
+    # of the outer wall, as are a row above and what is to the left of the first column.
     between = inside[1:, 1:]
     pillars = jnp.where(between, jnp.uint8(0), jnp.uint8(_TREE))
     pillars = jnp.pad(pillars, ((1, 1), (0, 1)), constant_values=_TREE)
@@ -66,7 +66,7 @@ def wilson(
         stood, meets = known >= _TREE, pillars[there] >= _TREE
         built = jnp.where(builds, direction + jnp.uint8(_TREE), direction)
         pillars = pillars.at[here].set(jnp.where(stood, known, built), mode="promise_in_bounds")
-        # A pillar that stands already is passed over; it takes a trip.
+        # A pillar that has its wall already is skipped, which takes an iteration.
         done = stood | builds & meets
         start = jnp.minimum(start + done.astype(jnp.int32), last)
         here = jnp.where(done | meets, start, there)
@@ -81,7 +81,7 @@ def wilson(
     def closed(direction: int, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
         return jnp.pad(between & (built == _TREE + direction), (rows, columns))
 
-    # A wall of a pillar stands between the two cells above it, below, on the left or on the right.
+    # A pillar's wall separates the two cells above it, below it, on its left or on its right.
     first, second = (0, 1), (1, 0)
     right, below = have_next(inside)
     right = right & ~closed(UP, first, first) & ~closed(DOWN, second, first)
@@ -89,17 +89,17 @@ def wilson(
     return walls_of(inside, right, below)
 
 
-# By pillar, uint8 [(cells_high + 1) * cells_wide], the direction of its wall, `_TREE` more if it
-# stands; where the walk started and where it is, () int32; whether it is building, () bool.
+# Each pillar's direction, plus `_TREE` if its wall is built, uint8 [pillars]; where the walk
+# started and where it is, () int32; whether it is building, () bool.
 _Walk = tuple[Array, Array, Array, Array]
 
 
 def _trips(cells_high: int, cells_wide: int) -> int:
-    """Trips after which a maze is finished but for a probability of 1e-6.
+    """Iterations after which a maze is finished, except with a probability of 1e-6.
 
-    Every pillar is passed over at most once, built once, and left for good by the walk once; N
-    moves are undone. N has the generating function det(I - P) / det(I - zP), P the walk killed at
-    the outer wall (Marchal 2000, Electronic Communications in Probability 5, 39-50),
+    Every pillar is skipped at most once, built once, and left for good by the walk once; N further
+    moves are undone. N has the generating function det(I - P) / det(I - zP), where P is the walk
+    killed at the outer wall (Marchal 2000, Electronic Communications in Probability 5, 39-50),
     whose eigenvalues λ are known. By Chernoff, P(N ≥ n) ≤ z^-n ∏ (1 - λ) / (1 - zλ) for every z
     from 1 to 1 / max λ. A smaller maze in the same grid undoes no more.
     """

@@ -1,6 +1,6 @@
-"""MiniGrid's world as pure functions: levels are tasks, thousands of them step in one program.
+"""MiniGrid's world as pure functions: levels are tasks, and thousands step in one program.
 
-`MiniGrid(family="doorkey", size=8)` draws the levels of a family; `levels` has the families.
+`MiniGrid(family="doorkey", size=8)` draws levels of a family; `levels` defines the families.
 """
 
 from .environment import MiniGrid

@@ -1,4 +1,4 @@
-"""Levels of the `minigrid` package as tasks, and levels of different sizes made alike."""
+"""Converts levels of the `minigrid` package to tasks, and pads levels to a common size."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ Array = jax.Array
 
 
 def from_minigrid(env: Any) -> MiniGridTask:
-    """The level that a `minigrid` environment is in, as a task: its grid, agent and mission.
+    """The current level of a `minigrid` environment as a task: its grid, agent and mission.
 
     Missions are read from the attributes in which MiniGrid's families keep them: `door` (Unlock),
     `obj` (UnlockPickup, KeyCorridor), `success_pos` and `failure_pos` (Memory). A level whose
-    mission is kept elsewhere ends at its goals and in its lava only.
+    mission is kept elsewhere ends only at its goals and in its lava.
 
     Args:
-      env: of the family, reset, wrapped or not; `minigrid` itself is not imported.
+      env: a `minigrid` environment after `reset`, wrapped or not; `minigrid` is not imported.
 
     Raises:
-      ValueError: an agent that carries something, a wall that is not grey, a box that is not empty.
+      ValueError: an agent that carries something, a wall that is not grey, or a box that is not
+        empty.
     """
     env = env.unwrapped
     require("env.carrying", env.carrying, env.carrying is None, "nothing, as after a reset")
@@ -73,10 +74,16 @@ def from_minigrid(env: Any) -> MiniGridTask:
 
 
 def padded(task: MiniGridTask, high: int, wide: int, objects: int) -> MiniGridTask:
-    """The same level on a grid of `high` by `wide` squares with room for so many objects.
+    """The same level on a grid of `high` by `wide` squares with `objects` objects.
 
-    Tasks that were padded alike share a batch. What is added is wall, and objects that are not
-    there; to an agent's view the level is the same.
+    Tasks padded to the same size can share a batch. The padding is walls and absent objects (kind
+    0); what the agent sees in its view does not change.
+
+    Args:
+      task: the level.
+      high: rows of the grid.
+      wide: columns of the grid.
+      objects: number of objects, K.
 
     Raises:
       ValueError: a grid or a number of objects below those of the task.

@@ -37,32 +37,32 @@ __all__ = ["MiniGrid"]
 
 Array = jax.Array
 
-_MOST_WORDS = 2**24  # of a fill for an object to fetch: 64 MiB
+_MOST_WORDS = 2**24  # in a breadth-first fill of `fetch`: 64 MiB
 
 
 @dataclasses.dataclass(frozen=True)
 class MiniGrid:
     """MiniGrid's world of walls, lava, doors, keys, balls and boxes, seen by an agent inside.
 
-    Chevalier-Boisvert et al. 2023 (arXiv 2306.13831). Step for step the `minigrid` package, to
-    which the tests hold it; `convert` copies its levels.
+    Chevalier-Boisvert et al. 2023 (arXiv 2306.13831). The tests check that it matches the
+    `minigrid` package step for step; `convert` converts its levels.
 
     Observation: uint8 [view, view, 3], MiniGrid's `image`: (kind, colour, state) of the squares
-      ahead, [column, row], the agent in the middle of the last row looking up. Walls and closed
-      doors hide what is behind them, unless `see_through_walls`. With `full` the whole grid, uint8
-      [W, H, 3], the agent's square (10, 0, heading), as MiniGrid's `FullyObsWrapper`.
-      MiniGrid's `direction` is `state.heading`; with `compass` it is also the state channel of the
-      agent's own square of the view, which MiniGrid always has 0.
-    Action: int32 () in 0..6, turn left, turn right, forward, pick up, drop, toggle, done.
-    Reward: float32 (), 1 - 0.9 * t / horizon with the step t = 1, 2, ... that succeeds, else 0.
-      Walking into an obstacle that moves, or into a wall where such are, costs 1. Where the task
-      has rewards, also the one of the square that the agent is on after the step.
-    Termination: with success, in lava, on a wrong answer, on a collision. Truncation: after
-      `task.horizon` steps that did not terminate (MiniGrid says both of a last step that does).
-    Task: `MiniGridTask`, of one height, width and number of objects per `family`, `size` and
-      `count`; `padded` lets different ones share a batch. State: `MiniGridState`.
+      ahead, indexed [column, row], with the agent in the middle of the last row, looking up. Walls
+      and closed doors hide what is behind them, unless `see_through_walls`. With `full`, the whole
+      grid, uint8 [W, H, 3], with (10, 0, heading) at the agent, as in MiniGrid's `FullyObsWrapper`.
+      MiniGrid's `direction` is `state.heading`; with `compass` it is also in the state channel of
+      the agent's own square of the view, which is always 0 in MiniGrid.
+    Action: int32 () in 0..6: turn left, turn right, forward, pick up, drop, toggle, done.
+    Reward: float32 (), 1 - 0.9 * t / horizon if step t = 1, 2, ... succeeds, else 0; -1 for walking
+      into a moving obstacle, or into a wall in a family that has such obstacles; plus, where the
+      task has rewards, that of the square the agent is on after the step.
+    Termination: on success, in lava, on a wrong answer, on a collision. Truncation: after
+      `task.horizon` steps that did not terminate (MiniGrid also truncates a last step that does).
+    Task: `MiniGridTask`; height, width and number of objects are fixed by `family`, `size` and
+      `count`, and `padded` lets different ones share a batch. State: `MiniGridState`.
 
-    p(T): the levels of the `family`, drawn as MiniGrid draws them; all can be solved.
+    p(T): the levels of the `family`, drawn as MiniGrid draws them; all are solvable.
     | family | size | count |
     |---|---|---|
     | empty, empty-random, fourrooms, doorkey, lavagap | side of the grid | 1 |
@@ -75,21 +75,22 @@ class MiniGrid:
     | dynamic-obstacles, dynamic-obstacles-random | side of the grid | obstacles |
 
     Raises:
-      ValueError: an unknown family (the nearest are named), or a field out of range.
+      ValueError: an unknown family (the nearest are named), a field out of range, or an action that
+        does not fit (while tracing).
     """
 
     family: str = "doorkey"  # see the table
     size: int | None = None  # see the table; None for MiniGrid's
     count: int | None = None  # see the table; None for MiniGrid's
-    horizon: int | None = None  # steps an episode may take; None for MiniGrid's
+    horizon: int | None = None  # steps before truncation; None for MiniGrid's
     view: int = 7  # side of the view in squares: odd, 3 to 15
-    see_through_walls: bool | None = None  # whether nothing hides anything; None for MiniGrid's
+    see_through_walls: bool | None = None  # whether nothing is hidden; None for MiniGrid's
     full: bool = False  # whether the agent sees the whole grid
-    compass: bool = False  # whether the view tells the heading
-    shuffle_controls: bool = False  # whether a task permutes the actions
-    slip: float = 0.0  # greatest slip; a task's is uniform from 0 up to it
-    rewards: float = 0.0  # standard deviation of the rewards of a task's squares
-    shortest_horizon: int = 0  # horizons are uniform from here to horizon; 0: all are horizon
+    compass: bool = False  # whether the view shows the heading
+    shuffle_controls: bool = False  # whether each task permutes the actions
+    slip: float = 0.0  # greatest slip probability; a task's is uniform in [0, slip)
+    rewards: float = 0.0  # standard deviation of the reward of each square
+    shortest_horizon: int = 0  # horizons are uniform from this to `horizon`; 0: all are `horizon`
 
     def __post_init__(self) -> None:
         near = difflib.get_close_matches(str(self.family), FAMILIES) or list(FAMILIES)
@@ -171,12 +172,13 @@ class MiniGrid:
         return state, TimeStep(self.observe(state, task), reward, terminated, truncated)
 
     def optimal_return(self, task: MiniGridTask) -> Array:
-        """The reward at the end of the shortest way; 0 where that is longer than the horizon.
+        """The reward of the shortest solution, () float32; 0 if it takes longer than the horizon.
+
+        NaN for a task that the oracle of this environment's family cannot solve exactly.
 
         Raises:
-          ValueError: obstacles that move, for which there is no oracle; a task that slips or pays
-            by square; or a level to fetch an object from that is too large to be solved. A task
-            of a family that another oracle solves gives NaN.
+          ValueError: a family with moving obstacles, which has no oracle; a task with slip or
+            square rewards; or a level in which an object must be fetched and that is too large.
         """
         steps, _ = self._plan(first_state(task), task)
         reward = success_reward(jnp.minimum(steps, task.horizon), task.horizon)
@@ -185,7 +187,7 @@ class MiniGrid:
         return jnp.where(exact, reward, jnp.float32(jnp.nan))
 
     def optimal_action(self, state: MiniGridState, task: MiniGridTask) -> Array:
-        """Along the shortest way. Each call solves the level.
+        """The first action of a shortest solution, () int32. Each call solves the level.
 
         Raises:
           ValueError: as `optimal_return`.
@@ -205,7 +207,7 @@ class MiniGrid:
         return fetch.plan(state, task, wide)
 
     def observe(self, state: MiniGridState, task: MiniGridTask) -> Array:
-        """What the agent is shown in a state, as `observation_space` has it."""
+        """The observation in a state, in `observation_space`."""
         if self.full:
             return full_grid(state, task, self.shape[1])
         through = self.see_through_walls

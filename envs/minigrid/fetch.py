@@ -1,8 +1,8 @@
-"""The shortest way to an object behind doors, when a key must be put down to pick it up.
+"""Shortest solutions of levels with an object behind doors, where the key may be put down.
 
-A breadth-first fill from the end, over all that matters: where the agent is and looks, where the
-key is (on its square, in hand, or put down on any other), and which doors are open. A word has a
-bit for each of 32 sets of open doors, so that a door is passed by a mask.
+A breadth-first fill from the end, over all that matters: the agent's square and heading, where the
+key is (on its first square, in hand, or put down on another), and which doors are open. A word has
+a bit for each of 32 sets of open doors, so that passing a door is a mask.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ __all__ = ["is_exact", "plan", "words"]
 Array = jax.Array
 
 _ALL = np.uint32(0xFFFFFFFF)
-_BITS = 5  # doors of which a word holds all sets
+_BITS = 5  # number of doors whose 2^5 sets fit in one word
 # Row and column of one step, by heading.
 _STEPS = np.zeros((4, 2), np.int32)
 _STEPS[[EAST, SOUTH, WEST, NORTH]] = (0, 1), (1, 0), (0, -1), (-1, 0)
 
 
 class _Poses(NamedTuple):
-    """Sets of states, by what became of the key: uint32, [S] words of sets of open doors."""
+    """Sets of states by where the key is: uint32, with S words for the sets of open doors."""
 
-    lying: Array  # [4, H, W, S], on the square where it is now
-    held: Array  # [4, H, W, S]
-    put: Array  # [H, W, 4, H, W, S], put down on the first square
+    lying: Array  # [4, H, W, S], the key still lies where it is now
+    held: Array  # [4, H, W, S], the agent holds the key
+    put: Array  # [H, W, 4, H, W, S], the key was put down on the square of the first two axes
 
 
 def is_exact(task: MiniGridTask) -> Array:
-    """Whether `plan` solves the level, () bool: a target, at most one key, and doors."""
+    """Whether `plan` is exact, () bool: only a target ball or box, doors and at most one key."""
     number = jnp.arange(task.kinds.shape[0], dtype=jnp.int32)
     is_target, is_key = number == task.target, task.kinds == KEY
     known = is_target & ((task.kinds == BALL) | (task.kinds == BOX)) | is_key
@@ -69,20 +69,22 @@ def is_exact(task: MiniGridTask) -> Array:
 
 
 def words(task: MiniGridTask, wide: int) -> int:
-    """How many words `plan` fills for a level of `wide` columns, a measure of its cost."""
+    """How many words `plan` fills for a level of `wide` columns: a measure of its cost."""
     doors = max(task.kinds.shape[0] - 2, 0)
     return 4 * (task.walls.shape[0] * wide) ** 2 * len(_sets_without(doors))
 
 
 def plan(state: MiniGridState, task: MiniGridTask, wide: int) -> tuple[Array, Array]:
-    """The fewest steps from `state` to picking up the target, and the first of them.
+    """The fewest steps from `state` to picking up the target, and the first action.
 
     Args:
+      state: where to start.
+      task: the level.
       wide: columns of the grid.
 
     Returns:
-      steps: () int32, UNREACHABLE where there is no way.
-      action: () int32, DONE where there is none.
+      steps: () int32, UNREACHABLE if there is no solution.
+      action: () int32, DONE if there is none.
     """
     ground = _ground(state, task, wide)
     put = jnp.broadcast_to(ground.ends, (*ground.vacant.shape, *ground.ends.shape))
@@ -113,16 +115,16 @@ def plan(state: MiniGridState, task: MiniGridTask, wide: int) -> tuple[Array, Ar
 
 
 class _Ground(NamedTuple):
-    """What of a level the fill reads; `D` doors at most."""
+    """What the fill needs to know of a level with at most D doors."""
 
-    without_key: Array  # [H, W, S] uint32, with which doors open each square can be walked on
-    with_key: Array  # the same while the key lies where it is now
-    vacant: Array  # [H, W] bool, whether the key can be put down there
+    without_key: Array  # [H, W, S] uint32, the sets of open doors that let a square be entered
+    with_key: Array  # [H, W, S] uint32, the same while the key lies where it is now
+    vacant: Array  # [H, W] bool, whether the key can be put down on a square
     ends: Array  # [4, H, W, S] uint32, the poses that face the target
-    at_key: tuple[Array, Array, Array]  # headings, rows and columns [4] of those that face the key
-    at_doors: tuple[Array, Array, Array]  # [D, 4], and of those that face each door
-    opens: Array  # [D] bool, whether it needs no key
-    unlocks: Array  # [D] bool, whether it opens with the key in hand
+    at_key: tuple[Array, Array, Array]  # heading, row and column [4] of poses facing it
+    at_doors: tuple[Array, Array, Array]  # the same [D, 4] of poses facing each door
+    opens: Array  # [D] bool, whether the door opens without a key
+    unlocks: Array  # [D] bool, whether the door opens with the key in hand
 
 
 def _ground(state: MiniGridState, task: MiniGridTask, wide: int) -> _Ground:
@@ -136,7 +138,7 @@ def _ground(state: MiniGridState, task: MiniGridTask, wide: int) -> _Ground:
         rows = jnp.where(chosen, state.squares[:, 0], NOWHERE)
         return ground.at[rows, state.squares[:, 1]].set(values, mode="drop")
 
-    # Only where its door is open: the sets that have it.
+    # A door's square can be entered with the sets of open doors that contain it.
     rank = jnp.clip(jnp.cumsum(is_door, dtype=jnp.int32) - 1, 0, max(len(doors) - 1, 0))
     open_sets = jnp.where(is_door[:, None], ~without.T[rank], jnp.uint32(0))
     without_key = put(walked, (task.kinds != 0) & ~is_key, open_sets)
@@ -162,7 +164,7 @@ def _ground(state: MiniGridState, task: MiniGridTask, wide: int) -> _Ground:
 
 
 def _earlier(poses: _Poses, ground: _Ground) -> _Poses:
-    """The states from which a step leads into `poses`, and those themselves."""
+    """`poses` and the states from which one step leads into them."""
     lying = _walked(poses.lying, ground.with_key) | _opened(poses.lying, ground, ground.opens)
     picked = poses.held.at[ground.at_key].get(mode="fill", fill_value=0)
     lying |= jnp.zeros_like(lying).at[ground.at_key].set(picked, mode="drop")
@@ -181,9 +183,9 @@ def _earlier(poses: _Poses, ground: _Ground) -> _Poses:
 
 
 def _walked(poses: Array, ground: Array) -> Array:
-    """`poses` [..., 4, H, W, S], and those that a turn or a step forward leads into them."""
+    """`poses` [..., 4, H, W, S] and those from which a turn or a step forward leads into them."""
     onto = poses & ground.reshape((1,) * (poses.ndim - 3) + ground.shape)
-    # The border is wall, so that nothing comes round.
+    # The border is wall, so that nothing wraps around.
     forward = [
         jnp.roll(onto[..., heading, :, :, :], (-down, -right), axis=(-3, -2))
         for heading, (down, right) in enumerate(_STEPS.tolist())
@@ -193,7 +195,7 @@ def _walked(poses: Array, ground: Array) -> Array:
 
 
 def _opened(poses: Array, ground: _Ground, allowed: Array) -> Array:
-    """The states [4, H, W, S] in which opening one of the doors `allowed` [D] leads to `poses`."""
+    """The states [4, H, W, S] from which opening a door of `allowed` [D] leads into `poses`."""
     faced = poses.at[ground.at_doors].get(mode="fill", fill_value=0)
     before = [_closed(sets, door) for door, sets in enumerate(faced)]
     if not before:
@@ -203,7 +205,7 @@ def _opened(poses: Array, ground: _Ground, allowed: Array) -> Array:
 
 
 def _closed(sets: Array, door: int) -> Array:
-    """The sets of open doors [..., S] that with one more, `door`, are among `sets`."""
+    """The sets of open doors [..., S] without `door` that are in `sets` once it is added."""
     if door < _BITS:
         shifted = sets >> np.uint32(1 << door)
     else:
@@ -214,7 +216,7 @@ def _closed(sets: Array, door: int) -> Array:
 
 @functools.cache
 def _sets_without(doors: int, words: int | None = None) -> np.ndarray:
-    """The sets of open doors that lack each door: uint32 [S, doors]."""
+    """For each door, the sets of open doors that lack it: uint32 [S, doors]."""
     words = 1 << max(doors - _BITS, 0) if words is None else words
     number = np.arange(32 * words, dtype=np.uint64).reshape(words, 32, 1)
     lacks = number >> np.arange(doors, dtype=np.uint64).reshape(1, 1, doors) & np.uint64(1) == 0
@@ -223,14 +225,14 @@ def _sets_without(doors: int, words: int | None = None) -> np.ndarray:
 
 
 def _off_the_key(put: Array) -> Array:
-    """`put` [H, W, 4, H, W, S] without the agent where the key is."""
+    """`put` [H, W, 4, H, W, S] without the states that have the agent on the key's square."""
     high, wide = put.shape[:2]
     row, column = np.indices((high, wide))
     return put.at[row, column, :, row, column].set(np.uint32(0))
 
 
 def _holds(poses: _Poses, state: MiniGridState, now: MiniGridState, task: MiniGridTask) -> Array:
-    """Whether a state, which came of the one `now`, is among `poses`, () bool."""
+    """Whether `state`, a successor of the state `now` or that itself, is in `poses`, () bool."""
     is_key, doors = task.kinds == KEY, _doors(task)
     key, before = _square_of(state, is_key), _square_of(now, is_key)
     is_open = (task.kinds[doors] == DOOR) & (state.doors[doors] == OPEN)
@@ -244,13 +246,13 @@ def _holds(poses: _Poses, state: MiniGridState, now: MiniGridState, task: MiniGr
 
 
 def _doors(task: MiniGridTask) -> Array:
-    """The doors, and what is no door where there are fewer than [K - 2]: int32 [D]."""
+    """The indices of the doors, int32 [D], D = K - 2; filled up with other objects."""
     order = jnp.argsort(task.kinds != DOOR).astype(jnp.int32)
     return order[: max(task.kinds.shape[0] - 2, 0)]
 
 
 def _square_of(state: MiniGridState, chosen: Array) -> Array:
-    """The square (2,) of the object that is `chosen` [K]; NOWHERE if there is none."""
+    """The square (2,) of the one object that is `chosen` [K]; NOWHERE if there is none."""
     squares = jnp.where(chosen[:, None], state.squares, jnp.int32(NOWHERE))
     return jnp.max(squares, axis=0)
 

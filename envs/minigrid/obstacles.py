@@ -1,4 +1,4 @@
-"""Balls that walk about, as in MiniGrid's Dynamic-Obstacles."""
+"""Balls that move at random, as in MiniGrid's Dynamic-Obstacles."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Array = jax.Array
 
 
 def blocked(state: MiniGridState, task: MiniGridTask) -> Array:
-    """Whether a wall or an object, but not a goal, is ahead: () bool."""
+    """Whether a wall or an object other than a goal is ahead, () bool."""
     front = ahead(state.position, state.heading)
     here = jnp.all(state.squares == front[None], axis=1) & (task.kinds != 0)
     return is_wall(task.walls, front) | jnp.any(here & (task.kinds != GOAL))
 
 
 def walk(key: Array, state: MiniGridState, task: MiniGridTask) -> Array:
-    """Moves each ball in turn to a free square next to it, diagonals included: squares [K, 2].
+    """Moves each ball in turn to a free neighbouring square, diagonals included: squares [K, 2].
 
-    Each free square is as likely; a ball that has none stays. (MiniGrid gives up after a hundred
-    draws, which one in a hundred thousand moves to a last free square would need.)
+    All free squares are equally likely; a ball without one stays. (MiniGrid gives up after a
+    hundred draws, which happens to one in a hundred thousand moves to a last free square.)
     """
     around = jnp.array([(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)], jnp.int32)
 

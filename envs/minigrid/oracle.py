@@ -1,8 +1,8 @@
-"""The shortest way to end a level well, by a breadth-first fill from its end.
+"""The shortest solution of a level, by a breadth-first fill from its end.
 
-The fill runs over poses, (has the key, heading, square), a bit each. It is exact where a shortest
-way goes through no door twice and puts nothing down: in every family but those in which an object
-must be picked up behind a door, for which there is `fetch`.
+The fill runs over poses, (has the key, heading, square), one bit each. It is exact if a shortest
+solution passes no door twice and puts nothing down: in every family except those in which an object
+must be picked up behind a door, which `fetch` solves.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ Array = jax.Array
 
 
 def is_exact(task: MiniGridTask) -> Array:
-    """Whether `plan` solves the level, () bool: nothing is to be picked up."""
+    """Whether `plan` is exact, () bool: nothing is to be picked up."""
     chosen = jnp.arange(task.kinds.shape[0], dtype=jnp.int32) == task.target
     return ~jnp.any(chosen & (task.kinds != DOOR))
 
 
 def plan(state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:
-    """The fewest steps from `state` to success, and the first of them.
+    """The fewest steps from `state` to success, and the first action.
 
     Returns:
-      steps: () int32, UNREACHABLE where there is no way.
-      action: () int32, DONE where there is none.
+      steps: () int32, UNREACHABLE if there is no solution.
+      action: () int32, DONE if there is none.
     """
     free, shut, key = _ground(state, task)
     is_goal = task.kinds == GOAL
@@ -73,7 +73,7 @@ def plan(state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:
         turned = jnp.roll(poses, 1, axis=1) | jnp.roll(poses, -1, axis=1)
         takes = jnp.stack([at_key & poses[1], jnp.zeros_like(at_key)])
         further = (poses | onward | turned | takes | opened) & (free | shut)[:, None]
-        # A pose in front of a closed door, once that is open.
+        # Poses in front of a closed door from which a step leads into `poses` once it is open.
         ready = opened | _before(poses & shut[:, None])
         grew = jnp.any((further != poses) | (ready != opened))
         return jnp.stack([poses, further]), jnp.stack([opened, ready]), trips + 1, grew
@@ -85,7 +85,7 @@ def plan(state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:
     (poses, reached), (opened, _), trips, _ = jax.lax.while_loop(unfinished, trip, first)
     found = holds(reached, keyed, state.heading, square)
 
-    # Of the poses one step nearer, those that an action leads to.
+    # The actions that lead to a pose one step nearer.
     front = square_set(task.walls, ahead(state.position, state.heading))
     takes = jnp.any(front & key != 0) & (keyed == 0)
     leads = {
@@ -101,14 +101,14 @@ def plan(state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:
     return steps, jnp.where(found, action, jnp.int32(DONE))
 
 
-# The poses of the last two trips [2, ...], and of those in front of a door that was just opened;
-# the number of trips and whether the last one added anything.
+# The poses after the last two iterations [2, ...], likewise those in front of a door that was just
+# opened; the number of iterations, and whether the last one added anything.
 _Fill = tuple[Array, Array, Array, Array]
 
 
 def _ground(state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array, Array]:
-    """Where the agent can walk and where it can after opening a door, uint32 [2, H, words], without
-    and with the key; and the square of the key, uint32 [H, words], where it can be picked up."""
+    """The squares that are free and those with a door to open, both uint32 [2, H, words], without
+    and with the key; and the key's square, uint32 [H, words], if it can be picked up."""
     is_key, is_door = task.kinds == KEY, task.kinds == DOOR
     held = jnp.arange(is_key.shape[0], dtype=jnp.int32) == state.carried
     fits = jnp.any((task.colours[:, None] == task.colours[None]) & is_key[None], axis=1)
@@ -139,7 +139,7 @@ def _squares(state: MiniGridState, task: MiniGridTask, chosen: Array) -> Array:
 
 
 def _before(poses: Array) -> Array:
-    """For each heading the squares ahead of which is one of `poses`, uint32 [..., 4, H, words]."""
+    """For each heading, the squares whose square ahead is in `poses`, uint32 [..., 4, H, words]."""
     east, south, west, north = (poses[..., heading, :, :] for heading in range(4))
     words = jnp.pad(east, [(0, 0)] * (east.ndim - 1) + [(0, 1)])[..., 1:] << jnp.uint32(31)
     carry = jnp.pad(west, [(0, 0)] * (west.ndim - 1) + [(1, 0)])[..., :-1] >> jnp.uint32(31)

@@ -32,8 +32,8 @@ __all__ = ["WIDEST", "egocentric", "full_grid"]
 
 Array = jax.Array
 
-WIDEST = 15  # squares along a side: a line of walls and one of lava share a word
-_HIGH = np.uint32(16)  # where the second line of a word starts
+WIDEST = 15  # squares along a side; a line's walls and its lava share a word
+_HIGH = np.uint32(16)  # the bit at which the second half of a word starts
 
 # A triple is one word until it becomes channels: kind, colour << 8, state << 16.
 _UNSEEN, _EMPTY, _WALL, _LAVA = (
@@ -44,21 +44,27 @@ _UNSEEN, _EMPTY, _WALL, _LAVA = (
 def egocentric(
     state: MiniGridState, task: MiniGridTask, side: int, see_through: bool, compass: bool = False
 ) -> Array:
-    """The squares ahead: the agent is in the middle of the last row and looks up.
+    """The squares ahead, uint8 [side, side, 3], as in MiniGrid's `gen_obs`.
 
-    uint8 [side, side, 3], as MiniGrid's `gen_obs`: 0 where walls and closed doors hide a square,
-    unless it may `see_through` them; the agent's own square shows what it carries, and with
-    `compass` its state channel the heading.
+    The agent is in the middle of the last row and looks up; its own square shows what it carries.
+    Squares hidden by walls and closed doors are 0.
 
     The view is computed as lines of bits, a word each. Line 0 is the agent's own row of the view,
-    line 1 the one ahead of it. Bits are in the order of the grid's rows or columns, so that the
-    lines of an agent that looks south or west are mirror images of the rows of its view.
+    line 1 the one ahead of it. Bits are in the order of the grid's rows or columns, so the lines of
+    an agent that looks south or west are mirror images of the rows of its view.
+
+    Args:
+      state: the state of the episode.
+      task: the level.
+      side: squares along a side of the view: odd, at most 15.
+      see_through: whether walls and closed doors hide nothing.
+      compass: whether the state channel of the agent's own square is the heading.
     """
     line_of, place_of = _places(state, side)
     shut = (state.doors >= CLOSED).astype(jnp.uint32) << place_of.astype(jnp.uint32)
     seen = _seen(_lines(state, task, side), line_of, shut, side, see_through)
 
-    # A bit a square, in as few words as hold them.
+    # One bit per square, in as few words as possible.
     a_word = 32 // side
     low, high = ([jnp.uint32(0)] * -(-side // a_word) for _ in range(2))
     for line in range(side):
@@ -75,8 +81,8 @@ def egocentric(
         return found != 0
 
     image = _channels(has_bit(low), has_bit(high))
-    # Where the objects that are seen are in the image: what the agent stands on gives way to what
-    # it carries.
+    # The places of the visible objects in the image. On the agent's own square, the object it
+    # carries replaces the one it stands on.
     here, outside = side // 2 * side + side - 1, side**2
     shown = (seen | seen >> _HIGH)[line_of] >> place_of.astype(jnp.uint32) & np.uint32(1)
     places = jnp.where(mirrored, side - 1 - place_of, place_of) * side + side - 1 - line_of
@@ -89,7 +95,7 @@ def egocentric(
 
 
 def full_grid(state: MiniGridState, task: MiniGridTask, wide: int) -> Array:
-    """The whole grid of `wide` columns, uint8 [wide, H, 3], as MiniGrid's `FullyObsWrapper`.
+    """The whole grid of `wide` columns, uint8 [wide, H, 3], as in MiniGrid's `FullyObsWrapper`.
 
     The agent's square shows (AGENT, RED, heading).
     """
@@ -104,7 +110,7 @@ def full_grid(state: MiniGridState, task: MiniGridTask, wide: int) -> Array:
 
 
 def _lines(state: MiniGridState, task: MiniGridTask, side: int) -> list[Array]:
-    """Walls, and lava in the upper half, of each line of the view: `side` words, () uint32."""
+    """The walls, and in the upper half the lava, of each line of the view: `side` () uint32."""
     row, column = state.position
     heading, half, last = state.heading, side // 2, side - 1
     upright = (heading & 1) == 1  # lines are rows of the grid, not columns
@@ -113,7 +119,7 @@ def _lines(state: MiniGridState, task: MiniGridTask, side: int) -> list[Array]:
     everything = np.uint32(2**side - 1)
     walls = read_rows(task.walls, top, left, side) & everything
     lava = read_rows(task.lava, top, left, side) & everything & ~walls
-    # Hidden under the agent.
+    # Lava under the agent is hidden.
     under = jnp.arange(side, dtype=jnp.int32) == row - top
     lava &= ~jnp.where(under, jnp.uint32(1) << (column - left).astype(jnp.uint32), jnp.uint32(0))
     both = walls | lava << _HIGH
@@ -124,9 +130,9 @@ def _lines(state: MiniGridState, task: MiniGridTask, side: int) -> list[Array]:
 
 
 def _transposed(rows: list[Array]) -> list[Array]:
-    """Columns for rows, of a square of bits in the lower halves and one in the upper halves.
+    """Transposes two squares of bits, one in the lower halves of the words, one in the upper.
 
-    Ever smaller blocks off the diagonal change places (Warren, Hacker's Delight, section 7-3).
+    Ever smaller blocks off the diagonal are swapped (Warren, Hacker's Delight, section 7-3).
     """
     block = 1 << (len(rows) - 1).bit_length()
     lines = [*rows, *[jnp.uint32(0)] * (block - len(rows))]
@@ -156,7 +162,7 @@ def _masks(side: int) -> np.ndarray:
 
 
 def _places(state: MiniGridState, side: int) -> tuple[Array, Array]:
-    """The line of the view and the place in it of each object: int32 [K]; line -1 if in none."""
+    """Each object's line in the view and its place on it, both int32 [K]; line -1 if outside."""
     down, right = (state.squares - state.position[None]).T
     heading = state.heading
     line = jnp.where(heading == EAST, right, jnp.where(heading == SOUTH, down, -right))
@@ -171,10 +177,9 @@ def _seen(
 ) -> Array:
     """Each line of the view as the agent sees it: uint32 [side], two bits a square, `_HIGH` apart.
 
-    They say 1 for empty, 2 for a wall, 3 for lava and 0 for what is hidden, and `doors` [K] hide
-    things, too. MiniGrid's `process_vis`, a whole line at a time. Light spreads from a lit
-    clear square to its neighbours on the same line, and to the three squares next to it on the line
-    after.
+    The bits are 1 for empty, 2 for a wall, 3 for lava and 0 for hidden; `doors` [K] hide things as
+    walls do. This is MiniGrid's `process_vis`, a whole line at a time: light spreads from a lit
+    clear square to its neighbours on the same line and to the three nearest squares on the next.
     """
     everything = np.uint32(2**side - 1)
 
@@ -193,19 +198,19 @@ def _seen(
         lit = everything if see_through else reached | spread
         return spread, (lit & ~line) | (lit & (line | line >> _HIGH)) << _HIGH
 
-    # A loop, so that a result is an array for each line, of all environments. Were it unrolled, XLA
-    # would fuse it with what follows, which goes square by square through one environment.
+    # A loop, so that each line's result is an array over all environments. Unrolled, XLA would fuse
+    # it with what follows, which goes square by square through one environment.
     numbers = jnp.arange(side, dtype=jnp.int32)
     return jax.lax.scan(onward, jnp.uint32(1 << side // 2), (jnp.stack(lines), numbers))[1]
 
 
 def _channels(low: Array, high: Array) -> Array:
-    """uint8 [S, 3] of two bits a square, bool [S]: 1 is empty, 2 a wall, 3 lava, 0 not seen."""
+    """uint8 [S, 3] from two bits a square, bool [S]: 1 is empty, 2 a wall, 3 lava, 0 unseen."""
     triples = jnp.where(high, jnp.where(low, _LAVA, _WALL), jnp.where(low, _EMPTY, _UNSEEN))
     return (triples[:, None] >> np.array([[0, 8, 16]], np.uint32)).astype(jnp.uint8)
 
 
 def _overlay(image: Array, places: Array, state: MiniGridState, task: MiniGridTask) -> Array:
-    """`image` [S, 3] with the objects at `places` [K], where S is outside."""
+    """`image` [S, 3] with the objects drawn at `places` [K]; S means outside."""
     objects = jnp.stack([task.kinds, task.colours, state.doors], axis=1).astype(jnp.uint8)
     return image.at[places].set(objects, mode="drop", unique_indices=True)

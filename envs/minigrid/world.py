@@ -1,8 +1,8 @@
-"""MiniGrid's world: what a level is made of, and what an action does to it.
+"""MiniGrid's world: the parts of a level, and what an action does.
 
 Walls and lava are packed grids (see `grids`), a bit a square; everything else is one of K objects.
-Numbers are MiniGrid's own (`minigrid/core/constants.py`), but squares are (row, column) and so its
-(y, x). An object that is carried or destroyed is at `NOWHERE`.
+Numbers are MiniGrid's own (`minigrid/core/constants.py`), but squares are (row, column), which is
+(y, x) in MiniGrid. An object that is carried or destroyed is at `NOWHERE`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 
 Array = jax.Array
 
-# What stands on a square. 0 is MiniGrid's "unseen", and here an object that is not there at all.
+# What is on a square. 0 is MiniGrid's "unseen", and here the kind of an absent object.
 EMPTY, WALL, FLOOR, DOOR, KEY, BALL, BOX, GOAL, LAVA, AGENT = range(1, 11)
 RED, GREEN, BLUE, PURPLE, YELLOW, GREY = range(6)
 OPEN, CLOSED, LOCKED = range(3)
@@ -36,28 +36,28 @@ NOWHERE = -64  # row and column of what is not on the grid: outside every view
 
 @pytree_dataclass
 class MiniGridTask:
-    """One level: what `MiniGrid.reset` and `MiniGrid.step` are told; None is not varied."""
+    """One level, as `MiniGrid.reset` and `step` take it; a field that is None is not varied."""
 
     walls: Array  # [H, words] uint32, packed rows
-    lava: Array  # [H, words] uint32, packed rows; does not count under a wall
-    kinds: Array  # [K] int32, FLOOR, DOOR, KEY, BALL, BOX, GOAL, or 0 where there is no object
+    lava: Array  # [H, words] uint32, packed rows; ignored under a wall
+    kinds: Array  # [K] int32, FLOOR, DOOR, KEY, BALL, BOX, GOAL, or 0 for an absent object
     colours: Array  # [K] int32, 0..5
     squares: Array  # [K, 2] int32, row and column at the start, no two the same
     doors: Array  # [K] int32, OPEN, CLOSED or LOCKED at the start; 0 for what is not a door
     start: Array  # (2,) int32, row and column of the agent
-    heading: Array  # () int32, where the agent looks at the start: east, south, west, north
-    target: Array  # () int32, the object whose opening or picking up ends the level, or -1
-    answers: Array  # [2, 2] int32, squares that end the level: the right one, then the wrong one
+    heading: Array  # () int32, the direction faced at the start: east, south, west, north
+    target: Array  # () int32, the object to open or pick up, which ends the level, or -1
+    answers: Array  # [2, 2] int32, squares that end the level: success, then failure
     fixed: Array  # () bool, whether nothing can be picked up
     horizon: Array  # () int32, steps before an episode is truncated
-    controls: Array | None = None  # [7] int32, action a does what action controls[a] does elsewhere
-    slip: Array | None = None  # () float32, how likely a step takes a random action instead
-    rewards: Array | None = None  # [H, W] float32, paid besides for where the agent is after a step
+    controls: Array | None = None  # [7] int32, a permutation: action a acts as action controls[a]
+    slip: Array | None = None  # () float32, probability that a step takes a random action instead
+    rewards: Array | None = None  # [H, W] float32, added for the square the agent is on
 
 
 @pytree_dataclass
 class MiniGridState:
-    """One episode: the agent, and where its actions have brought the objects."""
+    """The state of one episode: the agent and the objects."""
 
     position: Array  # (2,) int32, row and column
     heading: Array  # () int32, 0..3
@@ -91,8 +91,8 @@ def transition(
 ) -> tuple[MiniGridState, Array, Array]:
     """MiniGrid's step: the next state, whether it is a success and whether it is a failure.
 
-    A success ends the level and is rewarded, a failure only ends it. No object stands where another
-    one does, and none in a wall, so at most one is ahead.
+    A success ends the level with a reward, a failure without. No two objects share a square, and
+    none is in a wall, so at most one is ahead.
     """
     front = ahead(state.position, state.heading)
     wall = is_wall(task.walls, front)
@@ -136,5 +136,5 @@ def transition(
 
 
 def _of(chosen: Array, values: Array) -> Array:
-    """The value [K] of the object that is `chosen` [K], () int32; 0 where none is."""
+    """The entry of `values` [K] at the one object that is `chosen` [K], () int32; 0 if none is."""
     return jnp.sum(jnp.where(chosen, values, jnp.int32(0)), dtype=jnp.int32)

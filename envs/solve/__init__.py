@@ -1,10 +1,10 @@
-"""Shortest paths and best plans on packed grids.
+"""Shortest paths and optimal plans on packed grids.
 
-The fills grow a set of squares by a move a trip, a row of squares to a machine word. Under `vmap` a
-fill makes as many trips as the longest of the batch needs, and so does a plan; they are meant for
-drawing tasks and for oracles, never for a step.
+A fill grows a set of squares, packed by row, by one move per iteration. Under `vmap`, fills and
+plans run as many iterations as the slowest of the batch needs: use them to draw tasks and in
+oracles, never in a step.
 
-An agent without a heading moves up, right, down or left; one with a heading () int32, one of the
+An agent without a heading moves up, right, down or left; one with a heading, () int32, one of these
 directions, turns left (0), turns right (1) or moves forward (2).
 """
 

@@ -1,4 +1,4 @@
-"""The distances of all squares of a packed grid from one."""
+"""The distances of all squares of a packed grid to one of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["UNREACHABLE", "distances", "maze_distances", "shortest_path"]
 Array = jax.Array
 
 UNREACHABLE = 2**31 - 1  # the distance where there is no path
-_FAR = 2**29  # likewise, and may be added to
+_FAR = 2**29  # likewise, but adding to it does not overflow
 
 
 def distances(walls: Array, goal: Array) -> Array:
@@ -22,14 +22,14 @@ def distances(walls: Array, goal: Array) -> Array:
 
     UNREACHABLE at walls and where there is no path.
 
-    On a chessboard every move changes colour. The squares of the goal's colour are an even number
-    of moves away, so they are filled by two moves a trip, half a row of bits. A square of the other
-    colour is a move from one of them.
+    Coloured like a chessboard, every move changes colour. The squares of the goal's colour are an
+    even number of moves away, so only they are filled, by two moves per iteration and with half as
+    many bits. A square of the other colour is one move from one of them.
     """
     high, words = walls.shape
     wide = 32 * words
     row = jnp.arange(high, dtype=jnp.int32)
-    # Pairs of columns: where a row is `late` the second of each pair has the goal's colour.
+    # Columns come in pairs; in a `late` row the second of each pair has the goal's colour.
     late = (row + goal[0] + goal[1]) & 1 == 1
     first, second = _halves(~walls)
     same = jnp.where(late[:, None], second, first)
@@ -38,7 +38,7 @@ def distances(walls: Array, goal: Array) -> Array:
     late_bits = jnp.where(late, ~same.dtype.type(0), same.dtype.type(0))[:, None]
 
     def two_moves(filled: Array) -> Array:
-        # A square alone has no neighbour to come back to it from.
+        # `filled |` keeps an isolated square, which has no neighbour to come back from.
         return filled | _beside(_beside(filled, late_bits) & other, ~late_bits) & same
 
     pair = goal[1] >> 1
@@ -51,11 +51,11 @@ def distances(walls: Array, goal: Array) -> Array:
 
 
 def maze_distances(walls: Array, goal: Array) -> Array:
-    """As `distances`, of a maze of cells: for half its work.
+    """`distances` for a maze of cells, at half the cost.
 
-    A maze of cells is what a generator of `mazes` draws, braided or not: what is open are cells, on
-    odd rows and columns, and squares between two neighbouring cells. The fill then needs to know of
-    the cells alone, which are two moves apart.
+    A maze of cells is what a generator of `mazes` draws, braided or not: its open squares are
+    cells, on odd rows and columns, and passages between two neighbouring cells. The fill then
+    covers cells only, which are two moves apart.
 
     Args:
       walls: uint32 [2 * cells_high + 1, words], of at most 2 words.
@@ -72,7 +72,7 @@ def maze_distances(walls: Array, goal: Array) -> Array:
     between, cells = _halves(~walls[1::2])
     below = _halves(~walls[2::2])[1]
     one = cells.dtype.type(1)
-    right = between >> one  # whether a cell is joined to the one on its right
+    right = between >> one  # whether a cell is open to the one on its right
 
     def two_moves(filled: Array) -> Array:
         across = (filled & right) << one | filled >> one & right
@@ -88,7 +88,7 @@ def maze_distances(walls: Array, goal: Array) -> Array:
 
 
 def _all_squares(walls: Array, even: Array) -> Array:
-    """Distances, int32 [H, W], from those of every second square, the others being _FAR."""
+    """All distances, int32 [H, W], from those of every second square; the others are _FAR."""
     padded = jnp.pad(even, 1, constant_values=_FAR)
     beside = jnp.minimum(
         jnp.minimum(padded[:-2, 1:-1], padded[2:, 1:-1]),
@@ -100,11 +100,11 @@ def _all_squares(walls: Array, even: Array) -> Array:
 
 
 def _moves_by_twos(two_moves: Callable[[Array], Array], first: Array) -> Array:
-    """How many moves it takes to fill each square, int32 [H, bits]; _FAR where it is never filled.
+    """How many moves it takes to fill each square, int32 [H, bits]; _FAR if it is never filled.
 
-    `two_moves` grows a set of squares, uint [H, words], by what is two moves away; `first` is where
-    it begins. The squares count the trips for which they are not filled yet. The counters are in
-    Gray code, a plane of bits a digit: of any count only one digit changes.
+    `two_moves` grows a set of squares, uint [H, words], by those two moves away, starting from
+    `first`. Each square counts the iterations in which it is not filled yet. The counters are in
+    Gray code, one bit plane per digit, so that each count changes one digit only.
     """
     none = first.dtype.type(0)
 
@@ -114,7 +114,7 @@ def _moves_by_twos(two_moves: Callable[[Array], Array], first: Array) -> Array:
         low = low.at[digit].set(low[digit] ^ ~filled, mode="promise_in_bounds")
         return two_moves(filled), low
 
-    # The higher digits change once a block of trips only.
+    # The higher digits change only once per block of iterations.
     def block(carry: _Counters) -> _Counters:
         filled, low, high_planes, blocks, _ = carry
         filled, low = jax.lax.fori_loop(0, len(_DIGIT_CHANGED), trip, (filled, low))
@@ -139,20 +139,26 @@ def _moves_by_twos(two_moves: Callable[[Array], Array], first: Array) -> Array:
 
 
 _LOW_DIGITS = 4
-# Counting from n to n + 1 in Gray code changes the digit that is the number of factors 2 in n + 1.
+# Counting to n in Gray code changes the digit whose number is how often 2 divides n.
 _DIGIT_CHANGED = [(n & -n).bit_length() - 1 for n in range(1, 2**_LOW_DIGITS)]
 
-# Squares filled, planes of the low and of the high digits, blocks counted, whether any was filled.
+# Filled squares, planes of the low and high digits, number of blocks, whether the last one grew.
 _Counters = tuple[Array, Array, Array, Array, Array]
 
 
 def shortest_path(walls: Array, start: Array, goal: Array, length: int) -> tuple[Array, Array]:
-    """A shortest path from `start` (2,) to `goal` (2,).
+    """A shortest path between two squares.
+
+    Args:
+      walls: uint32 [H, words], packed rows.
+      start: (2,) int32.
+      goal: (2,) int32.
+      length: how many positions are returned.
 
     Returns:
-      Where the agent is after 0, 1, ... length - 1 moves, int32 [length, 2], the goal from the
-      arrival on; and the moves of the whole path, () int32. Without a path, the start all along
-      and UNREACHABLE.
+      The positions after 0, 1, ... length - 1 moves, int32 [length, 2], which stay on the goal once
+      it is reached; and the number of moves of the whole path, () int32. Without a path, the start
+      throughout and UNREACHABLE.
     """
     far = distances(walls, goal)
     high, wide = far.shape
@@ -162,7 +168,7 @@ def shortest_path(walls: Array, start: Array, goal: Array, length: int) -> tuple
         near = jnp.stack([position, *(moved(position, jnp.int32(d)) for d in directions)])
         inside = jnp.all((near >= 0) & (near < jnp.array([[high, wide]])), axis=-1)
         left = jnp.where(inside, far[near[:, 0], near[:, 1]], jnp.int32(UNREACHABLE))
-        # A start in a wall stays there, though a neighbour may have a path.
+        # A start in a wall stays there, even if a neighbour has a path.
         chosen = jnp.where(left[0] == UNREACHABLE, 0, jnp.argmin(left))
         return near[chosen], position
 
@@ -173,11 +179,11 @@ def shortest_path(walls: Array, start: Array, goal: Array, length: int) -> tuple
 def _halves(words: Array) -> tuple[Array, Array]:
     """The even and the odd columns of packed rows, uint32 [H, words].
 
-    Each uint16 [H, 1] of one word, or else uint32 [H, ceil(words / 2)].
+    Both are uint16 [H, 1] for one word, else uint32 [H, ceil(words / 2)].
     """
     both = []
     for bits in (words, words >> jnp.uint32(1)):
-        # Every second bit, closing the gaps: by one, by two, by four and by eight.
+        # Keep every second bit, then close the gaps by 1, 2, 4 and 8.
         for gap, kept in zip(
             (0, 1, 2, 4, 8), (0x55555555, 0x33333333, 0x0F0F0F0F, 0x00FF00FF, 0xFFFF), strict=True
         ):
@@ -193,8 +199,8 @@ def _halves(words: Array) -> tuple[Array, Array]:
 def _beside(squares: Array, late: Array) -> Array:
     """The neighbours, all of the other colour, of a set of squares of one colour.
 
-    In a row where `late` is set the squares are the second of their pair of columns: they have one
-    neighbour in their own pair and one in the next, and else one in the pair before.
+    In a row where `late` is set the squares are the second of their pair of columns, with one
+    neighbour in their own pair and one in the next; elsewhere, in their own and in the one before.
     """
     one = squares.dtype.type(1)
     last = squares.dtype.type(squares.dtype.itemsize * 8 - 1)
@@ -207,7 +213,7 @@ def _beside(squares: Array, late: Array) -> Array:
 
 
 def _unpacked(pairs: Array) -> Array:
-    """Bits, packed [H, words], as int32 0 or 1 [H, bits]."""
+    """Packed bits [H, words] as int32 [H, bits], 0 or 1."""
     place = jnp.arange(pairs.dtype.itemsize * 8, dtype=pairs.dtype)
     bits = (pairs[:, :, None] >> place[None, None]) & pairs.dtype.type(1)
     return bits.reshape(pairs.shape[0], -1).astype(jnp.int32)

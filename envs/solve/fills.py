@@ -1,4 +1,4 @@
-"""Shortest paths between two squares, by fills that stop where they meet."""
+"""Shortest paths between two squares, by fills that stop when they reach the other square."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def solvable(walls: Array, start: Array, goal: Array) -> Array:
 def direction_to(walls: Array, position: Array, goal: Array) -> Array:
     """The direction, () int32, of the first move of a shortest path from `position` to `goal`.
 
-    Some direction where `position` is the goal or there is no path.
+    Arbitrary if `position` is the goal or there is no path.
     """
     near = spread(square_set(walls, position)) & ~walls
     # Grown from the goal, the fill first meets a neighbour on a shortest path.
@@ -55,11 +55,11 @@ def direction_to(walls: Array, position: Array, goal: Array) -> Array:
 def far_half(walls: Array, start: Array) -> Array:
     """The open squares at least half as far from `start` (2,) as the farthest one.
 
-    Two fills race: when the one that grows by two moves a trip has filled the grid, the other holds
-    the nearer half.
+    Two fills race: once the one that grows by two moves per iteration has filled the grid, the
+    other holds the nearer half.
 
     Returns:
-      A set of squares, uint32 [H, words] like `walls`, of those that a path leads to.
+      A set of reachable squares, uint32 [H, words] like `walls`.
     """
     first = square_set(walls, start) & ~walls
 
@@ -67,7 +67,8 @@ def far_half(walls: Array, start: Array) -> Array:
         fast, slow, _ = carry
         further = spread(spread(fast) & ~walls) & ~walls
         grew = jnp.any(further != fast)
-        # The slow fill starts a trip late: after trip k it holds what is less than k moves away.
+        # The slow fill starts an iteration late: after iteration k it holds what is less than k
+        # moves away.
         return further, jnp.where(grew, first | (spread(slow) & ~walls), slow), grew
 
     fast, slow, _ = jax.lax.while_loop(
@@ -77,9 +78,15 @@ def far_half(walls: Array, start: Array) -> Array:
 
 
 def heading_distance(walls: Array, start: Array, heading: Array, goal: Array) -> Array:
-    """The fewest turns and moves from `start` (2,), facing `heading` (), to `goal` (2,), () int32.
+    """The fewest turns and moves to `goal`, () int32; UNREACHABLE without a path.
 
-    UNREACHABLE without a path. The way the agent faces at the goal does not matter.
+    The heading on arrival does not matter.
+
+    Args:
+      walls: uint32 [H, words], packed rows.
+      start: (2,) int32.
+      heading: () int32, the direction faced at the start.
+      goal: (2,) int32.
     """
     target = _facing(walls, start, heading)
     filled, trips = _grow(_predecessors(walls), _facing_any(walls, goal), target)
@@ -87,9 +94,15 @@ def heading_distance(walls: Array, start: Array, heading: Array, goal: Array) ->
 
 
 def heading_action(walls: Array, position: Array, heading: Array, goal: Array) -> Array:
-    """The first action, () int32, of a quickest way from `position`, facing `heading`, to `goal`.
+    """The first action, () int32, of a shortest sequence of turns and moves to `goal`.
 
-    Forward where that is as quick as a turn; some action at the goal or without a path.
+    Forward if that is as quick as a turn; arbitrary at the goal or without a path.
+
+    Args:
+      walls: uint32 [H, words], packed rows.
+      position: (2,) int32.
+      heading: () int32, the direction faced.
+      goal: (2,) int32.
     """
     ahead = moved(position, heading)
     open_ahead = jnp.where(is_wall(walls, ahead), jnp.uint32(0), jnp.uint32(2**32 - 1))
@@ -107,7 +120,7 @@ def heading_action(walls: Array, position: Array, heading: Array, goal: Array) -
 
 
 def _grow(more: Callable[[Array], Array], first: Array, target: Array) -> tuple[Array, Array]:
-    """Grows the set `first` by a trip of `more` until it meets `target` or is whole: it, trips."""
+    """Grows the set `first` by `more` until it meets `target` or is complete: set, iterations."""
 
     def trip(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         filled, trips, _ = carry
@@ -127,10 +140,10 @@ def _neighbours(walls: Array) -> Callable[[Array], Array]:
 
 
 def _predecessors(walls: Array) -> Callable[[Array], Array]:
-    """Grows a set of squares by heading, uint32 [4, H, words], by all states an action before."""
+    """Grows a set of states, uint32 [4, H, words] by heading, by all states one action before."""
 
     def more(states: Array) -> Array:
-        # Whoever faces up and has come to a square was below it; and so on around.
+        # An agent that faces up and has moved onto a square was below it; likewise for the others.
         shifted = [_shift(states[d], (d + 2) & 3) for d in _DIRECTIONS]
         turned = jnp.roll(states, 1, axis=0) | jnp.roll(states, -1, axis=0)
         return states | turned | (jnp.stack(shifted) & ~walls[None])
@@ -139,7 +152,7 @@ def _predecessors(walls: Array) -> Callable[[Array], Array]:
 
 
 def _shift(squares: Array, direction: int) -> Array:
-    """The set `squares`, uint32 [H, words], every square moved by one in `direction`."""
+    """The set `squares`, uint32 [H, words], shifted by one square in `direction`."""
     if direction == UP:
         return jnp.pad(squares[1:], ((0, 1), (0, 0)))
     if direction == DOWN:
@@ -152,7 +165,7 @@ def _shift(squares: Array, direction: int) -> Array:
 
 
 def _facing(walls: Array, position: Array, heading: Array) -> Array:
-    """The set that holds one square and heading only: uint32 [4, H, words]."""
+    """The set of one square and heading, uint32 [4, H, words]; empty on a wall."""
     faced = jnp.arange(4, dtype=jnp.int32) == heading
     square = square_set(walls, position) & ~walls
     return jnp.where(faced[:, None, None], square[None], jnp.uint32(0))

@@ -1,4 +1,4 @@
-"""The best plan where moves slip and squares pay, by backward induction."""
+"""Optimal plans for moves that slip and squares with rewards, by backward induction."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def plan(
 ) -> tuple[Array, Array]:
     """The greatest expected return and the best action on every square, by backward induction.
 
-    An action is replaced, with probability `slip`, by one drawn uniformly from all of them. A move
-    into a wall stays. Every step pays for the square that the agent is on after it.
+    With probability `slip` an action is replaced by one drawn uniformly from all actions. An agent
+    that moves into a wall stays where it is. A step's reward is that of the square it ends on.
 
     Args:
       walls: uint32 [H, words], packed rows.
-      arrival: from t, () int32 in 1..horizon, to float32 [H, W]: what step t pays on each square.
-      terminal: bool [H, W], the squares on which an episode ends.
-      slip: () float32.
+      arrival: t, () int32 in 1..horizon -> float32 [H, W], the reward of ending step t on a square.
+      terminal: bool [H, W], the squares that end an episode.
+      slip: () float32, a probability.
       horizon: () int32, the steps of an episode.
-      steps: () int32, how many of them have been taken.
+      steps: () int32, how many of them have been taken already.
       stay: whether staying is an action too.
 
     Returns:
-      The return from here on, float32 [H, W], 0 on walls and where the episode has ended; and the
-      action, int32 [H, W]: a direction or, with `stay`, 0 to stay and 1 + direction to move.
+      The return from here on, float32 [H, W], 0 on walls and terminal squares; and the action,
+      int32 [H, W]: a direction or, with `stay`, 0 to stay and 1 + direction to move.
     """
     move = _mover(walls, terminal.shape[-1])
 
@@ -62,7 +62,7 @@ def heading_plan(
 ) -> tuple[Array, Array]:
     """`plan` for an agent with a heading: float32 and int32 [4, H, W], by heading and square.
 
-    The arguments are those of `plan`, `arrival` and `terminal` [H, W] as there.
+    Args: those of `plan`, with `arrival` and `terminal` [H, W] likewise.
     """
     move = _mover(walls, terminal.shape[-1])
 
@@ -82,7 +82,7 @@ def _induce(
     horizon: Array,
     steps: Array,
 ) -> tuple[Array, Array]:
-    """Values and best actions, shaped as `ended`; `results`: what each action's result is worth."""
+    """Values and best actions, shaped like `ended`; `results` gives each action's value."""
 
     def trip(back: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         values, _ = carry
@@ -95,7 +95,7 @@ def _induce(
 
 
 def _mover(walls: Array, wide: int) -> Callable[[Array, int], Array]:
-    """From what squares are worth, [H, W], to what moving from each in a direction is worth."""
+    """A function from the values of squares [H, W] to those of moving from each in a direction."""
     is_open = ~unpack(walls, wide)
 
     def shifted(squares: Array, direction: int) -> Array:

@@ -1,4 +1,4 @@
-"""MiniGrid's families of levels: what each one draws, and the sizes that it comes in."""
+"""MiniGrid's families of levels: how each is drawn, and the sizes it comes in."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Family:
 
     draw: Callable[[jax.Array, int, int], MiniGridTask]  # key, size, count -> task, horizon unset
     horizon: Callable[[int, int], int]  # size, count -> MiniGrid's max_steps
-    size: int  # the default; along a side of the grid, where nothing else is said
+    size: int  # the default; what it measures is said in `MiniGrid`
     sizes: range
     shape: Callable[[int, int], tuple[int, int]] = _square  # size, count -> height, width
-    count: int = 1  # the default; of what the family has several
+    count: int = 1  # the default; what it counts is said in `MiniGrid`
     counts: range = range(1, 2)
     see_through_walls: bool = False
-    obstacles: bool = False  # whether balls walk about
-    fetches: bool = False  # whether an object is to be picked up, so `fetch` solves the levels
+    obstacles: bool = False  # whether balls move at random
+    fetches: bool = False  # whether an object must be picked up, so that `fetch` is the oracle
 
 
 _SIZES = range(5, _LARGEST + 1)

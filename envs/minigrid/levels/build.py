@@ -1,4 +1,4 @@
-"""What the generators share: from a plan of squares to a task."""
+"""Shared by the generators: random draws, sets of squares, and making a task of them."""
 
 from __future__ import annotations
 
@@ -43,59 +43,65 @@ def at(row: int | Array, column: int | Array) -> Array:
 
 
 def enclosed(high: int, wide: int) -> np.ndarray:
-    """Walls around an empty room, bool [high, wide]."""
+    """The walls of one empty room, bool [high, wide]."""
     walls = np.ones((high, wide), bool)
     walls[1:-1, 1:-1] = False
     return walls
 
 
 def within(shape: tuple[int, ...], rows: tuple, columns: tuple) -> Array:
-    """The rectangle first <= row < last, first <= column < last: bool [H, W]."""
+    """The squares in rows[0] <= row < rows[1], columns[0] <= column < columns[1]: bool [H, W]."""
     row, column = (jnp.asarray(index, jnp.int32) for index in np.indices(shape))
     in_rows = (row >= rows[0]) & (row < rows[1])
     return in_rows & (column >= columns[0]) & (column < columns[1])
 
 
 def is_square(shape: tuple[int, ...], square: Array) -> Array:
-    """The set of one square: bool [H, W]."""
+    """The set of the one square (2,): bool [H, W]."""
     return within(shape, (square[0], square[0] + 1), (square[1], square[1] + 1))
 
 
 class Draws(NamedTuple):
-    """All that is random in a level: uniform numbers in [0, 1)."""
+    """All the randomness of a level: uniform numbers in [0, 1)."""
 
-    numbers: Array  # [n] float32, one each
-    tickets: Array  # [m, H, W] float32, one a square
+    numbers: Array  # [n] float32, single numbers
+    tickets: Array  # [m, H, W] float32, grids with one number a square
 
 
 def draw(key: Array, numbers: int, tickets: int, shape: tuple[int, int]) -> Draws:
-    """`numbers` uniform numbers and `tickets` grids of them, from one call.
+    """Draws uniform numbers and grids of uniform numbers in one call.
 
-    XLA takes a third of a second to compile a call, and longer for one after another than for both.
+    XLA takes a third of a second to compile a call; two calls in sequence take longer.
+
+    Args:
+      key: typed, consumed.
+      numbers: how many single numbers.
+      tickets: how many grids.
+      shape: rows and columns of a grid.
     """
     drawn = jax.random.uniform(key, (numbers + tickets * shape[0] * shape[1],), jnp.float32)
     return Draws(drawn[:numbers], drawn[numbers:].reshape(tickets, *shape))
 
 
 def integer(number: Array, low: int | Array, high: int | Array) -> Array:
-    """low <= integer < high, int32, each as likely, from a uniform `number` of the same shape."""
+    """An int32 uniform over low <= n < high, from a uniform `number` of the same shape."""
     low, high = jnp.asarray(low, jnp.int32), jnp.asarray(high, jnp.int32)
     return low + (number * (high - low).astype(jnp.float32)).astype(jnp.int32)
 
 
 def choose(tickets: Array, allowed: Array) -> Array:
-    """The square with the highest ticket [H, W] among those `allowed`, bool [H, W]: (2,) int32.
+    """The square (2,) int32 with the highest ticket [H, W] among those `allowed`, bool [H, W].
 
-    Each is as likely, as where MiniGrid's `place_obj` draws squares until it may have one.
+    All are equally likely, as in MiniGrid's `place_obj`, which draws squares until one is allowed.
     """
     row, column = _highest(tickets, allowed)
     return at(row, column)
 
 
 def choose_pose(tickets: Array, allowed: Array, things: list[Thing]) -> tuple[Array, Array]:
-    """An allowed square (2,) and a heading () that face none of the things: each pose as likely.
+    """An allowed square (2,) and a heading () that face none of the things; uniform over poses.
 
-    Tickets are [4, H, W]. The squares of the things must not be `allowed`.
+    `tickets` is [4, H, W]. The squares of the things must not be `allowed`.
     """
     taken = jnp.zeros(allowed.shape, bool)
     for thing in things:
@@ -122,11 +128,17 @@ def level(
     answers: tuple[Array, Array] | None = None,
     fixed: bool = False,
 ) -> MiniGridTask:
-    """The task of a level; its horizon, the environment's affair, is 0.
+    """The task of a level, with a horizon of 0 that the environment replaces.
 
     Args:
-      walls, lava: bool [H, W].
-      answers: the right square and the wrong one, where the level asks.
+      walls: bool [H, W].
+      things: the objects.
+      start: (2,) int32, the agent's square.
+      heading: () int32, the agent's heading.
+      lava: bool [H, W]; none if None.
+      target: the index of the object to open or pick up, or -1.
+      answers: the squares (2,) of success and of failure, if the level has them.
+      fixed: whether nothing can be picked up.
     """
     nowhere = jnp.full((2,), NOWHERE, jnp.int32)
     ground = jnp.zeros(walls.shape, bool) if lava is None else lava

@@ -15,7 +15,7 @@ Array = jax.Array
 
 
 def door_key(key: Array, size: int, count: int) -> MiniGridTask:
-    """MiniGrid-DoorKey: a wall with a locked door; the agent is on the key's side of it."""
+    """MiniGrid-DoorKey: a wall with a locked door; the agent starts on the key's side of it."""
     del count
     shape = (size, size)
     draws = draw(key, 3, 2, shape)
@@ -37,7 +37,11 @@ def door_key(key: Array, size: int, count: int) -> MiniGridTask:
 def unlock(key: Array, size: int, count: int, box: bool = False) -> MiniGridTask:
     """MiniGrid-Unlock: two rooms of side `size`, a locked door between them, and its key.
 
-    With `box` MiniGrid-UnlockPickup: the level ends when the box in the other room is picked up.
+    Args:
+      key: typed, consumed.
+      size: side of a room.
+      count: unused.
+      box: draws MiniGrid-UnlockPickup: the level ends when a box in the other room is picked up.
     """
     del count
     shape, far = (size, 2 * size - 1), size - 1
@@ -50,7 +54,7 @@ def unlock(key: Array, size: int, count: int, box: bool = False) -> MiniGridTask
     start, heading = choose_pose(draws.tickets[1:5], free, [found, door])
     things = [found, door]
     if box:
-        # Away from where MiniGrid puts the agent until it has a place for it.
+        # MiniGrid parks the agent there until it is placed, and puts no box on or next to it.
         middle, column = size // 2, far + size // 2
         near = within(shape, (middle - 1, middle + 2), (column, column + 1))
         near |= within(shape, (middle, middle + 1), (column - 1, column + 2))
@@ -66,8 +70,8 @@ def unlock(key: Array, size: int, count: int, box: bool = False) -> MiniGridTask
 def key_corridor(key: Array, size: int, count: int) -> MiniGridTask:
     """MiniGrid-KeyCorridor: `count` rows of a room of side `size`, a hallway and another room.
 
-    The ball to pick up is in a room on the right, locked; the key in one on the left. Doors are
-    added between the other neighbours, in random order, until every room can be reached.
+    The ball to pick up is in a locked room on the right, the key in a room on the left. Doors
+    between other neighbours are added in random order until every room can be reached.
     """
     side = size - 1  # from one room's corner to the next one's
     shape = (count * side + 1, 3 * side + 1)
@@ -76,8 +80,8 @@ def key_corridor(key: Array, size: int, count: int) -> MiniGridTask:
     for row in range(1, count):
         walls[row * side, side + 1 : 2 * side] = False
 
-    # The sides between rooms that may have a door: first row by row the two between columns, then
-    # those between the rows of the outer columns. Rooms are numbered row by row, the hallway is 1.
+    # The walls that may have a door: first, row by row, the two between columns, then those between
+    # the rows of the outer columns. Rooms are numbered row by row; the whole hallway is room 1.
     across = [(row, column) for row in range(count) for column in (0, 1)]
     along = [(row, column) for row in range(count - 1) for column in (0, 2)]
     name = np.arange(3 * count).reshape(count, 3)
@@ -106,8 +110,8 @@ def key_corridor(key: Array, size: int, count: int) -> MiniGridTask:
     ball = Thing(BALL, integer(draws.numbers[-1], 0, 6), ball_square)
     found = Thing(KEY, colours[locked], choose(draws.tickets[1], room(key_row, 0)))
     lock = Thing(DOOR, found.colour, jnp.stack(places)[locked], LOCKED)
-    # The middle room of the hallway with its sides, of which some are open. Only the locked door
-    # is there when MiniGrid places the agent.
+    # The middle room of the hallway and its sides, some of which are open. When MiniGrid places the
+    # agent, the locked door is the only one.
     middle = count // 2
     hall = within(shape, (middle * side, middle * side + size), (side, side + size))
     start, heading = choose_pose(draws.tickets[2:], hall & ~jnp.asarray(walls), [lock])
@@ -129,12 +133,12 @@ def key_corridor(key: Array, size: int, count: int) -> MiniGridTask:
 def _connected(order: Array, first: Array, second: Array, locked: Array, rooms: int) -> Array:
     """Which pairs of rooms, `first` and `second` [pairs], have a door: bool [pairs].
 
-    The pair `locked` has one. Pairs without the room behind it are taken in the order of the
-    numbers `order` [pairs], until there is a way between any two rooms.
+    The pair `locked` has one. Then pairs that do not include the room behind it are added in the
+    order of the numbers `order` [pairs], until all rooms are connected.
     """
     pairs = first.shape[0]
     behind = second[locked]
-    # The room by which each set of connected rooms is known; rooms that do not exist are apart.
+    # The representative of each room's connected component; nonexistent rooms have their own.
     known_by = jnp.arange(rooms, dtype=jnp.int32)
     exists = jnp.zeros((rooms,), bool).at[first].set(True).at[second].set(True)
 

@@ -24,7 +24,7 @@ def _goal(row: int, column: int) -> Thing:
 
 
 def _start(draws: Draws, size: int, anywhere: bool) -> tuple[Array, Array]:
-    """The top left corner, looking east, or any square but the goal's in any heading."""
+    """Start and heading: top left, facing east, or random on any square but the goal's."""
     if not anywhere:
         return at(1, 1), jnp.int32(0)
     free = jnp.asarray(~enclosed(size, size)).at[size - 2, size - 2].set(False)
@@ -32,14 +32,28 @@ def _start(draws: Draws, size: int, anywhere: bool) -> tuple[Array, Array]:
 
 
 def empty(key: Array, size: int, count: int, anywhere: bool = False) -> MiniGridTask:
-    """MiniGrid-Empty, and with `anywhere` MiniGrid-Empty-Random."""
+    """MiniGrid-Empty.
+
+    Args:
+      key: typed, consumed.
+      size: side of the grid.
+      count: unused.
+      anywhere: whether the start is random, as in MiniGrid-Empty-Random.
+    """
     del count
     start, heading = _start(draw(key, 1, 1, (size, size)), size, anywhere)
     return level(enclosed(size, size), [_goal(size - 2, size - 2)], start, heading)
 
 
 def dynamic_obstacles(key: Array, size: int, count: int, anywhere: bool = False) -> MiniGridTask:
-    """MiniGrid-Dynamic-Obstacles: `count` balls, objects 1 to `count`, that will walk about."""
+    """MiniGrid-Dynamic-Obstacles: balls, objects 1 to `count`, that will move at random.
+
+    Args:
+      key: typed, consumed.
+      size: side of the grid.
+      count: number of balls; `size // 2` if it is above `size / 2 + 1`.
+      anywhere: whether the start is random.
+    """
     if count > size / 2 + 1:  # MiniGrid's limit
         count = size // 2
     shape = (size, size)
@@ -74,9 +88,15 @@ def lava_gap(key: Array, size: int, count: int) -> MiniGridTask:
 def crossing(key: Array, size: int, count: int, wet: bool = True) -> MiniGridTask:
     """MiniGrid-LavaCrossing, or with walls MiniGrid-SimpleCrossing: `count` rivers to cross.
 
-    Rivers are `count` of the even rows and columns. They divide the grid into a grid of rooms. A
-    random monotone path of rooms leads from the first to the last, with an opening, anywhere on the
-    shared side, from each room to the next.
+    Rivers are `count` of the even rows and columns, which divide the grid into a grid of rooms. A
+    random monotone path of rooms leads from the first to the last; each room opens to the next at
+    a random place on their shared side.
+
+    Args:
+      key: typed, consumed.
+      size: side of the grid.
+      count: number of rivers.
+      wet: whether rivers are lava, not walls.
     """
     banks = jnp.arange(2, size - 2, 2, dtype=jnp.int32)
     most = 2 * len(banks)
@@ -86,7 +106,7 @@ def crossing(key: Array, size: int, count: int, wet: bool = True) -> MiniGridTas
     is_column, is_row = chosen[: len(banks)], chosen[len(banks) :]
 
     def limits(present: Array) -> Array:
-        """The sides of the rooms along one axis, in order; the last one is repeated."""
+        """The coordinates of the rooms' walls along one axis, ascending; the last is repeated."""
         rivers = jnp.sort(jnp.where(present, banks, jnp.int32(size - 1)))
         return jnp.concatenate([jnp.zeros((1,), jnp.int32), rivers, jnp.full((1,), size - 1)])
 
@@ -97,7 +117,7 @@ def crossing(key: Array, size: int, count: int, wet: bool = True) -> MiniGridTas
         river |= within((size, size), (1, size - 1), (here, here + 1)) & is_column[bank]
         river |= within((size, size), (here, here + 1), (1, size - 1)) & is_row[bank]
 
-    # Of `count` moves in random order, as many go east as there are columns to cross.
+    # `count` moves in random order; as many go east as there are columns to cross.
     ranks = _ranks(numbers[most : most + count])
     goes_east = ranks < jnp.sum(is_column, dtype=jnp.int32)
     east = south = jnp.int32(0)
@@ -120,5 +140,5 @@ def crossing(key: Array, size: int, count: int, wet: bool = True) -> MiniGridTas
 
 
 def _ranks(numbers: Array) -> Array:
-    """The place of each number in their order, int32 [n]: a random permutation of 0..n-1."""
+    """The rank of each number, int32 [n]: a random permutation of 0..n - 1."""
     return jnp.sum(numbers[None] < numbers[:, None], axis=1, dtype=jnp.int32)

@@ -33,9 +33,13 @@ def four_rooms(key: Array, size: int, count: int) -> MiniGridTask:
 
 
 def memory(key: Array, size: int, count: int, stretches: bool = False) -> MiniGridTask:
-    """MiniGrid-Memory: at the end of a hallway, go to the object that is like the first one.
+    """MiniGrid-Memory: at the end of a hallway, go to the object that matches the first one.
 
-    With `stretches` the length of the hallway is random, as MiniGrid's `random_length`.
+    Args:
+      key: typed, consumed.
+      size: side of the grid.
+      count: unused.
+      stretches: whether the hallway's length is random, MiniGrid's `random_length`.
     """
     del count
     shape, middle = (size, size), size // 2
@@ -70,26 +74,26 @@ def memory(key: Array, size: int, count: int, stretches: bool = False) -> MiniGr
 
 SIDE = 25  # squares along a side of MultiRoom's grid
 _ATTEMPTS = 64
-_TRIES = 8  # MiniGrid's: places for the next room before an attempt ends
-_LEAST = 4  # squares along a side of a room
+_TRIES = 8  # placements tried for the next room before an attempt ends, as in MiniGrid
+_LEAST = 4  # fewest squares along a side of a room
 
 
 class _Rooms(NamedTuple):
     """A chain of rooms."""
 
-    placed: Array  # () int32, how many there are
+    placed: Array  # () int32, number of rooms
     corners: Array  # [rooms, 2] int32, row and column of the top left corner
     sizes: Array  # [rooms, 2] int32, height and width, walls included
-    doors: Array  # [rooms, 2] int32, the square by which each is entered from the one before
-    wall: Array  # () int32, the wall of the last one with that door, see `_next_room`
+    doors: Array  # [rooms, 2] int32, the door from the room before
+    wall: Array  # () int32, the wall of the last room with that door, see `_next_room`
 
 
 def multi_room(key: Array, size: int, count: int) -> MiniGridTask:
     """MiniGrid-MultiRoom: a chain of `count` rooms of sides 4 to `size`, with doors between.
 
-    MiniGrid adds rooms at random until one finds no place in eight tries, then starts again. Here
-    64 attempts are made at once, and the first whole one taken. Of six rooms of up to ten squares
-    a side, one level in ten million finds none and is the longest chain of the 64.
+    MiniGrid adds random rooms until one does not fit in eight tries, then starts again. Here 64
+    attempts are made at once, and the first complete one is taken. With six rooms of up to ten
+    squares a side, one level in ten million has no complete one and takes the longest of the 64.
     """
     shape, attempt = (SIDE, SIDE), (1 + _TRIES * (count - 1), 5)
     draws = draw(key, count + 1 + _ATTEMPTS * attempt[0] * attempt[1], 2, shape)
@@ -109,7 +113,7 @@ def multi_room(key: Array, size: int, count: int) -> MiniGridTask:
         walls &= ~(is_square(shape, square) & here)
         kind, state = (jnp.where(here, jnp.int32(value), 0) for value in (DOOR, CLOSED))
         things.append(Thing(kind, colour, jnp.where(here, square, jnp.int32(NOWHERE)), state))
-        colour = (colour + integer(draws.numbers[room], 1, 6)) % 6  # another one than the last
+        colour = (colour + integer(draws.numbers[room], 1, 6)) % 6  # never the previous colour
     start = choose(draws.tickets[0], _inside(rooms, 0, 1))
     last = _inside(rooms, rooms.placed - 1, 1) & ~is_square(shape, start)
     things.append(Thing(GOAL, GREEN, choose(draws.tickets[1], last)))
@@ -144,8 +148,8 @@ def _attempt(numbers: Array, size: int, count: int) -> _Rooms:
 def _next_room(
     numbers: Array, rooms: _Rooms, last: Array, size: int
 ) -> tuple[Array, Array, Array, Array]:
-    """Corner, size and door of a room next to `last`, and the wall of the room with that door."""
-    # Out by any wall but the one with the door in; walls are 0 right, 1 below, 2 left, 3 above.
+    """Corner, size and door of a new room next to `last`, and the new room's wall with the door."""
+    # Leave by any wall but the one entered by; walls are 0 right, 1 below, 2 left, 3 above.
     out = (rooms.wall + integer(numbers[0], 1, 4)) % 4
     sideways = (out & 1) == 0
     corner, (high, wide) = rooms.corners[last], rooms.sizes[last]
@@ -163,9 +167,9 @@ def _next_room(
 def _placed(
     rooms: _Rooms, number: Array, corner: Array, sizes: Array, door: Array, wall: Array
 ) -> _Rooms:
-    """`rooms` with one more, room `number`, if it is the next and there is a place for it."""
+    """`rooms` with room `number` added, if it is the next one and fits."""
     end = corner + sizes
-    # MiniGrid's tests, with their asymmetries; the room before is next to it and not tested.
+    # MiniGrid's tests, with their asymmetries; the room before is adjacent and not tested.
     inside = jnp.all(corner >= 0) & (end[1] <= SIDE) & (end[0] < SIDE)
     apart = jnp.any(
         (end[None] < rooms.corners) | (rooms.corners + rooms.sizes <= corner[None]), axis=1
