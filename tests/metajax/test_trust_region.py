@@ -177,7 +177,7 @@ def test_trust_region_holds_beside_slow_parameters():
     env = envs.make("point", horizon=3)
     network = mj.networks.mlp_policy(env.action_space, (), initial_std=0.3)
     single = mj.policy_gradient(env, network, episodes=3, baseline="none")
-    learner = mj.maml_trpo(*mj.meta_learned(single, mj.sgd(0.1), ["discount"]), REGION, TASKS)
+    learner = mj.maml_trpo(*mj.meta_learned(single, mj.sgd(0.1), ["learning_rate"]), REGION, TASKS)
     _, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
     assert 0 < metrics["divergence"] <= REGION.bound
 
