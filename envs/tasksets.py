@@ -304,6 +304,9 @@ def count_sides(
       salt: as in `sampler_of_side`.
       draws: how many tasks are drawn.
     """
+    require("share", share, 0 < share < 1, "a number between 0 and 1")
+    require_integer("salt", salt, 0, 2**32 - 1)
+    require_integer("draws", draws, 1)
     bound = min(round(share * 2**32), 2**32 - 1)
 
     def is_first(key: Array) -> Array:

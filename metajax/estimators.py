@@ -34,6 +34,7 @@ __all__ = [
 
 Array = jax.Array
 Surrogate = Callable[[Array, Array, Array], Array]
+"""log π (T, B), advantages (T, B), mask (T, B) -> (), to be maximised."""
 
 
 def masked_mean(values: Array, mask: Array) -> Array:

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..baselines import BASELINES, linear_features, linear_features_of_rows
+from ..baselines import BASELINES, Baseline, linear_features, linear_features_of_rows
 from ..checks import require_integer, require_number
 from ..distributions import for_action_space
 from ..estimators import (
     SURROGATES,
+    Surrogate,
     dice_surrogate,
     loaded_dice_surrogate,
     masked_mean,
@@ -45,7 +46,9 @@ class Trajectories:
     row: Array | None = None  # (T, B) int32, index of each one-hot observation; see `lookups`
 
 
-def _choice(name: str, value: str, choices: dict[str, Any]) -> Any:
+def _choice(name: str, value: str | Callable[..., Any], choices: dict[str, Any]) -> Any:
+    if callable(value):
+        return value
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
     return choices[value]
@@ -63,9 +66,9 @@ def policy_gradient(
     horizon: int | None = None,
     discount: float = 0.99,
     gae_lambda: float = 1.0,
-    baseline: str = "linear",
+    baseline: str | Baseline = "linear",
     normalise_advantage: bool = True,
-    surrogate: str = "lvc",
+    surrogate: str | Surrogate = "lvc",
     dice_lambda: float = 1.0,
     entropy: float = 0.0,
     sample_task: Callable[[Array], Any] | None = None,
@@ -80,12 +83,13 @@ def policy_gradient(
         horizon: T, the most steps of an episode; None for the environment's own.
         discount: γ in [0, 1].
         gae_lambda: λ in [0, 1].
-        baseline: "linear" (features of observation and time), "mean" (over episodes) or "none".
+        baseline: "linear" (features of observation and time), "mean" (over episodes), "none"
+            or a function, see `baselines.Baseline`.
         normalise_advantage: whether advantages get zero mean and unit standard deviation over the
             task's steps. Otherwise a step shrinks as a task is solved, which several large inner
             steps need.
-        surrogate: "lvc", "log_prob", "loaded_dice" or "dice", see `estimators`. The loss is
-            minus its mean over the steps taken. "dice" uses plain discounted rewards, without λ,
+        surrogate: "lvc", "log_prob", "loaded_dice", "dice" or a function, see
+            `estimators.Surrogate`. The loss is minus its mean over the steps taken. "dice" uses plain discounted rewards, without λ,
             baseline or normalisation.
         dice_lambda: λ of "loaded_dice" in [0, 1]: how far back actions are credited for where they
             led, in the second derivative.

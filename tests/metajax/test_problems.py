@@ -47,6 +47,24 @@ def test_score_is_the_mean_return_of_the_episodes():
 
 
 @pytest.mark.smoke
+def test_a_baseline_and_a_surrogate_may_be_functions():
+    env = envs.make("point", horizon=3)
+    network = mj.networks.mlp_policy(env.action_space, (4,))
+    named, given = (
+        mj.policy_gradient(env, network, episodes=3, baseline=baseline, surrogate=surrogate)
+        for baseline, surrogate in (
+            ("mean", "log_prob"),
+            (mj.baselines.mean_return, lambda *args: mj.estimators.log_prob_surrogate(*args)),
+        )
+    )
+    params = named.init(jax.random.key(0))
+    task = env.sample_task(jax.random.key(1))
+    batches = [problem.collect(params, task, jax.random.key(2)) for problem in (named, given)]
+    np.testing.assert_array_equal(batches[0].advantage, batches[1].advantage)
+    losses = [p.inner_loss(params, b)[0] for p, b in zip((named, given), batches, strict=True)]
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize("surrogate", ["lvc", "log_prob", "loaded_dice"])
 def test_gradient_of_a_surrogate_is_the_policy_gradient(surrogate):
     problem = problems.point(surrogate)._replace()
