@@ -89,8 +89,8 @@ def policy_gradient(
             task's steps. Otherwise a step shrinks as a task is solved, which several large inner
             steps need.
         surrogate: "lvc", "log_prob", "loaded_dice", "dice" or a function, see
-            `estimators.Surrogate`. The loss is minus its mean over the steps taken. "dice" uses plain discounted rewards, without λ,
-            baseline or normalisation.
+            `estimators.Surrogate`. The loss is minus its mean over the steps taken. "dice" uses
+            plain discounted rewards, without λ, baseline or normalisation.
         dice_lambda: λ of "loaded_dice" in [0, 1]: how far back actions are credited for where they
             led, in the second derivative.
         entropy: weight of the policy's entropy in the inner and outer losses.
