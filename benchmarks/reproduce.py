@@ -322,9 +322,10 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
             axes.plot(*zip(*theirs, strict=True), "o", color=colour, ms=11, fillstyle="none")
     for label, value in setting.exact.items():
         axes.axhline(value, color="0.4", linestyle=":", linewidth=1)
-        # Between the first two steps, where no point hides it.
-        axes.annotate(label, (sum(setting.steps[:2]) / 2, value), fontsize=8, color="0.4",
-                      ha="center", va="bottom")  # fmt: skip
+        # Between the first two steps, where no point hides it, and over the lines that pass.
+        behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+        axes.annotate(label, (sum(setting.steps[:2]) / 2, value), (0, 3), fontsize=8, color="0.4",
+                      textcoords="offset points", ha="center", bbox=behind, zorder=5)  # fmt: skip
     if any(row.published is not None for row in rows):
         axes.plot([], [], "o", color="0.3", ms=11, fillstyle="none", label="published")
     axes.set(title=setting.title, xlabel="inner steps", ylabel=setting.score)
