@@ -21,7 +21,7 @@ import numpy as np
 from .core import Environment, require, require_integer
 from .taskfiles import form_of, read_tasks, write_tasks
 
-__all__ = ["TaskSet", "content_hash", "count_sides", "sampler_of_side"]
+__all__ = ["TaskSet", "content_hash", "has_sides", "sampler_of_side"]
 
 Array = jax.Array
 
@@ -293,28 +293,35 @@ def sampler_of_side(
     return sample
 
 
-def count_sides(
-    sample_task: Callable[[Array], Any], share: float, *, salt: int = 0, draws: int = 2048
-) -> tuple[int, int]:
-    """How many of `draws` tasks fall on the first side of a split, and how many on the second.
+def has_sides(
+    sample_task: Callable[[Array], Any], share: float, *, salt: int = 0, draws: int = 1024
+) -> bool:
+    """Whether a split leaves tasks on both sides, as far as `draws` tasks show.
+
+    Where most of them differ, p(T) has too many tasks for a side to be empty.
 
     Args:
       sample_task: key -> task.
       share: probability of the first side, as in `sampler_of_side`.
       salt: as in `sampler_of_side`.
       draws: how many tasks are drawn.
+
+    Raises:
+      ValueError: a share outside (0, 1), or a number that is not an integer in its range.
     """
     require("share", share, 0 < share < 1, "a number between 0 and 1")
     require_integer("salt", salt, 0, 2**32 - 1)
     require_integer("draws", draws, 1)
     bound = min(round(share * 2**32), 2**32 - 1)
 
-    def is_first(key: Array) -> Array:
-        return _place(content_hash(sample_task(key)), salt) < jnp.uint32(bound)
-
+    # One by one: the program of a single draw compiles faster than that of many.
+    draw = jax.jit(lambda key: content_hash(sample_task(key)))
     keys = jax.random.split(jax.random.key(0), draws)
-    first = int(jnp.sum(jax.jit(jax.vmap(is_first))(keys), dtype=jnp.int32))
-    return first, draws - first
+    different = np.unique(np.stack([np.asarray(draw(key)) for key in keys]), axis=0)
+    if len(different) > draws // 2:
+        return True
+    first = np.asarray(_place(jnp.asarray(different), salt)) < np.uint32(bound)
+    return bool(first.any() and not first.all())
 
 
 def _place(hashes: Array, salt: int) -> Array:

@@ -140,8 +140,11 @@ def _preset(arguments: list[str]) -> tuple[list[str], Any]:
 
     named = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
     for name in named:
+        is_run = False
         if name not in presets.PRESETS:
-            if (Path(name) / runs.CONFIG).is_file():
+            with contextlib.suppress(OSError):  # a name that no file can have
+                is_run = (Path(name) / runs.CONFIG).is_file()
+            if is_run:
                 raise UsageError(f"preset: {name} is a run; --resume {name} goes on with it")
             if name in configs.environments():
                 every = ", ".join(presets.PRESETS)

@@ -47,12 +47,12 @@ def require_number(
     Raises:
         ValueError: it is not.
     """
-    if isinstance(value, Tracer):
+    if isinstance(value, Tracer) and not value.shape:
         return
-    number = not isinstance(value, (str, bool, np.bool)) and np.ndim(value) == 0
     try:
-        number = float(value) if number else math.nan
-    except (TypeError, ValueError):
+        scalar = not isinstance(value, (str, bool, np.bool, Tracer)) and np.ndim(value) == 0
+        number = float(value) if scalar else math.nan
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     # Written so that a NaN is in no range.
     inside = (low < number if above else low <= number) and math.isfinite(number)

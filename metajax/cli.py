@@ -194,6 +194,8 @@ def _train(arguments: list[str]) -> int:
         _keep_programs()
         if options.joins:
             processes.start(options.coordinator, options.processes, options.process_id)
+        if stored is None:
+            experiments.check_held_out(config)
         if options.tune:
             config = _tuned(config)
         experiment = experiments.build(config)

@@ -14,7 +14,7 @@ import jax
 
 from envs import Informed, SolvedEnvironment
 from envs.core import provides
-from envs.tasksets import count_sides, sampler_of_side
+from envs.tasksets import has_sides, sampler_of_side
 
 from . import runs, training
 from .catalogue import OPTIONS, learners, network_of
@@ -33,7 +33,7 @@ from .presets import preset
 from .problems import policy_gradient, q_learning, regression
 from .types import MetaLearner, MetaState, Problem
 
-__all__ = ["Experiment", "build", "load"]
+__all__ = ["Experiment", "build", "check_held_out", "load"]
 
 
 class Experiment(NamedTuple):
@@ -87,14 +87,6 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     training = judging = env.sample_task
     if config.held_out:
         share = 1 - config.held_out
-        # What presets hold out is known to leave tasks on both sides.
-        known = preset(config.preset, config.algorithm)
-        changed = any(getattr(config, n) != getattr(known, n) for n in ("held_out", "env"))
-        if changed and not all(count_sides(env.sample_task, share)):
-            raise ValueError(
-                f"held_out: expected a share that leaves tasks to train on and to judge by, "
-                f"got {config.held_out}"
-            )
         training, judging = (
             sampler_of_side(env.sample_task, share, first=first) for first in (True, False)
         )
@@ -190,6 +182,24 @@ def build(config: TrainConfig) -> Experiment:
         environment=env,
         mapping=mapping,
     )
+
+
+def check_held_out(config: TrainConfig) -> None:
+    """Checks that p(T) has tasks to train on and tasks to hold out; draws some to see.
+
+    Not part of `build`, which opens runs too: those passed when they began.
+
+    Raises:
+        ValueError: one of them is empty.
+    """
+    share = getattr(config, "held_out", 0.0)
+    known = preset(config.preset, config.algorithm)
+    if not share or all(getattr(config, n) == getattr(known, n) for n in ("held_out", "env")):
+        return  # what presets hold out leaves tasks on both sides
+    if not has_sides(getattr(config, "env").sample_task, 1 - share):  # noqa: B009
+        raise ValueError(
+            f"held_out: expected a share that leaves tasks to train on and to judge by, got {share}"
+        )
 
 
 def load(run: str | os.PathLike[str]) -> tuple[Experiment, MetaState]:

@@ -96,14 +96,15 @@ Rate = float | Array | Sequence[float] | optax.Schedule
 def _schedule(learning_rate: Rate) -> Any:
     if callable(learning_rate):
         return learning_rate
-    rates: list[Any] = [*learning_rate] if isinstance(learning_rate, Sequence) else [learning_rate]
+    several = isinstance(learning_rate, Sequence) or jnp.ndim(learning_rate) == 1
+    rates: list[Any] = [*learning_rate] if several else [learning_rate]  # type: ignore[misc]
     if not rates:
         raise ValueError("inner learning rate: expected at least one, got none")
     for rate in rates:
         require_number("inner learning rate", rate, above=True)
     if len(rates) == 1:
         return rates[0]
-    table = jnp.asarray(rates, jnp.float32)
+    table = jnp.stack([jnp.asarray(rate, jnp.float32) for rate in rates])
     return lambda count: table[jnp.minimum(count, len(rates) - 1)]
 
 

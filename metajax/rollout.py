@@ -102,8 +102,11 @@ def rollout(
         action = distribution.draw(noise, parameters)
         following, timestep = _state_and_timestep(advance(keys, state, action, task), env, state)
         taken = mask > 0
-        # A reward after the end may be anything, even NaN, which times 0 is not 0.
-        reward = jnp.where(taken, timestep.reward, 0.0)
+        # A reward after the end may be anything, even NaN, which times 0 is not 0. What is added up
+        # over an episode has single precision at least.
+        halves = timestep.reward.dtype.itemsize < mask.dtype.itemsize
+        reward = timestep.reward.astype(mask.dtype) if halves else timestep.reward
+        reward = jnp.where(taken, reward, 0.0)
         seen = jax.tree.map(
             partial(_where, taken), observed(following, timestep), (observation, at)
         )
@@ -157,18 +160,27 @@ def _state_and_timestep(result: Any, env: Any, before: Any = None) -> Any:
             got = f"shape {value.shape[1:]}, {value.dtype.name}"
             raise ValueError(f"{called}: {name}: expected {what}, got {got}")
     if before is not None:
-        old, new = (_forms(leaves) for leaves in (before, state))
+        old, new = (_leaves(states) for states in (before, state))
         for path in sorted({*old, *new}):
-            if old.get(path) != new.get(path):
-                there = f"expected {old.get(path)} as from env.reset, got {new.get(path)}"
+            was, now = old.get(path), new.get(path)
+            if was is None or now is None or not _same_form(was, now):
+                expected, got = (_form(leaf) for leaf in (was, now))
+                there = f"expected {expected} as from env.reset, got {got}"
                 raise ValueError(f"{called}: state{path}: {there}")
     return state, timestep
 
 
-def _forms(state: Any) -> dict[str, str]:
-    """The shape and type of every leaf of B states, by its path."""
+def _leaves(state: Any) -> dict[str, Array]:
+    """The leaves of B states, by their paths."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {
-        jax.tree_util.keystr(path): f"shape {leaf.shape[1:]}, {leaf.dtype.name}"
-        for path, leaf in leaves
-    }
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def _same_form(one: Array, other: Array) -> bool:
+    """Whether leaves of a loop's state match; a weak type, as a Python number has, is promoted."""
+    weak = one.weak_type or other.weak_type
+    return one.shape == other.shape and (weak or one.dtype == other.dtype)
+
+
+def _form(leaf: Array | None) -> str:
+    return "none" if leaf is None else f"shape {leaf.shape[1:]}, {leaf.dtype.name}"

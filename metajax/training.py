@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import operator
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -123,6 +124,7 @@ def train(
     for name, value in {**plan._asdict(), "keep": keep}.items():
         require_integer(name, value, 1)
     check_seed(seed)
+    seed = operator.index(seed)  # numpy's integers are no JSON
     with contextlib.ExitStack() as stack:
         speaks = processes.first()
         reporter = Reporter(updates, title, progress if speaks else False)
@@ -343,7 +345,7 @@ class _Recorder:
         for name, total in totals.sums.items():
             row[name] = float(str(np.float32(total) / np.float32(count)))
         infinite = [name for name in totals.sums if not math.isfinite(row[name])]
-        if infinite and not self._diverged:
+        if infinite and not self._diverged and processes.first():
             self._diverged = True
             logger.warning(
                 "%s at update %d: training diverged; smaller rates, or clipped gradients, may help",

@@ -62,11 +62,36 @@ def test_every_key_is_used_once(env):
 
 
 def test_a_key_that_is_used_twice_is_counted():
-    def folded_and_split(key):
-        return jax.random.fold_in(key, 0), jax.random.split(key)
+    uniform, split = jax.random.uniform, jax.random.split
 
-    assert spent_twice(folded_and_split, jax.random.key(0)) == 1
-    assert spent_twice(lambda key: jax.random.split(key)[0], jax.random.key(0)) == 0
+    def first_twice(key):
+        keys = split(key)
+        return uniform(keys[0]), uniform(keys[0])
+
+    def in_a_loop(key):
+        return jax.lax.scan(lambda carry, _: (carry, uniform(key)), 0, length=3)
+
+    def in_a_branch_and_after_it(key):
+        return jax.lax.cond(True, uniform, lambda key: 0.0, key) + uniform(key)
+
+    def folded_and_split(key):
+        return jax.random.fold_in(key, 0), split(key)
+
+    for function in (first_twice, in_a_loop, in_a_branch_and_after_it, folded_and_split):
+        assert spent_twice(function, jax.random.key(0)) == 1, function
+
+
+def test_keys_that_are_used_once_are_not_counted():
+    uniform, split = jax.random.uniform, jax.random.split
+
+    def each_once(key):
+        key, other, *more = split(key, 4)
+        carried = jax.lax.scan(lambda key, _: (split(key)[0], None), key, length=3)[0]
+        scanned = jax.lax.scan(lambda _, key: (0.0, uniform(key)), 0.0, split(other, 3))[1]
+        either = jax.lax.cond(True, uniform, jax.random.normal, more[0])
+        return uniform(carried), scanned, either, jax.random.randint(more[1], (), 0, 3)
+
+    assert spent_twice(each_once, jax.random.key(0)) == 0
 
 
 def test_what_is_one_of_an_observation_is_told(env, random_episodes):

@@ -8,8 +8,8 @@ import pytest
 from any_task import anything
 
 import envs
-from envs import Maze, TaskSet, taskfiles
-from envs.tasksets import content_hash, sampler_of_side
+from envs import Gridworld, Maze, PointNavigation, TaskSet, taskfiles
+from envs.tasksets import content_hash, has_sides, sampler_of_side
 
 ENV = envs.make("point")
 GRIDWORLD = envs.make("gridworld")
@@ -198,6 +198,15 @@ def test_a_greater_share_only_gains_and_another_salt_splits_anew(points):
     quarter, _ = half.split(0.5, salt=1)
     assert abs(len(quarter) / len(half) - 0.5) < 4 * 0.5 / np.sqrt(len(half))
     assert len(half.split(0.5)[1]) == 0
+
+
+def test_a_side_is_empty_where_tasks_are_few_and_never_where_they_are_many():
+    few, many = Gridworld().sample_task, PointNavigation().sample_task
+    assert has_sides(few, 0.5)
+    assert not has_sides(few, 0.95)  # none of its 21 goals
+    assert has_sides(many, 0.9999)
+    with pytest.raises(ValueError, match="share: got 1"):
+        has_sides(many, 1.0)
 
 
 def test_a_sampler_of_a_side_draws_what_the_split_has_there():

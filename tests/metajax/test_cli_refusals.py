@@ -44,6 +44,7 @@ def joining(coordinator: str, processes: int, process_id: int) -> list[str]:
         (["train", "--run", "run", "--distributed"], "several processes: could not meet"),
         (["train", "--env.size", "-9"], "size: got -9, expected"),
         (["train", "--env.horizon", "0"], "horizon: got 0, expected"),
+        (["train", "m" * 300], "preset: unknown 'mmm"),
         (["train", "minigrid"], "preset: minigrid is an environment without one, for Python;"),
         (["train", "gridworld", "--held-out", "0.05"], "held_out: expected a share that leaves"),
         (["train", "--env.generator", "scatter", "--env.rooms", "1"], "rooms: got 1, expected 0"),

@@ -72,6 +72,38 @@ def test_what_follows_an_end_reaches_nothing_even_where_it_is_no_number(baseline
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, metrics)))
 
 
+def test_rewards_of_half_precision_are_added_in_single():
+    @dataclasses.dataclass(frozen=True)
+    class Halves(Falling):
+        max_horizon = 600
+
+        def step(self, key, height, action, task):
+            _, timestep = super().step(key, jnp.float32(1.0), action, task)
+            one = jnp.bfloat16(1.0)
+            return height, dataclasses.replace(timestep, reward=one, truncated=jnp.array(False))
+
+    env = Halves()
+    problem = mj.policy_gradient(env, mj.networks.mlp_policy(env.action_space, (4,)), episodes=2)
+    task = env.sample_task(jax.random.key(0))
+    batch = jax.jit(problem.collect)(problem.init(jax.random.key(1)), task, jax.random.key(2))
+    assert batch.reward.dtype == jnp.float32
+    assert problem.score(batch) == 600
+
+
+def test_a_state_may_begin_as_a_number_of_python():
+    @dataclasses.dataclass(frozen=True)
+    class Counting(Falling):
+        def reset(self, key, task):
+            return 0, super().reset(key, task)[1]
+
+        def step(self, key, count, action, task):
+            _, timestep = super().step(key, jnp.float32(1.0), action, task)
+            return count + 1.0, timestep
+
+    with jax.numpy_dtype_promotion("standard"):
+        assert np.isfinite(learn(Counting())[1]["score_after"])
+
+
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
@@ -185,11 +217,16 @@ def test_rates_may_be_numbers_of_any_library_schedules_or_traced():
         return learner.update(learner.init(jax.random.key(0)))[1]["score_after"]
 
     expected = after(0.1)
-    for rate in (np.float32(0.1), jnp.float32(0.1), [0.1], optax.constant_schedule(0.1)):
+    numbers = (np.float32(0.1), jnp.float32(0.1), [0.1], np.array([0.1]), jnp.array([0.1, 0.2]))
+    for rate in (*numbers, optax.constant_schedule(0.1)):
         np.testing.assert_allclose(after(rate), expected, rtol=1e-6)
     swept = jax.vmap(after)(jnp.array([0.1, 0.3]))
     np.testing.assert_allclose(swept[0], expected, rtol=1e-5)
     assert swept[1] != swept[0]
+    several = jax.jit(after)(jnp.array([0.1, 0.3]))  # one a step, not one a coordinate
+    np.testing.assert_allclose(several, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="inner learning rate: expected above 0"):
+        jax.jit(after)(jnp.ones((2, 2)))
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, np.float32(1), "1", True, None])
@@ -198,7 +235,9 @@ def test_what_is_no_integer_in_range_is_refused(value):
         require_integer("count", value, 1)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.0, "0.5", True, None, [0.5]])
+@pytest.mark.parametrize(
+    "value", [np.nan, np.inf, -0.1, 1.0, "0.5", True, None, [0.5], [[1], [1, 2]], 10**400]
+)
 def test_what_is_no_number_in_range_is_refused(value):
     with pytest.raises(ValueError, match="share: expected at least 0 and below 1, got"):
         require_number("share", value, 0, 1, below=True)

@@ -299,6 +299,15 @@ def test_a_metric_that_has_no_place_in_a_line_is_named(metric, message):
         training.train(learner._replace(update=update), updates=1, progress=False)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint32, jnp.int32])
+def test_a_seed_may_be_an_integer_of_any_library(tmp_path, kind):
+    run = tmp_path / "run"
+    settings = {"updates": 2, "progress": False}
+    state = training.train(toy.learner(), run=run, seed=kind(3), **settings)
+    plain = training.train(toy.learner(), seed=3, **settings)
+    chex.assert_trees_all_equal(state.params, plain.params, strict=True)
+
+
 def test_a_run_does_not_go_on_with_another_seed(tmp_path, whole):
     run = Path(shutil.copytree(whole[0], tmp_path / "run"))
     with pytest.raises(ValueError, match=r"seed: .* was begun with 3, got 4"):
