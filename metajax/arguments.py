@@ -32,7 +32,7 @@ class UsageError(ValueError):
 @dataclasses.dataclass
 class PlanOptions:
     memory: float | None = None
-    """GiB of a device; what this one has free by default."""
+    """GiB of memory per device; by default what is free here."""
     tune: bool = False
     """Also time a few updates with other tiles (on an accelerator, chunks); remembers them."""
 
@@ -48,7 +48,7 @@ class TrainOptions:
     quiet: bool = False
     """No progress."""
     tune: bool = False
-    """Train with the tile (on an accelerator, chunk) that is fastest here, timed once a program."""
+    """Time tiles (on an accelerator, chunks) first, once per program, and train with the fastest."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes that train one run."""
     processes: int | None = None
@@ -69,9 +69,9 @@ class EvaluateOptions:
     run: tyro.conf.Positional[Path]
     """A run folder."""
     tasks: int | None = None
-    """Held-out tasks; as many as the run was judged on by default."""
+    """Held-out tasks; by default as in the run's own evaluation."""
     steps: int | None = None
-    """Inner steps; as many as the run was judged on by default."""
+    """Inner steps; by default as in the run's own evaluation."""
     json: bool = False
     """Print one JSON object instead of the table."""
     devices: int | None = None

@@ -53,11 +53,11 @@ class TrainConfig:
     updates: int
     """Meta-updates."""
     tasks: int
-    """Tasks of one update, a multiple of the devices."""
+    """Tasks per update, a multiple of the number of devices."""
     inner_learning_rate: tuple[float, ...]
-    """Inner rate of each step; the last one holds for all later steps."""
+    """Inner learning rate of each step; the last one applies to all later steps."""
     outer_learning_rate: float
-    """Rate of the outer optimiser: Adam, or plain descent for Reptile (its ε)."""
+    """Learning rate of the outer optimiser: Adam, or plain descent for Reptile (its ε)."""
     hidden: tuple[int, ...]
     """Widths of the network's hidden layers."""
     activation: str = "tanh"
@@ -68,7 +68,7 @@ class TrainConfig:
     algorithm: str = "maml"
     """The meta-learner; `metajax list` has them all."""
     seed: int = 0
-    """Decides everything random, from 0 to 2^32 - 1."""
+    """Seed of everything random, from 0 to 2^32 - 1."""
     inner_steps: int = 1
     """Gradient steps that adapt to a task."""
     step_weights: tuple[float, ...] = ()
@@ -98,25 +98,25 @@ class TrainConfig:
     penalty_target: float | None = None
     """KL divergence that ProMP adapts that weight toward; by default it stays."""
     groups: int = 10
-    """Groups of tasks, by their optimum, that adaptive weights tell apart."""
+    """Groups of tasks, by their optimum, that adaptive weights distinguish."""
     final_rate: float = 1.0
-    """Share of the outer rate that a cosine leaves at the end; 1 keeps it constant."""
+    """Fraction of the outer rate at the end of its cosine decay; 1 keeps it constant."""
     gradient_clip: float = 0.0
-    """Greatest norm of the meta-gradient; 0 does not clip."""
+    """Largest norm of the meta-gradient, which is clipped beyond it; 0 for no clipping."""
     devices: int | None = None
-    """Devices of each process that share the tasks; all that divide them by default."""
+    """Devices per process; by default as many as divide the tasks evenly."""
     chunk: int | None = None
-    """Tasks alive at once on a device; chosen by default."""
+    """Tasks alive at once on a device; chosen automatically by default."""
     tile: int | None = None
-    """Tasks whose gradient is taken at once; chosen by default."""
+    """Tasks whose gradients are taken at once; chosen automatically by default."""
     log_every: int = 10
-    """Updates of one dispatch and of one line of metrics."""
+    """Updates per dispatch, and per line of metrics."""
     checkpoint_every: int = 100
     """Updates between checkpoints."""
     evaluation_tasks: int = 512
-    """Held-out tasks that the run is judged on."""
+    """Held-out tasks in evaluation."""
     evaluation_steps: int = 3
-    """Inner steps that evaluation goes to."""
+    """Inner steps in evaluation."""
     comparisons: bool = True
     """Whether to train the multi-task policy too, on the same tasks and budget."""
 
@@ -126,9 +126,9 @@ class RegressionConfig(TrainConfig):
     """Few-shot regression of sine waves."""
 
     shots: int = 10
-    """Examples that adapt, and as many that judge."""
+    """Examples of the support set, and as many of the query set."""
     grid: int = 100
-    """Evenly spaced inputs that evaluation judges by."""
+    """Evenly spaced query inputs in evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ class EpisodesConfig(TrainConfig):
     """Reinforcement learning."""
 
     episodes: int = 20
-    """Episodes of an inner step, and of the batch that judges."""
+    """Episodes per inner step, and of the batch after the last step."""
     discount: float = 0.99
     """γ."""
     held_out: float = 0.0
@@ -154,7 +154,7 @@ class PolicyConfig(EpisodesConfig):
     baseline: str = "linear"
     """linear (features of observation and time), mean (over episodes) or none."""
     normalise_advantage: bool = True
-    """Whether advantages have unit standard deviation over a task's steps."""
+    """Whether advantages get zero mean and unit standard deviation over a task's steps."""
     surrogate: str = "lvc"
     """lvc, log_prob, loaded_dice or dice: what the inner gradient's derivative sees."""
     dice_lambda: float = 1.0
@@ -164,7 +164,7 @@ class PolicyConfig(EpisodesConfig):
     initial_std: float = 1.0
     """Standard deviation of a continuous policy before training, in units of action_scale."""
     action_scale: float = 1.0
-    """What a continuous policy's output of 1 is as an action."""
+    """Unit of a continuous policy: the action that an output of 1 stands for."""
     adapt_std: bool = True
     """Whether inner steps move the standard deviation too. The gradient grows with its inverse
     square, so one that a step makes small lets the next step go too far."""
@@ -187,7 +187,7 @@ class QConfig(EpisodesConfig):
     outer: str = "td"
     """td (errors of the judging batch) or policy (what its actions were worth)."""
     temperature: float = 1.0
-    """Of the softmax of the values that the loss "policy" judges."""
+    """Temperature of the softmax over values, for the outer loss "policy"."""
 
 
 @dataclasses.dataclass(frozen=True)
