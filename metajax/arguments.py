@@ -48,7 +48,7 @@ class TrainOptions:
     quiet: bool = False
     """No progress."""
     tune: bool = False
-    """Time tiles (on an accelerator, chunks) first, once per program, and train with the fastest."""
+    """Time tiles (on an accelerator, chunks) first, once per program; take the fastest."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes that train one run."""
     processes: int | None = None
