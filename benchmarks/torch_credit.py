@@ -87,7 +87,8 @@ def generalised_advantages(
     error[:-1] += discount * value[1:]
     advantage = returns_to_go(error, torch.ones_like(mask), discount * gae_lambda)
     # Episodes with the same rewards do not distinguish any actions.
-    alike = ((reward == reward[..., :1]) & (mask == mask[..., :1])).all(-1).all(0)
+    paid = reward * mask
+    alike = ((paid == paid[..., :1]) & (mask == mask[..., :1])).all(-1).all(0)
     several = mask.shape[-1] > 1
     return normalise(advantage, mask).masked_fill(alike[:, None] & several, 0.0)
 
