@@ -79,7 +79,10 @@ def maml_trpo(
     check_parts(problem, inner)
     ratio_loss, divergence = problem.ratio_loss, problem.divergence
     if ratio_loss is None or divergence is None:
-        raise ValueError("problem: TRPO needs policies, expected a `ratio_loss`, got None")
+        raise ValueError(
+            "problem: TRPO needs policies whose loss is not learned, "
+            "expected a `ratio_loss`, got None"
+        )
     if not isinstance(divergence, Divergence):
         kind = type(divergence).__name__
         raise ValueError(f"problem: TRPO expected a `divergence` in two parts, got a {kind}")

@@ -70,7 +70,10 @@ def promp(
     check_parts(problem, inner, outer)
     ratio_loss, divergence = problem.ratio_loss, problem.divergence
     if ratio_loss is None or divergence is None:
-        raise ValueError("problem: ProMP needs policies, expected a `ratio_loss`, got None")
+        raise ValueError(
+            "problem: ProMP needs policies whose loss is not learned, "
+            "expected a `ratio_loss`, got None"
+        )
     for name, value in (("inner steps", inner.steps), ("epochs", epochs)):
         require_integer(name, value, 1)
     for name, value in (("clip", clip), ("target", target)):

@@ -131,12 +131,6 @@ def flat(tree):
     return np.asarray(jax.flatten_util.ravel_pytree(tree)[0])
 
 
-@pytest.mark.parametrize("weights", [(1.0,), (0.0, 0.0, 0.0), (1.0, -1.0, 1.0)])
-def test_weights_that_fit_no_inner_steps_are_refused(weights):
-    with pytest.raises(ValueError, match="step weights: expected 3 of at least 0"):
-        mj.maml(problems.quadratic(), mj.sgd(RATE, 3), optax.sgd(1.0), 4, step_weights=weights)
-
-
 def test_every_public_algorithm_is_tested_here_and_has_one_signature():
     for name in algorithms.__all__:
         assert name in ALGORITHMS or name in OF_ADVANTAGES
@@ -311,28 +305,6 @@ def test_task_without_gradient_gives_a_finite_meta_gradient(name, inner):
         assert np.isfinite(leaf).all()
 
 
-def test_reptile_without_an_inner_step_is_refused():
-    with pytest.raises(ValueError, match="inner steps: expected at least 1, got 0"):
-        mj.reptile(problems.quadratic(), mj.sgd(0.1, steps=0), optax.sgd(0.1), 4)
-
-
-def test_negative_inner_steps_are_refused():
-    with pytest.raises(ValueError, match="inner steps: expected at least 0, got -1"):
-        mj.maml(problems.quadratic(), mj.sgd(0.1, steps=-1), optax.sgd(0.1), 4)
-
-
-@pytest.mark.parametrize(
-    ("learner", "message"),
-    [
-        (lambda *given: mj.anil(*given, head=lambda path: False), "some of theta, got none"),
-        (mj.cavia, "some of theta, got none"),
-    ],
-)
-def test_fast_parameters_that_do_not_exist_are_refused(learner, message):
-    with pytest.raises(ValueError, match=f"fast parameters: expected {message}"):
-        learner(problems.quadratic(), mj.sgd(0.1), optax.sgd(0.1), 4)
-
-
 def test_serial_reptile_is_one_task_after_another():
     problem, inner, outer = problems.quadratic(), mj.sgd(RATE, STEPS), optax.adam(0.1)
     serial = mj.reptile(problem, inner, outer, 4, serial=True)
@@ -382,34 +354,6 @@ def test_imaml_takes_as_much_memory_for_many_inner_steps_as_for_few():
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporary_bytes(64) <= 1.1 * temporary_bytes(4)
-
-
-@pytest.mark.parametrize(
-    ("learner", "message"),
-    [
-        (partial(mj.imaml, strength=0.0), "proximal strength: expected above 0, got 0.0"),
-        (partial(mj.imaml, damping=-1.0), "damping: expected at least 0, got -1.0"),
-        (partial(mj.imaml, solver_steps=0), "solver steps: expected at least 1, got 0"),
-        (mj.emaml, "E-MAML needs one that samples"),
-        (
-            partial(mj.reptile, serial=True, mapping=mj.Mapping(mj.task_mesh(2))),
-            "serial: expected one device, got 2",
-        ),
-    ],
-)
-def test_what_an_algorithm_cannot_do_is_refused(learner, message):
-    with pytest.raises(ValueError, match=message):
-        learner(problems.quadratic(), mj.sgd(0.1), optax.sgd(0.1), 4)
-
-
-def test_rates_for_no_step_are_refused():
-    with pytest.raises(ValueError, match="rates per step need at least 1, got 0"):
-        mj.meta_sgd(problems.quadratic(), mj.sgd(0.1, 0), optax.sgd(0.1), 4, per_step=True)
-
-
-def test_context_without_a_size_is_refused():
-    with pytest.raises(ValueError, match="context: expected a size of at least 1, got 0"):
-        mj.networks.Conditioned(mj.networks.MLP((4, 1)), 0)
 
 
 def test_maml_learns_an_initialisation_that_one_step_adapts():
