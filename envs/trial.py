@@ -115,6 +115,17 @@ class Trial:
         )
         return TrialState(inner, episode), timestep
 
+    def episode_of(self, observation: Array) -> Array:
+        """Which episode of its trial each step belongs to, from what is observed before the step.
+
+        Args:
+          observation: a trial's from its start, [T, ..., O + A + 2].
+
+        Returns:
+          0 for the first episode, int32 [T, ...].
+        """
+        return jnp.cumsum(observation[..., -1] > 0.5, axis=0, dtype=jnp.int32)
+
     def optimal_return(self, task: Any) -> Array:
         """`episodes` times the environment's, as the task is known from the start: () float32.
 

@@ -7,6 +7,7 @@ from . import baselines as baselines
 from . import distributions as distributions
 from . import estimators as estimators
 from . import networks as networks
+from . import recurrent as recurrent
 from .algorithms import anil as anil
 from .algorithms import cavia as cavia
 from .algorithms import emaml as emaml
@@ -19,6 +20,7 @@ from .algorithms import multitask as multitask
 from .algorithms import norml as norml
 from .algorithms import promp as promp
 from .algorithms import reptile as reptile
+from .algorithms import rl2 as rl2
 from .algorithms.hyper import meta_learned as meta_learned
 from .checkpoints import load as load
 from .checkpoints import save as save

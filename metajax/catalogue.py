@@ -25,7 +25,16 @@ from .weighting import gradient_norm, uncertainty
 if TYPE_CHECKING:
     from .configs import TrainConfig
 
-__all__ = ["ALGORITHMS", "OPTIONS", "Learners", "learners", "network_of"]
+__all__ = [
+    "ALGORITHMS",
+    "BY_MEMORY",
+    "OPTIONS",
+    "Learners",
+    "learners",
+    "network_of",
+    "outer_optimizer",
+    "outer_rate",
+]
 
 ALGORITHMS = {
     "maml": "MAML: second-order gradient through the inner steps (Finn et al. 2017)",
@@ -42,6 +51,7 @@ ALGORITHMS = {
     "promp": "MAML by several clipped steps on the same batches (Rothfuss et al. 2019)",
     "reptile": "Reptile: toward where adaptation ends (Nichol et al. 2018)",
     "reptile-serial": "Reptile, the tasks of an update one after another (Nichol et al. 2018)",
+    "rl2": "RL²: a recurrent policy remembers, by PPO over whole trials (Duan et al. 2016)",
     "multitask": "joint training without inner steps, fine-tuned at evaluation",
     "oracle": "joint training of a policy that is given the task (Finn et al. 2017, section 5.3)",
     "multitask-uncertainty": "the same, tasks weighed by their uncertainty (Kendall et al. 2018)",
@@ -49,8 +59,10 @@ ALGORITHMS = {
 }
 
 _WEIGHTINGS = {"multitask-uncertainty": uncertainty, "multitask-gradnorm": gradient_norm}
+BY_MEMORY = ("rl2",)  # which adapt without inner steps, see `trials`
+_BY_STEPS = tuple(name for name in ALGORITHMS if name not in BY_MEMORY)
 _BY_RATIO = ("maml-trpo", "promp")  # whose surrogate is the probability ratio
-_BY_SURROGATE = tuple(name for name in ALGORITHMS if name not in _BY_RATIO)
+_BY_SURROGATE = tuple(name for name in _BY_STEPS if name not in _BY_RATIO)
 # What `algorithms.maml` differentiates.
 _BY_MAML = ("maml", "maml++", "meta-sgd", "learned-optimizer", "norml", "anil", "cavia")
 
@@ -63,8 +75,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "damping": ("imaml",),
     "exploration": ("emaml",),
     "learn": (*_BY_MAML, "emaml"),
-    "epochs": ("promp",),
-    "clip": ("promp",),
+    "epochs": ("promp", *BY_MEMORY),
+    "clip": ("promp", *BY_MEMORY),
+    "minibatches": BY_MEMORY,
+    "value_weight": BY_MEMORY,
+    **dict.fromkeys(("inner_learning_rate", "inner_steps", "adapt_std", "skip"), _BY_STEPS),
+    **dict.fromkeys(("baseline", "normalise_advantage"), _BY_STEPS),
     "penalty": ("promp",),
     "penalty_target": ("promp",),
     "trust_region": ("maml-trpo",),
@@ -80,7 +96,9 @@ class Learners(NamedTuple):
     judging: Problem  # of evaluation, with the algorithm's meta-parameters
     learner: MetaLearner
     evaluation: Callable[[int], MetaLearner]  # inner steps -> a learner to adapt with
-    multitask: MetaLearner  # joint training, adapted in the same way
+    multitask: MetaLearner  # joint training
+    # the same of joint training; None: adapted in the same way
+    multitask_evaluation: Callable[[int], MetaLearner] | None = None
 
 
 def network_of(config: TrainConfig, network: Network) -> Network:
@@ -109,6 +127,19 @@ def _adapting(config: TrainConfig, problem: Problem, inner: Inner) -> tuple[Prob
     return meta_learned(*adapting, config.learn) if config.learn else adapting
 
 
+def outer_rate(config: TrainConfig, outer_steps: int) -> optax.Schedule:
+    """The rate of each of a run's outer steps."""
+    return optax.cosine_decay_schedule(config.outer_learning_rate, outer_steps, config.final_rate)
+
+
+def outer_optimizer(config: TrainConfig, outer_steps: int) -> optax.GradientTransformation:
+    """Adam, for a run of so many outer steps."""
+    descent = optax.adam(outer_rate(config, outer_steps))
+    if config.gradient_clip:
+        descent = optax.chain(optax.clip_by_global_norm(config.gradient_clip), descent)
+    return optax.flatten(descent)  # a kernel for one vector, not one per leaf
+
+
 def learners(
     config: TrainConfig,
     problems: tuple[Problem, Problem, Problem],
@@ -134,16 +165,8 @@ def learners(
         _adapting(config, problem, plain) for problem in problems
     )
 
-    def rate(outer_steps: int) -> optax.Schedule:
-        return optax.cosine_decay_schedule(
-            config.outer_learning_rate, outer_steps, config.final_rate
-        )
-
     def adam(outer_steps: int) -> optax.GradientTransformation:
-        descent = optax.adam(rate(outer_steps))
-        if config.gradient_clip:
-            descent = optax.chain(optax.clip_by_global_norm(config.gradient_clip), descent)
-        descent = optax.flatten(descent)  # a kernel for one vector, not one per leaf
+        descent = outer_optimizer(config, outer_steps)
         return fixed_context(descent) if name == "cavia" else descent
 
     outer = adam(config.updates)
@@ -165,7 +188,7 @@ def learners(
         )
 
     def of_reptile(serial: bool) -> MetaLearner:
-        descent = optax.sgd(rate(config.updates * (tasks if serial else 1)))
+        descent = optax.sgd(outer_rate(config, config.updates * (tasks if serial else 1)))
         return reptile(problem, inner, descent, tasks, serial=serial, mapping=mapping)
 
     def of_weights() -> MetaLearner:

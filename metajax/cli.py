@@ -299,10 +299,10 @@ def _rows(
 
     from . import checkpoints, evaluation, programs, runs, streams, training
 
-    followed = {**runs.computed(config), "evaluation_steps": steps}
-    with checking():
-        adapt = evaluation.evaluator(
-            experiment.evaluation(steps),
+    def evaluator(adapting: Any, row: str = "") -> Any:
+        followed = {**runs.computed(config, row), "evaluation_steps": steps}
+        return evaluation.evaluator(
+            adapting(steps),
             experiment.problem,
             tasks=tasks,
             seed=config.seed,
@@ -310,6 +310,9 @@ def _rows(
             mapping=experiment.mapping,
             shelf=programs.shelf(runs.versions(), followed),
         )
+
+    with checking():
+        adapt = evaluator(experiment.evaluation)
     with checking(checkpoints.CheckpointError):
         state, _ = training.restore(experiment.learner, folder, runs.described(config))
         joint = None
@@ -323,6 +326,8 @@ def _rows(
     random = jax.jit(experiment.problem.init)(streams.key_stream(config.seed, "baseline"))
     rows = {config.algorithm: adapt(state.params), "random initialisation": adapt(random)}
     if joint is not None:
+        if experiment.multitask_evaluation is not experiment.evaluation:
+            adapt = evaluator(experiment.multitask_evaluation, runs.MULTITASK)
         rows["multi-task policy"] = adapt(joint.params)
     return rows, state.params
 
@@ -339,12 +344,14 @@ def _report(config: Any, rows: dict[str, Any]) -> dict[str, Any]:
 def _print_table(config: Any, rows: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from . import evaluation
+    from . import catalogue, evaluation
 
     console = Console()
     # Where nobody's window sets a width, the table takes what it needs.
     console = console if console.is_terminal else Console(width=140)
-    console.print(evaluation.table(rows, title=f"{config.preset}: adaptation to held-out tasks"))
+    title = f"{config.preset}: adaptation to held-out tasks"
+    unit = "episode" if config.algorithm in catalogue.BY_MEMORY else "inner step"
+    console.print(evaluation.table(rows, title=title, unit=unit))
 
 
 def _open(folder: Path, devices: int | None) -> tuple[Any, Any]:

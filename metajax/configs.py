@@ -59,7 +59,7 @@ class TrainConfig:
     outer_learning_rate: float
     """Learning rate of the outer optimiser: Adam, or plain descent for Reptile (its ε)."""
     hidden: tuple[int, ...]
-    """Widths of the network's hidden layers."""
+    """Widths of the network's hidden layers; in RL² the last is that of the memory."""
     activation: str = "tanh"
     """tanh or relu."""
     precision: str = "float32"
@@ -90,9 +90,11 @@ class TrainConfig:
     trust_region: float = 0.01
     """Greatest KL divergence of the adapted policies from those that sampled, in MAML-TRPO."""
     epochs: int = 5
-    """Outer steps of ProMP on the same batches."""
+    """Outer steps of ProMP on the same batches; passes of RL² over the same trials."""
     clip: float = 0.3
-    """How far ProMP lets an adapted policy's probability ratio leave 1."""
+    """How far ProMP and RL² let a policy's probability ratio leave 1."""
+    minibatches: int = 4
+    """Parts of an update's tasks, on each of which RL² takes an outer step in a pass."""
     penalty: float = 5e-4
     """Weight of the KL divergence from the policies that sampled, in ProMP."""
     penalty_target: float | None = None
@@ -116,7 +118,7 @@ class TrainConfig:
     evaluation_tasks: int = 512
     """Held-out tasks in evaluation."""
     evaluation_steps: int = 3
-    """Inner steps in evaluation."""
+    """Inner steps in evaluation; in RL², episodes that a trial has before its last."""
     comparisons: bool = True
     """Whether to train the multi-task policy too, on the same tasks and budget."""
 
@@ -136,7 +138,7 @@ class EpisodesConfig(TrainConfig):
     """Reinforcement learning."""
 
     episodes: int = 20
-    """Episodes per inner step, and of the batch after the last step."""
+    """Episodes per inner step, and of the batch after the last step; in RL², of a trial."""
     discount: float = 0.99
     """γ."""
     held_out: float = 0.0
@@ -152,7 +154,7 @@ class PolicyConfig(EpisodesConfig):
     gae_lambda: float = 1.0
     """λ of the advantages."""
     baseline: str = "linear"
-    """linear (features of observation and time), mean (over episodes) or none."""
+    """linear (features of observation and time), mean (over episodes) or none; RL² has a critic."""
     normalise_advantage: bool = True
     """Whether advantages get zero mean and unit standard deviation over a task's steps."""
     surrogate: str = "lvc"
@@ -161,6 +163,8 @@ class PolicyConfig(EpisodesConfig):
     """λ of loaded_dice: 0 is lvc, 1 is unbiased."""
     entropy: float = 0.0
     """Weight of the policy's entropy in both losses."""
+    value_weight: float = 0.5
+    """Weight of the critic's mean squared error, in RL²."""
     initial_std: float = 1.0
     """Standard deviation of a continuous policy before training, in units of action_scale."""
     action_scale: float = 1.0

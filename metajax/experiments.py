@@ -14,10 +14,10 @@ import jax
 
 from envs import Informed, SolvedEnvironment
 from envs.core import provides
-from envs.tasksets import has_sides, sampler_of_side
+from envs.tasksets import has_sides
 
-from . import runs, training
-from .catalogue import OPTIONS, learners, network_of
+from . import runs, training, trials
+from .catalogue import BY_MEMORY, OPTIONS, learners, network_of
 from .configs import (
     ACTIVATIONS,
     PRECISIONS,
@@ -31,6 +31,7 @@ from .mapping import Mapping, task_mesh
 from .networks import MLP, mlp_policy
 from .presets import preset
 from .problems import policy_gradient, q_learning, regression
+from .trials import samplers
 from .types import MetaLearner, MetaState, Problem
 
 __all__ = ["Experiment", "build", "check_held_out", "load"]
@@ -43,6 +44,7 @@ class Experiment(NamedTuple):
     learner: MetaLearner
     evaluation: Callable[[int], MetaLearner]  # inner steps -> a learner to adapt with
     multitask: MetaLearner  # joint training on the same tasks, with the same samples an update
+    multitask_evaluation: Callable[[int], MetaLearner]  # as `evaluation`, of its parameters
     oracle: Callable[[Any], Any] | None  # task -> () greatest expected score
     environment: Any | None
     mapping: Mapping  # of tasks on devices
@@ -84,12 +86,7 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     )
     network = network_of(config, policy)
 
-    training = judging = env.sample_task
-    if config.held_out:
-        share = 1 - config.held_out
-        training, judging = (
-            sampler_of_side(env.sample_task, share, first=first) for first in (True, False)
-        )
+    training, judging = samplers(env, config.held_out)
 
     def problem(episodes: int, sample_task: Callable[[Any], Any]) -> Problem:
         if isinstance(config, QConfig):
@@ -168,16 +165,19 @@ def build(config: TrainConfig) -> Experiment:
     """
     check(config)
     _check_options(config)
-    problems = _problems(config)
     mapping = Mapping(task_mesh(_devices(config)), config.chunk, config.tile)
     env = getattr(config, "env", None)
     oracle = env.optimal_return if provides(env, SolvedEnvironment) else None
-    made = learners(config, problems, oracle, mapping)
+    if config.algorithm in BY_MEMORY:
+        made = trials.learners(config, mapping)
+    else:
+        made = learners(config, _problems(config), oracle, mapping)
     return Experiment(
         problem=made.judging,
         learner=made.learner,
         evaluation=made.evaluation,
         multitask=made.multitask,
+        multitask_evaluation=made.multitask_evaluation or made.evaluation,
         oracle=oracle,
         environment=env,
         mapping=mapping,

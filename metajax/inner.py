@@ -26,6 +26,7 @@ __all__ = [
     "Inner",
     "Record",
     "adam",
+    "check_outer",
     "check_parts",
     "descend",
     "loss_of_parts",
@@ -67,12 +68,17 @@ class Inner(NamedTuple):
 
 def check_parts(problem: Any, inner: Any, *outer: Any) -> None:
     """Raises ValueError unless given a Problem, an Inner and, if any, outer optax optimisers."""
-    if not isinstance(problem, Problem):
-        kind = type(problem).__name__
-        raise ValueError(f"problem: expected a Problem, as `policy_gradient` makes, got {kind}")
+    check_outer(problem, *outer)
     if not isinstance(inner, Inner):
         kind = type(inner).__name__
         raise ValueError(f"inner: expected an Inner, as `sgd(0.1, steps=1)` makes, got {kind}")
+
+
+def check_outer(problem: Any, *outer: Any) -> None:
+    """Raises ValueError unless given a Problem and, if any, outer optax optimisers."""
+    if not isinstance(problem, Problem):
+        kind = type(problem).__name__
+        raise ValueError(f"problem: expected a Problem, as `policy_gradient` makes, got {kind}")
     for optimizer in outer:
         if not isinstance(optimizer, optax.GradientTransformation):
             raise ValueError(f"outer: expected an optimiser of optax, got {optimizer}")

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from .distributions import Distribution, of_action, require_outputs
 from .networks import Network
+from .recurrent import initial_carry, over_time
 from .types import Params
 
 __all__ = ["Lookup", "Playing", "Reading", "lookup", "playing_by"]
@@ -33,10 +34,11 @@ class Reading(NamedTuple):
     each: Callable[[Of], Any]  # function of outputs -> its values, (T, B, ...)
     # function with a value for each action, actions (T, B) -> the values of these, (T, B)
     taken: Callable[[Of, Array], Array]
+    value: Array | None = None  # of the network's critic, (T, B), where it was asked for
 
 
 class Lookup(NamedTuple):
-    """A network without memory, for the observations of one space.
+    """A network, for the observations of one space.
 
     What it sees is the observation or, where observations are one-hot, its `row`, the index of the
     1: a rollout stores and losses read a number instead of all the zeros.
@@ -60,37 +62,56 @@ class Lookup(NamedTuple):
         return observation if self.row is None else self.row(observation) if row is None else row
 
 
-def lookup(network: Network, space: Any, actions: Any) -> Lookup:
+def lookup(network: Network, space: Any, actions: Any, critic: bool = False) -> Lookup:
     """Evaluates by table where `space` is one-hot, and step by step where it is not.
+
+    A memory makes what is observed before a part of what is seen: sequences are evaluated whole,
+    and nothing is looked up.
 
     Args:
         network: `apply(params, observation, carry)`; it takes observations with any leading axes.
+            If it has a memory, see `recurrent`.
         space: of the observations; `one_hot` says that one element of each is 1, the others 0.
         actions: the action space.
+        critic: whether readings have the network's value too.
 
     Raises:
-        ValueError: during tracing, if its outputs do not fit the actions, or it has a memory.
+        ValueError: during tracing, if its outputs do not fit the actions, or it has a memory
+            without saying what an episode begins with.
     """
+    start = initial_carry(network)
 
     def apply(params: Params, observation: Array, carry: Any) -> tuple[Any, Array, Any]:
         outputs, value, carry = network.apply(params, observation, carry)
         leading = observation.shape[: observation.ndim - len(space.shape)]
         require_outputs(actions, outputs, leading)
-        if jax.tree.leaves(carry):
-            raise ValueError("network: expected none with a memory, whose carry is (), got one")
+        if jax.tree.structure(carry) != jax.tree.structure(start):
+            raise ValueError("network: expected `initial_carry` of one with a memory, got none")
         return outputs, value, carry
 
     def of_steps(params: Params, seen: Array) -> Any:
         leading = seen.shape[: seen.ndim - len(space.shape)]
-        outputs = apply(params, seen.reshape(-1, *space.shape), ())[0]
-        return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), outputs)
+        outputs, value, _ = apply(params, seen.reshape(-1, *space.shape), ())
+        found = (outputs, value) if critic else outputs
+        return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), found)
 
-    def by_step(outputs: Any, seen: Array) -> Reading:
+    def of_sequences(params: Params, seen: Array) -> Any:
+        columns = seen.shape[1 : seen.ndim - len(space.shape)]
+        carry = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*columns, *leaf.shape)), start)
+        outputs, value = over_time(network, params, seen, carry)
+        require_outputs(actions, outputs, (len(seen), *columns))
+        return (outputs, value) if critic else outputs
+
+    def by_step(found: Any, seen: Array) -> Reading:
         del seen
-        return Reading(lambda of: of(outputs), lambda of, action: of_action(of(outputs), action))
+        outputs, value = found if critic else (found, None)
+        each = lambda of: of(outputs)  # noqa: E731
+        return Reading(each, lambda of, action: of_action(of(outputs), action), value)
 
-    if not getattr(space, "one_hot", False):
-        return Lookup(lambda params: params, apply, of_steps, by_step, None)
+    remembers = bool(jax.tree.leaves(start))
+    if remembers or critic or not getattr(space, "one_hot", False):
+        outputs = of_sequences if remembers else of_steps
+        return Lookup(lambda params: params, apply, outputs, by_step, None)
 
     def table(params: Params) -> Any:
         return apply(params, jnp.eye(*space.shape, dtype=space.dtype), ())[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
 import jax
@@ -34,7 +34,7 @@ class Network(Protocol):
     def apply(self, params: Any, /, *inputs: Any) -> Any: ...
 
 
-def _matmul(a: Array, b: Array, dtype: Any) -> Array:
+def matmul(a: Array, b: Array, dtype: Any) -> Array:
     """`a @ b` with operands rounded to `dtype`, if given, and sums in the type of `a`."""
     if dtype is None:
         return a @ b
@@ -47,26 +47,30 @@ def _product(inputs: Array, kernel: Array, dtype: Any) -> Array:
 
     Differentiating through the rounding would also round the sums of the weight gradient, and leave
     one operand of each product unrounded.
-
-    XLA on CPU computes (S, in)ᵀ (S, out) as written up to ten times slower than with one operand
-    transposed in memory. It would undo a plain transpose, but not one behind a barrier.
     """
-    return _matmul(inputs, kernel, dtype)
+    return matmul(inputs, kernel, dtype)
 
 
 def _product_forward(inputs: Array, kernel: Array, dtype: Any) -> tuple[Array, Any]:
-    return _matmul(inputs, kernel, dtype), (inputs, kernel)
+    return matmul(inputs, kernel, dtype), (inputs, kernel)
 
 
 def _product_backward(dtype: Any, kept: tuple[Array, Array], cotangent: Array) -> Any:
     inputs, kernel = kept
+    return matmul(cotangent, kernel.T, dtype), weight_gradient(inputs, cotangent, dtype)
+
+
+def weight_gradient(inputs: Array, cotangent: Array, dtype: Any) -> Array:
+    """`inputs`ᵀ `cotangent`, of (S, in) and (S, out).
+
+    XLA on CPU computes it as written up to ten times slower than with one operand transposed in
+    memory. It would undo a plain transpose, but not one behind a barrier.
+    """
     on_cpu = jax.default_backend() == "cpu"
     barrier = jax.lax.optimization_barrier if on_cpu else lambda transposed: transposed
-    if kernel.shape[0] <= kernel.shape[1]:
-        gradient = _matmul(barrier(inputs.T), cotangent, dtype)
-    else:
-        gradient = barrier(_matmul(barrier(cotangent.T), inputs, dtype)).T
-    return _matmul(cotangent, kernel.T, dtype), gradient
+    if inputs.shape[1] <= cotangent.shape[1]:
+        return matmul(barrier(inputs.T), cotangent, dtype)
+    return barrier(matmul(barrier(cotangent.T), inputs, dtype)).T
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -102,7 +106,7 @@ class Dense(nn.Module):
             flat: Any = _product(inputs.reshape(-1, width), kernel, self.dtype)
             outputs = flat.reshape(*inputs.shape[:-1], self.features)
         else:
-            outputs = _matmul(inputs, kernel, self.dtype)
+            outputs = matmul(inputs, kernel, self.dtype)
         return outputs if bias is None else outputs + jnp.broadcast_to(bias, outputs.shape)
 
 
@@ -165,6 +169,7 @@ class CategoricalPolicy(nn.Module):
     skip: float = 0.0
     dtype: Any = None  # of the products' operands
     observation_axes: int = 1
+    has_critic: ClassVar[bool] = False
 
     @nn.compact
     def __call__(self, observation: Array, carry: Any = ()) -> tuple[Array, Array, Any]:
@@ -187,6 +192,7 @@ class GaussianPolicy(nn.Module):
     action_scale: float = 1.0
     dtype: Any = None  # of the products' operands
     observation_axes: int = 1
+    has_critic: ClassVar[bool] = False
 
     @staticmethod
     def is_std(path: str) -> bool:

@@ -65,7 +65,11 @@ def learning_curve(
 
 
 def adaptation_curve(
-    report: Mapping[str, Any], path: str | os.PathLike[str], *, title: str
+    report: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    unit: str = "inner step",
 ) -> None:
     """Draws the score on held-out tasks against inner steps, with 95% intervals.
 
@@ -73,6 +77,7 @@ def adaptation_curve(
         report: of `evaluation.report`, the content of `adaptation.json`.
         path: the PNG to write.
         title: above the picture.
+        unit: what a step is.
     """
     figure, axes = _figure(title)
     rows = {report["algorithm"]: report, **report.get("comparisons", {})}
@@ -85,7 +90,7 @@ def adaptation_curve(
             steps, mean, style, color=colour, marker=marker, markersize=6, linewidth=2, label=label
         )
     _draw_oracle(axes, report["oracle"])
-    axes.set_xlabel("inner steps")
+    axes.set_xlabel(f"{unit}s")
     axes.set_ylabel(f"score on {report['tasks']} held-out tasks")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _save(figure, axes, path)

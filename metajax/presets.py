@@ -224,6 +224,26 @@ _IMAML: dict[str, Any] = dict(
     activation="tanh",
 )
 
+
+def _rl2(episodes: int, **own: Any) -> dict[str, Any]:
+    """PPO's usual settings over trials of so many episodes, and a memory of 64 units."""
+    values: dict[str, Any] = dict(
+        episodes=episodes,
+        evaluation_steps=episodes - 1,
+        outer_learning_rate=1e-3,
+        final_rate=0.1,
+        gradient_clip=0.5,
+        hidden=(64,),
+        skip=0.0,
+        epochs=4,
+        clip=0.2,
+        discount=0.95,
+        gae_lambda=0.95,
+        entropy=0.01,
+    )
+    return values | own
+
+
 # What an algorithm takes in the place of a preset's values, which are chosen for MAML.
 _ANYWHERE: dict[str, dict[str, Any]] = {
     "oracle": dict(evaluation_steps=0),  # it is given the task: there is nothing to adapt to
@@ -247,6 +267,13 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("point-corners", "promp"): dict(updates=100),
     # An update takes as long as ten of the others.
     ("point-corners", "maml-trpo"): dict(updates=60),
+    ("bandit-10x5", "rl2"): _rl2(1, tasks=512, discount=1.0),
+    ("tabular-mdp", "rl2"): _rl2(10, tasks=256),
+    ("gridworld", "rl2"): _rl2(4, tasks=512, updates=800),
+    ("maze", "rl2"): _rl2(4, tasks=256),
+    ("point", "rl2"): _rl2(4, tasks=256, hidden=(64, 64)),
+    ("point-published", "rl2"): _rl2(4, tasks=256, hidden=(100, 100)),
+    ("point-corners", "rl2"): _rl2(4, tasks=256, hidden=(64, 64)),
     ("maze-q", "reptile"): dict(outer_learning_rate=0.3),
     # Later steps explore and learn as much as the first, which MAML's there do not.
     ("maze", "norml"): dict(inner_steps=3, inner_learning_rate=(20.0, 5.0)),

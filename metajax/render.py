@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import envs.render
-from envs import Gridworld, Maze, PointCorners, PointNavigation
+from envs import Gridworld, Maze, PointCorners, PointNavigation, Trial
 
 from . import configs, experiments, loggers, plots
+from .catalogue import BY_MEMORY
 from .compiling import compiler_options
 from .streams import key_stream
 from .training import METRICS
@@ -27,11 +28,13 @@ PIXELS = 320
 
 
 class _Played(NamedTuple):
-    """One task's episodes, replayed: B episodes of at most T steps."""
+    """A task's batch, replayed: B columns of at most T steps, each one episode or a trial."""
 
-    positions: jax.Array  # (T+1, B, 2), where each episode started first
-    length: jax.Array  # (B,) int32, steps taken
-    score: jax.Array  # (B,) float32, the return
+    before: jax.Array  # (T, B, 2), the position before each step
+    after: jax.Array  # (T, B, 2)
+    mask: jax.Array  # (T, B), 1 where a step was taken
+    reward: jax.Array  # (T, B)
+    episode: jax.Array  # (T, B) int32, which one of its trial a step belongs to
 
 
 def draw_curves(
@@ -51,7 +54,8 @@ def draw_curves(
     )
     if report:
         written.append(run / "adaptation.png")
-        plots.adaptation_curve(report, written[1], title=f"Adaptation: {name}")
+        unit = "episode" if config.algorithm in BY_MEMORY else "inner step"
+        plots.adaptation_curve(report, written[1], title=f"Adaptation: {name}", unit=unit)
     return written
 
 
@@ -66,15 +70,19 @@ def draw_agent(
     if not isinstance(experiment.environment, Maze | Gridworld | PointNavigation | PointCorners):
         return []
     steps = config.evaluation_steps
-    task, episodes = _typical_success(experiment, config.seed, steps, jax.device_get(params))
-    titles = ("before adaptation", f"after {steps} inner step{'' if steps == 1 else 's'}")
+    remembers = config.algorithm in BY_MEMORY
+    params = jax.device_get(params)
+    task, before, after = _typical_success(experiment, config.seed, steps, params)
+    unit = "episode" if remembers else "inner step"
+    shown = {"before adaptation": _median_episode(before, 0)}
+    if steps:
+        title = f"after {steps} {unit}{'' if steps == 1 else 's'}"
+        shown[title] = _median_episode(after, steps if remembers else 0)
     films = {}
-    for title, played in zip(titles, episodes[: 1 + (steps > 0)], strict=False):
-        episode = int(np.argsort(played.score)[len(played.score) // 2])
-        length = int(played.length[episode]) + 1
-        positions = np.asarray(played.positions[:length, episode])
+    for title, (positions, score) in shown.items():
+        length = len(positions)
         pictures = envs.render.frames(experiment.environment, task, positions, length, PIXELS)
-        films[f"{title}: return {played.score[episode]:.2f}"] = pictures
+        films[f"{title}: return {score:.2f}"] = pictures
     written = [run / "agent.gif", run / "agent.png"]
     pictures = plots.side_by_side(films)
     plots.write_gif(pictures, written[0])
@@ -84,7 +92,8 @@ def draw_agent(
 
 def _typical_success(
     experiment: experiments.Experiment, seed: int, steps: int, params: Params
-) -> tuple[Any, tuple[_Played, _Played]]:
+) -> tuple[Any, _Played, _Played]:
+    """A task, and what is played on it with `params` and with the adapted ones."""
     # One task at a time: that is quicker to compile than many at once, and a few are enough.
     sample_task = jax.jit(experiment.problem.sample_task)
     adapt = jax.jit(experiment.evaluation(steps).adapt, compiler_options=compiler_options())
@@ -103,7 +112,7 @@ def _typical_success(
     _, task, adapted = gained[len(gained) // 2]
     key_before, key_after = jax.random.split(key_play)
     both = play(params, task, key_before), play(adapted, task, key_after)
-    return jax.device_get((task, both))
+    return jax.device_get((task, *both))
 
 
 def _play(experiment: experiments.Experiment, params: Params, task: Any, key: jax.Array) -> _Played:
@@ -111,16 +120,41 @@ def _play(experiment: experiments.Experiment, params: Params, task: Any, key: ja
     # path, and a random start is observed.
     env: Any = experiment.environment
     batch = experiment.problem.collect(params, task, key)
-    episodes = batch.mask.shape[1]
-    state, _ = jax.vmap(env.reset, in_axes=(None, None), axis_size=episodes)(key, task)
-    if isinstance(env, PointCorners):
-        state = dataclasses.replace(state, position=batch.observation[0, :, :2])
+    columns = batch.mask.shape[1]
+    start, _ = jax.vmap(env.reset, in_axes=(None, None), axis_size=columns)(key, task)
+    episode = jnp.zeros(batch.mask.shape, jnp.int32)
+    if batch.scores is not None:
+        episode = Trial(env, len(batch.scores)).episode_of(batch.observation)
+    begins = jnp.diff(episode, axis=0, prepend=-1) > 0
 
-    def step(state: Any, action: jax.Array) -> tuple[Any, jax.Array]:
-        state, _ = jax.vmap(env.step, in_axes=(None, 0, 0, None))(key, state, action, task)
-        return state, state.position
+    def step(state: Any, now: tuple[jax.Array, ...]) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+        action, observation, begins = now
+        first = start
+        if isinstance(env, PointCorners):
+            first = dataclasses.replace(start, position=observation[:, :2])
+        state = jax.vmap(_either)(begins, first, state)
+        following, _ = jax.vmap(env.step, in_axes=(None, 0, 0, None))(key, state, action, task)
+        return following, (state.position, following.position)
 
-    _, later = jax.lax.scan(step, state, batch.action)
-    positions = jnp.concatenate([state.position[None], later])
-    length = jnp.sum(batch.mask, axis=0).astype(jnp.int32)
-    return _Played(positions, length, jnp.sum(batch.reward * batch.mask, axis=0))
+    steps = (batch.action, batch.observation, begins)
+    _, (before, after) = jax.lax.scan(step, start, steps)
+    return _Played(before, after, batch.mask, batch.reward, episode)
+
+
+def _either(condition: jax.Array, one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.where(condition, *leaves), one, other)
+
+
+def _median_episode(played: _Played, index: int) -> tuple[np.ndarray, float]:
+    """The positions (L+1, 2) and the return, of the column whose return is the median.
+
+    Args:
+        played: of a task.
+        index: of the episode in each column.
+    """
+    belongs = (np.asarray(played.episode) == index) & (np.asarray(played.mask) > 0)
+    scores = np.sum(played.reward, axis=0, where=belongs)
+    column = int(np.argsort(scores)[len(scores) // 2])
+    steps = np.flatnonzero(belongs[:, column])
+    positions = [played.before[steps[:1], column], played.after[steps, column]]
+    return np.concatenate(positions), float(scores[column])

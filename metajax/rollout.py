@@ -35,6 +35,7 @@ class Episodes:
     last_observation: Array  # (B, ...) after step T; observation[L] if it had L < T steps
     row: Array | None  # (T, B) int32, given to the policy in its place, see `lookups`
     last_row: Array | None  # (B,) of the last observation
+    value: Array | None  # (T, B) that the policy's critic gave each observation, if asked for
 
 
 @jax.named_scope("rollout")
@@ -50,6 +51,7 @@ def rollout(
     horizon: int,
     carry: Any = (),
     row: Callable[[Array], Array] | None = None,
+    critic: bool = False,
 ) -> Episodes:
     """Plays `episodes` episodes of at most `horizon` steps with actions drawn from the policy.
 
@@ -66,6 +68,7 @@ def rollout(
         carry: the policy's memory before the first step, for one episode; `()` without memory.
         row: one-hot observations with any leading axes -> their indices, which the policy is given
             in their place.
+        critic: whether to keep the policy's values.
 
     Returns:
         The episodes, (T, B, ...).
@@ -95,10 +98,10 @@ def rollout(
         observation = timestep.observation
         return observation, find(state, task) if find else row and row(observation)
 
-    def step(loop: Any, drawn: tuple[Array, Array]) -> tuple[Any, tuple[Any, ...]]:
+    def step(loop: Any, drawn: tuple[Array, Array]) -> tuple[Any, dict[str, Any]]:
         state, (observation, at), mask, carries = loop
         noise, keys = drawn
-        parameters, _, carries = policy(params, observation if at is None else at, carries)
+        parameters, value, carries = policy(params, observation if at is None else at, carries)
         action = distribution.draw(noise, parameters)
         following, timestep = _state_and_timestep(advance(keys, state, action, task), env, state)
         taken = mask > 0
@@ -110,16 +113,22 @@ def rollout(
         seen = jax.tree.map(
             partial(_where, taken), observed(following, timestep), (observation, at)
         )
-        record = (observation, action, reward, mask, timestep.terminated & taken, parameters, at)
+        record = dict(
+            observation=observation,
+            action=action,
+            reward=reward,
+            mask=mask,
+            terminated=timestep.terminated & taken,
+            parameters=parameters,
+            row=at,
+            value=value if critic else None,
+        )
         running = 1.0 - (timestep.terminated | timestep.truncated).astype(jnp.float32)
         return (following, seen, mask * running, carries), record
 
     loop = (state, observed(state, timestep), jnp.ones((episodes,), jnp.float32), carries)
     (_, (last_observation, last_row), _, _), record = jax.lax.scan(step, loop, (noise, keys))
-    observation, action, reward, mask, terminated, parameters, rows = record
-    return Episodes(
-        observation, action, reward, mask, terminated, parameters, last_observation, rows, last_row
-    )
+    return Episodes(**record, last_observation=last_observation, last_row=last_row)
 
 
 def _where(taken: Array, new: Array, old: Array) -> Array:

@@ -12,6 +12,7 @@ from .multitask import multitask as multitask
 from .norml import norml as norml
 from .promp import promp as promp
 from .reptile import reptile as reptile
+from .rl2 import rl2 as rl2
 
 __all__ = [
     "anil",
@@ -26,4 +27,5 @@ __all__ = [
     "norml",
     "promp",
     "reptile",
+    "rl2",
 ]

@@ -15,7 +15,7 @@ from ..inner import Inner, Record, check_parts, descend, run
 from ..mapping import Mapping, map_tasks, mean_over_tasks
 from ..types import MetaLearner, MetaState, Params, Problem, Trace
 
-__all__ = ["from_records", "from_task_gradient", "trace_metrics"]
+__all__ = ["from_records", "from_task_gradient", "initialiser", "task_keys", "trace_metrics"]
 
 Array = jax.Array
 TaskGradient = Callable[[Params, Any, Array, Array], tuple[Params, dict[str, Array]]]
@@ -79,7 +79,7 @@ def from_task_gradient(
     mean_gradient = mean_over_tasks(one_task, mapping)
 
     def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
-        keys = _task_keys(state, tasks)
+        keys = task_keys(state, tasks)
         weights = weighting.weights(state.weighting)
         vector, metrics, (share, summed) = mean_gradient((state.params, state.step, weights), keys)
         total = share @ weights
@@ -92,7 +92,7 @@ def from_task_gradient(
         after = weighting.update(state.weighting, measured)
         return MetaState(params, opt_state, state.step + 1, state.key, after), metrics
 
-    init = _init(problem, outer.init, weighting)
+    init = initialiser(problem, outer.init, weighting)
     return MetaLearner(init, update, _adapt(problem, inner, mapping))
 
 
@@ -129,18 +129,20 @@ def from_records(
         return record, trace_metrics(trace)
 
     def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
-        keys = _task_keys(state, tasks)
+        keys = task_keys(state, tasks)
         records, traces = map_tasks(collect, mapping)(state.params, keys)
         params, opt_state, metrics = improve(state.params, state.opt_state, records)
         metrics |= mean_over_tasks(lambda _, trace: trace, mapping)(None, traces)
         return MetaState(params, opt_state, state.step + 1, state.key), metrics
 
-    return MetaLearner(_init(problem, begin), update, _adapt(problem, inner, mapping))
+    return MetaLearner(initialiser(problem, begin), update, _adapt(problem, inner, mapping))
 
 
-def _init(
+def initialiser(
     problem: Problem, begin: Callable[[Params], Any], weighting: Weighting = UNIFORM
 ) -> Callable[[Array], MetaState]:
+    """`MetaLearner.init`, where `begin` makes the outer state of the first parameters."""
+
     def init(key: Array) -> MetaState:
         key_params, key_updates = jax.random.split(key)
         params = problem.init(key_params)
@@ -149,7 +151,8 @@ def _init(
     return init
 
 
-def _task_keys(state: MetaState, tasks: int) -> Array:
+def task_keys(state: MetaState, tasks: int) -> Array:
+    """The keys of the update that comes next, one for each task, (N,)."""
     return jax.random.split(jax.random.fold_in(state.key, state.step), tasks)
 
 

@@ -23,6 +23,7 @@ from ..estimators import (
 )
 from ..lookups import Reading, lookup, playing_by
 from ..networks import Network
+from ..recurrent import initial_carry
 from ..returns import discounted_returns, generalised_advantages, normalise, paid_alike
 from ..rollout import Episodes, rollout
 from ..transitions import transition_features
@@ -44,6 +45,9 @@ class Trajectories:
     advantage: Array  # (T, B) float32, 0 where no step was taken; γ^t r_t for the surrogate "dice"
     behaviour: Any  # (T, B, ...) parameters of the distributions that the actions were drawn from
     row: Array | None = None  # (T, B) int32, index of each one-hot observation; see `lookups`
+    target: Array | None = None  # (T, B) of the critic: advantage before normalisation, plus value
+    # (E,) mean return of the first, ..., last episode, where columns are trials of E episodes
+    scores: Array | None = None
 
 
 def _choice(name: str, value: str | Callable[..., Any], choices: dict[str, Any]) -> Any:
@@ -56,6 +60,14 @@ def _choice(name: str, value: str | Callable[..., Any], choices: dict[str, Any])
 
 def _itself(parameters: Any) -> Any:
     return parameters
+
+
+def _scores_of_trials(env: Any, played: Episodes) -> Array | None:
+    """The mean return of the first, second, ... episode of trials (E,); None without trials."""
+    if not hasattr(env, "episode_of"):
+        return None
+    of_steps = jax.nn.one_hot(env.episode_of(played.observation), env.episodes)
+    return jnp.einsum("tb,tbe->e", played.reward, of_steps) / played.mask.shape[1]
 
 
 def policy_gradient(
@@ -71,6 +83,7 @@ def policy_gradient(
     surrogate: str | Surrogate = "lvc",
     dice_lambda: float = 1.0,
     entropy: float = 0.0,
+    value_weight: float = 0.5,
     sample_task: Callable[[Array], Any] | None = None,
 ) -> Problem:
     """Each inner step descends on the policy gradient of `episodes` fresh episodes.
@@ -78,13 +91,15 @@ def policy_gradient(
     Args:
         env: an environment with tasks as data, see `envs.core.Environment`.
         network: a policy, `apply(params, observation, carry)`, such as `networks.mlp_policy`; it
-            takes observations with any leading axes.
+            takes observations with any leading axes. With a memory, such as
+            `recurrent.gru_policy`, it sees each episode in order.
         episodes: B, of each inner step and of the judging batch.
         horizon: T, the most steps of an episode; None for the environment's own.
         discount: γ in [0, 1].
         gae_lambda: λ in [0, 1].
-        baseline: "linear" (features of observation and time), "mean" (over episodes), "none"
-            or a function, see `baselines.Baseline`.
+        baseline: "linear" (features of observation and time), "mean" (over episodes), "none",
+            "critic" (the network's own value, which both losses teach) or a function, see
+            `baselines.Baseline`.
         normalise_advantage: whether advantages get zero mean and unit standard deviation over the
             task's steps. Otherwise a step shrinks as a task is solved, which several large inner
             steps need.
@@ -94,6 +109,7 @@ def policy_gradient(
         dice_lambda: λ of "loaded_dice" in [0, 1]: how far back actions are credited for where they
             led, in the second derivative.
         entropy: weight of the policy's entropy in the inner and outer losses.
+        value_weight: weight of the critic's mean squared error in them, with the baseline "critic".
         sample_task: key -> task, instead of the environment's own; `train.sample` of an
             `envs.TaskSet` draws from a fixed set.
 
@@ -114,18 +130,22 @@ def policy_gradient(
     ):
         require_number(name, value, 0, 1)
     require_number("entropy", entropy, -math.inf)
-    fit = _choice("baseline", baseline, BASELINES)
+    require_number("value_weight", value_weight)
+    fit = _choice("baseline", baseline, {**BASELINES, "critic": None})
     objective = _choice("surrogate", surrogate, SURROGATES)
     of_rewards = objective is dice_surrogate
+    critic = fit is None and not of_rewards
+    if critic and not getattr(network, "has_critic", True):
+        raise ValueError("baseline: critic is for networks that have one, such as `gru_policy`")
     if objective is loaded_dice_surrogate:
         objective = partial(loaded_dice_surrogate, dice_lambda=dice_lambda)
     distribution = for_action_space(env.action_space)
     space = env.observation_space
-    observed = lookup(network, space, env.action_space)
+    observed = lookup(network, space, env.action_space, critic)
     is_binary = space.dtype.kind in "bu" and (space.low, space.high) == (0, 1)
 
     def init(key: Array) -> Params:
-        return network.init(key, jnp.zeros(space.shape, space.dtype), ())
+        return network.init(key, jnp.zeros(space.shape, space.dtype), initial_carry(network))
 
     playing = playing_by(observed, distribution)
 
@@ -139,41 +159,59 @@ def policy_gradient(
             key,
             episodes=episodes,
             horizon=steps,
+            carry=initial_carry(network),
             row=observed.row,
+            critic=critic,
         )
+        with jax.named_scope("advantage"):
+            advantage = advantages(played, discount, gae_lambda, played.value)
         return Trajectories(
-            played.observation,
-            played.action,
-            played.reward,
-            played.mask,
-            credit(played),
-            playing.parameters(played.parameters),
-            played.row,
+            observation=played.observation,
+            action=played.action,
+            reward=played.reward,
+            mask=played.mask,
+            advantage=scaled(advantage, played),
+            behaviour=playing.parameters(played.parameters),
+            row=played.row,
+            target=None if played.value is None else advantage + played.value,
+            scores=_scores_of_trials(env, played),
         )
 
     def seen(batch: Episodes | Trajectories) -> Array:
         return observed.seen(batch.observation, batch.row)
 
-    @jax.named_scope("advantage")
-    def credit(
+    def advantages(
         played: Episodes | Trajectories,
-        discount: float | Array = discount,
-        gae_lambda: float | Array = gae_lambda,
+        discount: float | Array,
+        gae_lambda: float | Array,
+        value: Any = None,
     ) -> Array:
         if of_rewards:
             discounts = discount ** jnp.arange(steps, dtype=played.reward.dtype)
             return discounts[:, None] * played.reward * played.mask
-        returns = discounted_returns(played.reward, played.mask, discount)
-        if fit is linear_features and observed.row is not None:
-            value = linear_features_of_rows(seen(played), space.shape[0], returns, played.mask)
-        else:
-            observation = played.observation.astype(bool) if is_binary else played.observation
-            value = fit(observation, returns, played.mask)
-        advantage = generalised_advantages(played.reward, value, played.mask, discount, gae_lambda)
-        if not normalise_advantage:
+        if fit is not None:
+            returns = discounted_returns(played.reward, played.mask, discount)
+            if fit is linear_features and observed.row is not None:
+                rows = space.shape[0]
+                value = linear_features_of_rows(seen(played), rows, returns, played.mask)
+            else:
+                observation = played.observation.astype(bool) if is_binary else played.observation
+                value = fit(observation, returns, played.mask)
+        return generalised_advantages(played.reward, value, played.mask, discount, gae_lambda)
+
+    def scaled(advantage: Array, played: Episodes | Trajectories) -> Array:
+        if of_rewards or not normalise_advantage:
             return advantage
         alike = paid_alike(played.reward, played.mask)
         return jnp.where(alike, 0.0, normalise(advantage, played.mask))
+
+    @jax.named_scope("advantage")
+    def credit(
+        batch: Trajectories,
+        discount: float | Array = discount,
+        gae_lambda: float | Array = gae_lambda,
+    ) -> Array:
+        return scaled(advantages(batch, discount, gae_lambda), batch)
 
     def policy(params: Params, batch: Trajectories) -> tuple[Reading, Array]:
         """The policy's outputs for every step, and log π of the actions taken, (T, B)."""
@@ -185,12 +223,17 @@ def policy_gradient(
     def loss_of(
         gain: Array, reading: Reading, batch: Trajectories, weight: float | Array = entropy
     ) -> tuple[Array, dict[str, Array]]:
-        """Minus the mean gain per step and, unless it is 0, `weight` times the mean entropy."""
+        """Minus the mean gain per step, less the entropy, plus the critic's error, weighted."""
         mean_entropy = masked_mean(reading.each(distribution.entropy), batch.mask)
         value = -gain / jnp.maximum(jnp.sum(batch.mask), 1.0)
         if isinstance(weight, Array) or weight:
             value -= weight * mean_entropy
-        return value, {"entropy": mean_entropy}
+        metrics = {"entropy": mean_entropy}
+        if reading.value is not None and batch.target is not None:
+            error = masked_mean((reading.value - batch.target) ** 2, batch.mask)
+            value += value_weight * error
+            metrics["value_error"] = error
+        return value, metrics
 
     def loss(
         params: Params, batch: Trajectories, **learned: Array
@@ -231,8 +274,8 @@ def policy_gradient(
         samples=lambda batch: jnp.sum(batch.mask).astype(jnp.int32),
         log_prob=lambda params, batch: masked_mean(policy(params, batch)[1], batch.mask),
         hyper=(
-            Hyperparameter("discount", discount, high=1.0),
-            *([] if of_rewards else [Hyperparameter("gae_lambda", gae_lambda, high=1.0)]),
+            *([] if critic else [Hyperparameter("discount", discount, high=1.0)]),
+            *([] if of_rewards or critic else [Hyperparameter("gae_lambda", gae_lambda, high=1.0)]),
             Hyperparameter("entropy", entropy),
         ),
         ratio_loss=None if of_rewards else ratio_loss,

@@ -145,7 +145,7 @@ def test_observations_of_several_axes_are_flattened_where_they_are_said_to_be():
     assert np.isfinite(metrics["outer_loss"])
 
 
-def test_a_network_with_a_memory_is_refused():
+def test_a_memory_has_to_say_what_it_begins_with():
     class Counting:
         init = staticmethod(lambda key, *inputs: {"bias": jnp.zeros(5)})
 
@@ -154,7 +154,7 @@ def test_a_network_with_a_memory_is_refused():
             logits = jnp.broadcast_to(params["bias"], (*observation.shape[:-1], 5))
             return logits, jnp.zeros(logits.shape[:-1]), jnp.zeros(())
 
-    with pytest.raises(ValueError, match="network: expected none with a memory"):
+    with pytest.raises(ValueError, match="network: expected `initial_carry` of one with a memory"):
         learn(GRID, Counting())
 
 

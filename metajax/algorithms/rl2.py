@@ -1,0 +1,155 @@
+"""RL² (Duan et al. 2016, arXiv 1611.02779): a policy whose memory is what adapts to a task."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..checks import require_integer, require_number
+from ..inner import check_outer, descend
+from ..mapping import TILE, Mapping, largest_divisor, map_tasks, mean_over_tasks
+from ..problems import Trajectories
+from ..returns import normalise
+from ..types import MetaLearner, MetaState, Params, Problem, Trace
+from .core import initialiser, task_keys
+
+__all__ = ["rl2"]
+
+Array = jax.Array
+
+# The most tasks whose gradient is taken at once, if no tile is given. On a CPU more of them would
+# leave the cache; elsewhere they fill the device.
+_CPU_TILE, _TILE = 32, 4096
+
+
+def rl2(
+    problem: Problem,
+    outer: optax.GradientTransformation,
+    tasks: int,
+    *,
+    epochs: int = 4,
+    minibatches: int = 4,
+    clip: float = 0.2,
+    mapping: Mapping = Mapping(),
+) -> MetaLearner:
+    """Maximises the return of whole trials, of several episodes each, by PPO.
+
+    A policy with a memory that observes its actions, rewards and where episodes end learns to
+    explore a task and to use what it found: adapting is playing on. One update collects a batch of
+    trials for each of N tasks, and takes `epochs` times `minibatches` outer steps on them with the
+    clipped probability ratio (Schulman et al. 2017, arXiv 1707.06347). Advantages have zero mean
+    and unit standard deviation over the steps of all tasks. A minibatch is the same tasks in every
+    epoch, so that no task changes device.
+
+    Args:
+        problem: a policy-gradient problem on an `envs.Trial`, of a policy with memory, such as
+            `recurrent.gru_policy`, the baseline "critic", and `normalise_advantage=False`.
+        outer: the outer optimiser, which takes `epochs` times `minibatches` steps per update.
+        tasks: N, tasks per update.
+        epochs: passes over an update's trials.
+        minibatches: into how many the tasks are divided.
+        clip: ε, how far the probability ratio may move from 1.
+        mapping: how tasks are laid out on hardware. `chunk` is for playing; `tile` is the tasks
+            whose gradient is taken at once. The trials of all tasks are alive at once.
+
+    Returns:
+        The learner. Its `adapt` plays a task's trials, returns the parameters as they are, and in
+        the trace the score of each episode of a trial, (E,). Metrics are those of the first and the
+        last episode, "outer_loss", "entropy", "value_error" and "gradient_norm" of the last step.
+
+    Raises:
+        ValueError: an invalid size, a number out of range, or a problem that is no policy gradient.
+    """
+    check_outer(problem, outer)
+    ratio_loss = problem.ratio_loss
+    if ratio_loss is None:
+        raise ValueError("problem: RL² is for policy gradients, expected a `ratio_loss`, got None")
+    for name, value in (("epochs", epochs), ("minibatches", minibatches)):
+        require_integer(name, value, 1)
+    require_number("clip", clip, above=True)
+    mapping.check(tasks)
+    if tasks % (minibatches * mapping.devices):
+        raise ValueError(
+            f"tasks: {tasks} is not a multiple of {minibatches} minibatches on each of "
+            f"{mapping.devices} devices"
+        )
+    a_step = tasks // minibatches
+    most = _CPU_TILE if jax.default_backend() == "cpu" else _TILE
+    tile = largest_divisor(a_step // mapping.devices, mapping.tile or most)
+
+    def play(params: Params, task: Any, key: Array) -> tuple[Trajectories, Trace]:
+        batch = problem.collect(params, task, key)
+        if not isinstance(batch, Trajectories):
+            kind = type(batch).__name__
+            raise ValueError(f"problem: RL² is for policy gradients, got batches of {kind}")
+        scores = problem.score(batch)[None] if batch.scores is None else batch.scores
+        batch = dataclasses.replace(batch, scores=None)
+        return batch, Trace(scores, problem.samples(batch))
+
+    def of_task(params: Params, key: Array) -> tuple[Trajectories, Trace]:
+        key_task, key_play = jax.random.split(key)
+        return play(params, problem.sample_task(key_task), key_play)
+
+    def of_tile(shared: tuple[Params, Array], batch: Trajectories) -> tuple[Params, Any]:
+        """The gradient of a tile's mean, weighted as its steps are among those of the minibatch."""
+        params, steps = shared
+        # Trials of several tasks are so many more columns, (T, B): parameters are shared.
+        columns = jax.tree.map(
+            lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), batch
+        )
+        weight = jnp.sum(batch.mask) * (a_step // tile) / jnp.maximum(steps, 1.0)
+
+        def loss(params: Params) -> tuple[Array, dict[str, Array]]:
+            value, metrics = ratio_loss(params, columns, clip)
+            weighted = {"outer_loss": value, **metrics}
+            return value * weight, jax.tree.map(lambda leaf: leaf * weight, weighted)
+
+        with jax.named_scope(f"{TILE}{tile}"):  # for profiles and `plan`
+            (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        return grads, metrics
+
+    mean_gradient = mean_over_tasks(of_tile, mapping._replace(chunk=1))
+
+    def outer_step(
+        carry: tuple[Params, Any], batch: Trajectories
+    ) -> tuple[tuple[Params, Any], Any]:
+        params, opt_state = carry
+        grads, metrics = mean_gradient((params, jnp.sum(batch.mask)), batch)
+        metrics["gradient_norm"] = optax.tree.norm(grads)
+        return descend(outer, grads, opt_state, params), metrics
+
+    def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
+        batches, traces = map_tasks(of_task, mapping)(state.params, task_keys(state, tasks))
+        advantage = normalise(batches.advantage, batches.mask)
+        batches = dataclasses.replace(batches, advantage=advantage)
+        # Every minibatch has tasks of every device: (minibatches, tiles, tasks of a tile, ...).
+        parts = jax.tree.map(
+            lambda leaf: jnp.moveaxis(
+                leaf.reshape(a_step // tile, tile, minibatches, *leaf.shape[1:]), 2, 0
+            ),
+            batches,
+        )
+
+        def epoch(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], Any]:
+            carry, metrics = jax.lax.scan(outer_step, carry, parts)
+            return carry, jax.tree.map(lambda leaf: leaf[-1], metrics)
+
+        (params, opt_state), metrics = jax.lax.scan(
+            epoch, (state.params, state.opt_state), length=epochs
+        )
+        metrics = jax.tree.map(lambda leaf: leaf[-1], metrics)
+        metrics |= {
+            "score_before": jnp.mean(traces.score[:, 0]),
+            "score_after": jnp.mean(traces.score[:, -1]),
+            "env_steps": jnp.sum(traces.samples),
+        }
+        return MetaState(params, opt_state, state.step + 1, state.key), metrics
+
+    def adapt(params: Params, task: Any, key: Array) -> tuple[Params, Trace]:
+        return params, play(params, task, key)[1]
+
+    return MetaLearner(initialiser(problem, outer.init), update, adapt)

@@ -1,0 +1,110 @@
+"""The learners of a configuration that adapts by memory: over trials of several episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from envs import Trial
+from envs.tasksets import sampler_of_side
+
+from .algorithms import rl2
+from .catalogue import Learners, outer_optimizer
+from .configs import ACTIVATIONS, PRECISIONS, PolicyConfig, TrainConfig
+from .mapping import Mapping
+from .problems import policy_gradient
+from .recurrent import gru_policy
+from .types import MetaLearner, Params, Problem, Trace
+
+__all__ = ["learners", "samplers"]
+
+Array = jax.Array
+
+# Trials of a task in evaluation, whose means are its scores: a single one is mostly noise.
+_JUDGING_TRIALS = 16
+
+
+def samplers(env: Any, held_out: float) -> tuple[Callable[[Array], Any], Callable[[Array], Any]]:
+    """key -> task, for training and for evaluation, which alone draws a share `held_out`."""
+    if not held_out:
+        return env.sample_task, env.sample_task
+    first, second = (
+        sampler_of_side(env.sample_task, 1 - held_out, first=first) for first in (True, False)
+    )
+    return first, second
+
+
+def learners(config: TrainConfig, mapping: Mapping) -> Learners:
+    """The learners of a configuration, whose inner steps are the episodes before a trial's last.
+
+    Joint training is the same on trials of one episode: a memory that begins anew with each.
+
+    Raises:
+        ValueError: a value out of range, or a preset that the algorithm is not for.
+    """
+    if not isinstance(config, PolicyConfig):
+        raise ValueError(f"algorithm: {config.algorithm} is for policies, got {config.preset}")
+    if not config.hidden:
+        raise ValueError("hidden: expected at least the width of the memory, got none")
+    env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
+    training, judging = samplers(env, config.held_out)
+    *before, memory = config.hidden
+
+    def problem(episodes: int, trials: int, sample_task: Callable[[Array], Any]) -> Problem:
+        trial = Trial(env, episodes)
+        network = gru_policy(
+            trial.action_space,
+            memory,
+            before,
+            ACTIVATIONS[config.activation],
+            initial_std=config.initial_std,
+            action_scale=config.action_scale,
+            dtype=PRECISIONS[config.precision],
+        )
+        return policy_gradient(
+            trial,
+            network,
+            episodes=trials,
+            discount=config.discount,
+            gae_lambda=config.gae_lambda,
+            baseline="critic",
+            normalise_advantage=False,
+            entropy=config.entropy,
+            value_weight=config.value_weight,
+            sample_task=sample_task,
+        )
+
+    outer = outer_optimizer(config, config.updates * config.epochs * config.minibatches)
+
+    def learner(problem: Problem) -> MetaLearner:
+        return rl2(
+            problem,
+            outer,
+            config.tasks,
+            epochs=config.epochs,
+            minibatches=config.minibatches,
+            clip=config.clip,
+            mapping=mapping,
+        )
+
+    def forgetful(steps: int) -> MetaLearner:
+        """Plays as many episodes, each with a memory of its own."""
+        one = learner(problem(1, _JUDGING_TRIALS, judging))
+
+        def adapt(params: Params, task: Any, key: Array) -> tuple[Params, Trace]:
+            keys = jax.random.split(key, steps + 1)
+            trace = jax.lax.map(lambda key: one.adapt(params, task, key)[1], keys)
+            return params, Trace(trace.score[:, 0], jnp.sum(trace.samples))
+
+        return one._replace(adapt=adapt)
+
+    return Learners(
+        judging=problem(config.evaluation_steps + 1, _JUDGING_TRIALS, judging),
+        learner=learner(problem(config.episodes, 1, training)),
+        evaluation=lambda steps: learner(problem(steps + 1, _JUDGING_TRIALS, judging)),
+        multitask=learner(problem(1, config.episodes, training)),
+        multitask_evaluation=forgetful,
+    )

@@ -1,0 +1,119 @@
+"""Policies with a memory: what a step remembers, and sequences as steps one after another."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import envs
+import metajax as mj
+from metajax import recurrent
+
+TIME, COLUMNS, SIZE = 5, 3, 6
+ACTIONS = {"discrete": envs.Discrete(4), "continuous": envs.Box(-1.0, 1.0, (2,))}
+
+
+class Plain:
+    """Any network with a memory: no way of its own through a sequence."""
+
+    def __init__(self, network):
+        self.init, self.apply = network.init, network.apply
+        self.initial_carry = network.initial_carry
+
+
+@pytest.fixture(scope="module", params=ACTIONS)
+def made(request):
+    """A network, its parameters and observations of a few sequences."""
+    network = recurrent.gru_policy(ACTIONS[request.param], SIZE, hidden=(7,))
+    observations = jax.random.normal(jax.random.key(0), (TIME, COLUMNS, 4))
+    params = network.init(jax.random.key(1), observations[0, 0], network.initial_carry)
+    # Parameters that begin at 0, or nearly so, would hide what they do.
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    moved = [leaf + jax.random.normal(keys[i], leaf.shape) for i, leaf in enumerate(leaves)]
+    return network, jax.tree.unflatten(structure, moved), observations
+
+
+def start(network):
+    return jnp.broadcast_to(network.initial_carry, (COLUMNS, SIZE))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_a_step_is_that_of_the_gated_unit(made):
+    network, params, observations = made
+    carry = jax.random.normal(jax.random.key(3), (COLUMNS, SIZE))
+    outputs, value, after = network.apply(params, observations[0], carry)
+    w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
+    x, h = (np.asarray(leaf, np.float64) for leaf in (observations[0], carry))
+    x = np.tanh(x @ w["Dense_0"]["kernel"] + w["Dense_0"]["bias"])
+    into = np.split(x @ w["Dense_1"]["kernel"] + w["Dense_1"]["bias"], 3, axis=-1)
+    kept = np.split(h @ w["Dense_2"]["kernel"], 3, axis=-1)
+    reset, update = (sigmoid(into[i] + kept[i]) for i in (0, 1))
+    new = np.tanh(into[2] + reset * (kept[2] + w["bias"]))
+    expected = (1 - update) * new + update * h
+    np.testing.assert_allclose(after, expected, rtol=2e-5, atol=1e-6)
+    worth = (expected @ w["Dense_3"]["kernel"] + w["Dense_3"]["bias"])[:, 0]
+    np.testing.assert_allclose(value, worth, rtol=1e-4, atol=1e-5)
+    logits = expected @ w["Dense_4"]["kernel"] + w["Dense_4"]["bias"]
+    found = outputs if network.continuous is False else outputs[0]
+    np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sequence_is_its_steps(made):
+    network, params, observations = made
+    carry, steps = start(network), []
+    for observation in observations:
+        outputs, value, carry = network.apply(params, observation, carry)
+        steps.append((outputs, value))
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
+    for way in (network, Plain(network)):
+        found = recurrent.over_time(way, params, observations, start(network))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+
+
+def test_gradients_through_a_sequence_are_those_of_its_steps(made):
+    network, params, observations = made
+
+    def loss(params, way):
+        outputs, value = recurrent.over_time(way, params, observations, start(network))
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((outputs, value)))
+
+    found, expected = (jax.grad(loss)(params, way) for way in (network, Plain(network)))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
+    )
+
+
+def test_leading_axes_are_those_of_observations_and_memories(made):
+    network, params, observations = made
+    one = network.apply(params, observations[0, 0], network.initial_carry)
+    many = network.apply(params, observations[0], start(network))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], rtol=1e-5, atol=1e-5), one, many)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"memory": 0}, "memory: expected at least 1, got 0"),
+        ({"hidden": (4, 0)}, "hidden: expected at least 1, got 0"),
+        ({"initial_std": 0.0}, "initial_std: expected above 0"),
+        ({"activation": "tanh"}, "activation: expected a function"),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        recurrent.gru_policy(ACTIONS["discrete"], **options)
+
+
+def test_a_policy_with_a_memory_takes_part_in_gradients_of_gradients():
+    """MAML's second derivative goes through a memory as through any network."""
+    trial = envs.Trial(envs.make("bandit", arms=2, horizon=3), episodes=2)
+    network = recurrent.gru_policy(trial.action_space, 4)
+    problem = mj.policy_gradient(trial, network, episodes=3, baseline="critic")
+    learner = mj.maml(problem, mj.sgd(0.1), optax.sgd(0.1), 2)
+    state, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, metrics)))

@@ -1,0 +1,199 @@
+"""RL²: its objective is PPO's over all trials, in any layout, and it learns to explore."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+
+import envs
+import metajax as mj
+
+TASKS = 8
+MAZE = envs.make("maze", size=5, horizon=10, far_exit=False)
+OPTIONS = dict(epochs=2, minibatches=2)
+
+
+def trials(env=None, episodes=2, trials=2, **options):
+    """A small problem; mazes, whose episodes end early, by default."""
+    env = env or MAZE
+    trial = envs.Trial(env, episodes)
+    network = mj.recurrent.gru_policy(trial.action_space, 8)
+    options = {"entropy": 0.01, "gae_lambda": 0.9} | options
+    return mj.policy_gradient(
+        trial, network, episodes=trials, baseline="critic", normalise_advantage=False, **options
+    )
+
+
+def updated(problem, outer=None, **options):
+    learner = mj.rl2(problem, outer or optax.adam(1e-2), TASKS, **(OPTIONS | options))
+    state = jax.jit(learner.init)(jax.random.key(0))
+    return jax.jit(learner.update)(state)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return updated(trials())
+
+
+def columns(problem, params, key):
+    """The trials of all tasks, as `rl2` draws them, side by side; and their mean return."""
+    keys = jax.random.split(jax.random.fold_in(key, 0), TASKS)
+    batches = []
+    for key in keys:
+        key_task, key_play = jax.random.split(key)
+        batches.append(problem.collect(params, problem.sample_task(key_task), key_play))
+    batches = [dataclasses.replace(batch, scores=None) for batch in batches]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *batches)
+
+
+def test_an_update_is_a_step_on_ppos_objective():
+    """Written out: the clipped surrogate, squared errors of returns and the entropy."""
+    problem = trials()
+    learner = mj.rl2(problem, optax.sgd(1.0), TASKS, epochs=1, minibatches=1)
+    state = learner.init(jax.random.key(0))
+    after, metrics = jax.jit(learner.update)(state)
+    batch = columns(problem, state.params, state.key)
+    assert 0 < jnp.sum(batch.mask) < batch.mask.size
+
+    trial = envs.Trial(MAZE, 2)
+    network = mj.recurrent.gru_policy(trial.action_space, 8)
+
+    def loss(params):
+        carry, logits, values = jnp.zeros((batch.mask.shape[1], 8)), [], []
+        for observation in batch.observation:
+            outputs, value, carry = network.apply(params, observation, carry)
+            logits.append(jax.nn.log_softmax(outputs))
+            values.append(value)
+        logits, values = jnp.stack(logits), jnp.stack(values)
+        # λ-returns, from the values of the parameters that played.
+        fixed = jax.lax.stop_gradient(values) * batch.mask
+        advantage, tail = [], jnp.zeros(batch.mask.shape[1])
+        for t in reversed(range(len(batch.mask))):
+            following = fixed[t + 1] if t + 1 < len(fixed) else 0.0
+            tail = batch.reward[t] + 0.99 * following - fixed[t] + 0.99 * 0.9 * tail
+            tail = tail * batch.mask[t]
+            advantage.insert(0, tail)
+        raw = jnp.stack(advantage)
+        count = jnp.sum(batch.mask)
+        centred = (raw - jnp.sum(raw) / count) * batch.mask
+        scaled = centred / jnp.sqrt(jnp.sum(centred**2) / count)
+        chosen = jnp.take_along_axis(logits, batch.action[..., None], -1)[..., 0]
+        ratio = jnp.exp(chosen - jax.lax.stop_gradient(chosen))
+        gain = jnp.minimum(ratio * scaled, jnp.clip(ratio, 0.8, 1.2) * scaled)
+        error = (values - jax.lax.stop_gradient(raw + fixed)) ** 2
+        entropy = -jnp.sum(jnp.exp(logits) * logits, axis=-1)
+        return jnp.sum((-gain + 0.5 * error - 0.01 * entropy) * batch.mask) / count
+
+    value, grads = jax.value_and_grad(loss)(state.params)
+    moved = jax.tree.map(jnp.subtract, state.params, after.params)
+    chex.assert_trees_all_close(moved, grads, rtol=2e-4, atol=2e-6)
+    np.testing.assert_allclose(metrics["outer_loss"], value, rtol=1e-4, atol=1e-5)
+    assert int(metrics["env_steps"]) == int(jnp.sum(batch.mask))
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [mj.Mapping(tile=1), mj.Mapping(tile=2, chunk=3), mj.Mapping(mesh=mj.task_mesh(2))],
+    ids=["tile", "chunk", "devices"],
+)
+def test_results_do_not_depend_on_the_layout(plain, mapping):
+    """Though trials end at different times, so that tiles have different numbers of steps."""
+    state, metrics = updated(trials(), mapping=mapping)
+    chex.assert_trees_all_close(state.params, plain[0].params, rtol=1e-3, atol=1e-5)
+    chex.assert_trees_all_close(metrics, plain[1], rtol=1e-3, atol=1e-5)
+
+
+def test_clipped_steps_end_where_the_ratio_leaves_its_bounds():
+    """The objective is flat beyond them: more epochs hardly move a policy that is there."""
+    problem = trials(entropy=0.0, value_weight=0.0)
+    ratios = {}
+    for clip in (0.05, 10.0):
+        learner = mj.rl2(problem, optax.sgd(3.0), TASKS, epochs=8, minibatches=1, clip=clip)
+        state = learner.init(jax.random.key(0))
+        after, _ = jax.jit(learner.update)(state)
+        batch = columns(problem, state.params, state.key)
+        outputs = problem.divergence.outputs(after.params, batch)[0]
+        now, then = (
+            mj.distributions.categorical.log_prob(logits, batch.action)
+            for logits in (outputs, batch.behaviour)
+        )
+        ratios[clip] = np.abs(np.exp(now - then) - 1)[np.asarray(batch.mask) > 0].mean()
+    assert ratios[0.05] < 0.6 * ratios[10.0]
+
+
+def test_adapting_is_playing_on():
+    problem = trials(episodes=3)
+    learner = mj.rl2(problem, optax.sgd(1.0), TASKS)
+    params = problem.init(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    adapted, trace = learner.adapt(params, task, jax.random.key(2))
+    chex.assert_trees_all_equal(adapted, params)
+    batch = problem.collect(params, task, jax.random.key(2))
+    chex.assert_shape(trace.score, (3,))
+    np.testing.assert_allclose(jnp.sum(trace.score), jnp.sum(batch.reward) / 2, rtol=1e-5)
+    assert int(trace.samples) == int(jnp.sum(batch.mask))
+
+
+def best_of_two_arms(pulls: int) -> float:
+    """The greatest expected reward of a two-armed Bernoulli bandit with uniform priors."""
+
+    def value(left, wins):
+        if not left:
+            return 0.0
+        worth = []
+        for arm in (0, 1):
+            won, lost = wins[arm]
+            chance = (won + 1) / (won + lost + 2)
+            follow = [
+                value(left - 1, {**wins, arm: now}) for now in ((won + 1, lost), (won, lost + 1))
+            ]
+            worth.append(chance * (1 + follow[0]) + (1 - chance) * follow[1])
+        return max(worth)
+
+    return value(pulls, {0: (0, 0), 1: (0, 0)})
+
+
+def test_it_learns_to_explore_as_well_as_anything_can():
+    """The Bayes-optimum of six pulls is 3.51; always pulling one arm gives 3."""
+    bandit = envs.make("bandit", arms=2, horizon=6)
+    problem = trials(bandit, episodes=1, trials=16, discount=1.0, gae_lambda=1.0)
+    learner = mj.rl2(problem, optax.adam(1e-2), 64, minibatches=2)
+    state = mj.train(learner, updates=200, progress=False)
+    result = mj.evaluate(learner, state.params, problem, tasks=4000)
+    best = best_of_two_arms(6)
+    assert 3.0 < 0.97 * best < result.mean[0] < best + 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
+        ({"minibatches": 3}, "tasks: 8 is not a multiple of 3 minibatches on each of 1 devices"),
+        ({"clip": 0.0}, "clip: expected above 0"),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        mj.rl2(trials(), optax.sgd(1.0), TASKS, **options)
+
+
+def test_what_is_no_policy_gradient_is_refused():
+    with pytest.raises(ValueError, match="RL² is for policy gradients"):
+        mj.rl2(mj.regression(mj.networks.MLP((4, 1)), shots=2), optax.sgd(1.0), TASKS)
+    learner = mj.rl2(problems.quadratic(), optax.sgd(1.0), TASKS)
+    with pytest.raises(ValueError, match="RL² is for policy gradients, got batches of dict"):
+        jax.eval_shape(lambda: learner.update(learner.init(jax.random.key(0))))
+
+
+def test_a_critic_is_for_networks_that_have_one():
+    env = envs.make("gridworld")
+    with pytest.raises(ValueError, match="baseline: critic is for networks that have one"):
+        mj.policy_gradient(
+            env, mj.networks.mlp_policy(env.action_space), episodes=2, baseline="critic"
+        )
