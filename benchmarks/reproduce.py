@@ -183,6 +183,7 @@ TABLES: dict[str, Setting] = {
             _algorithm("E-MAML", "gridworld", "emaml"),
             _algorithm("ProMP", "gridworld", "promp"),
             _algorithm("NoRML", "gridworld", "norml"),
+            _algorithm("RL², after so many episodes", "gridworld", "rl2"),
             _oracle("gridworld"),
             Entry("Q-learning, MAML++", "gridworld-q"),
         ),
@@ -199,6 +200,7 @@ TABLES: dict[str, Setting] = {
             _algorithm("MAML++ rates", "maze", "maml++"),
             _algorithm("Meta-SGD", "maze", "meta-sgd"),
             _algorithm("FOMAML", "maze", "fomaml"),
+            _algorithm("RL², after so many episodes", "maze", "rl2"),
         ),
     ),
     "maze-q": Setting(

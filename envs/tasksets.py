@@ -293,6 +293,19 @@ def sampler_of_side(
     return sample
 
 
+def samplers(
+    sample_task: Callable[[Array], Any], held_out: float
+) -> tuple[Callable[[Array], Any], Callable[[Array], Any]]:
+    """Two of `sampler_of_side`: to train on, and of the share `held_out`; 0: both draw from all."""
+    if not held_out:
+        return sample_task, sample_task
+    share = 1 - held_out
+    return (
+        sampler_of_side(sample_task, share, first=True),
+        sampler_of_side(sample_task, share, first=False),
+    )
+
+
 def has_sides(
     sample_task: Callable[[Array], Any], share: float, *, salt: int = 0, draws: int = 1024
 ) -> bool:

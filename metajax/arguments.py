@@ -71,7 +71,8 @@ class EvaluateOptions:
     tasks: int | None = None
     """Held-out tasks; by default as in the run's own evaluation."""
     steps: int | None = None
-    """Inner steps; by default as in the run's own evaluation."""
+    """Inner steps, in RL² episodes before a trial's last; by default as in the run's own
+    evaluation."""
     json: bool = False
     """Print one JSON object instead of the table."""
     devices: int | None = None

@@ -53,7 +53,7 @@ class TrainConfig:
     updates: int
     """Meta-updates."""
     tasks: int
-    """Tasks per update, a multiple of the number of devices."""
+    """Tasks per update, a multiple of the number of devices; in RL² of that times minibatches."""
     inner_learning_rate: tuple[float, ...]
     """Inner learning rate of each step; the last one applies to all later steps."""
     outer_learning_rate: float
@@ -61,7 +61,7 @@ class TrainConfig:
     hidden: tuple[int, ...]
     """Widths of the network's hidden layers; in RL² the last is that of the memory."""
     activation: str = "tanh"
-    """tanh or relu."""
+    """tanh or relu; in RL² of the layers before the memory."""
     precision: str = "float32"
     """float32 or bfloat16: operands of the network's products. All else is float32: parameters,
     sums, gradients and losses."""
@@ -297,6 +297,7 @@ def check(config: TrainConfig) -> None:
         if (value := getattr(config, name)) not in known:
             raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
     at_least_one = ["updates", "tasks", "log_every", "checkpoint_every", "evaluation_tasks"]
+    at_least_one += ["minibatches"]
     at_least_one += [name for name in ("shots", "grid") if hasattr(config, name)]
     for name in at_least_one:
         require_integer(name, getattr(config, name), 1)

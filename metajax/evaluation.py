@@ -28,7 +28,7 @@ RESAMPLES = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Adaptation:
-    """Scores of adapting to N tasks by K inner steps."""
+    """Scores of adapting to N tasks by K inner steps, or over K+1 episodes by a memory."""
 
     score: np.ndarray  # (N, K+1) float, before the first inner step, ..., after the last
     samples: np.ndarray  # (N,) int, environment steps or examples used for each task

@@ -1,6 +1,6 @@
 """What a configuration describes, as pure functions.
 
-Only here and in the configurations do `metajax` and `envs` meet.
+Only here, in the configurations and where something is drawn do `metajax` and `envs` meet.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import jax
 
 from envs import Informed, SolvedEnvironment
 from envs.core import provides
-from envs.tasksets import has_sides
+from envs.tasksets import has_sides, samplers
 
 from . import runs, training, trials
-from .catalogue import BY_MEMORY, OPTIONS, learners, network_of
+from .catalogue import ALGORITHMS, BY_MEMORY, OPTIONS, learners, network_of
 from .configs import (
     ACTIVATIONS,
     PRECISIONS,
@@ -31,7 +31,6 @@ from .mapping import Mapping, task_mesh
 from .networks import MLP, mlp_policy
 from .presets import preset
 from .problems import policy_gradient, q_learning, regression
-from .trials import samplers
 from .types import MetaLearner, MetaState, Problem
 
 __all__ = ["Experiment", "build", "check_held_out", "load"]
@@ -86,7 +85,7 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
     )
     network = network_of(config, policy)
 
-    training, judging = samplers(env, config.held_out)
+    training, judging = samplers(env.sample_task, config.held_out)
 
     def problem(episodes: int, sample_task: Callable[[Any], Any]) -> Problem:
         if isinstance(config, QConfig):
@@ -136,7 +135,10 @@ def _check_options(config: TrainConfig) -> None:
 
     for name, algorithms in OPTIONS.items():
         if is_changed(name) and config.algorithm not in algorithms:
-            raise ValueError(f"{name}: is for {', '.join(algorithms)}, not {config.algorithm}")
+            others = [each for each in ALGORITHMS if each not in algorithms]
+            few = len(algorithms) <= len(others)
+            which = f"for {', '.join(algorithms)}, not" if few else "not for"
+            raise ValueError(f"{name}: is {which} {config.algorithm}")
     actions = getattr(getattr(config, "env", None), "action_space", None)
     of_continuous_actions = ("initial_std", "action_scale", "adapt_std")
     for name in of_continuous_actions if hasattr(actions, "n") else ():
@@ -153,7 +155,8 @@ def _devices(config: TrainConfig) -> int:
     if isinstance(config, RegressionConfig) and jax.default_backend() == "cpu":
         return 1  # an update takes less time than two devices need to meet
     here, processes = jax.local_device_count(), jax.process_count()
-    shares = (n for n in range(1, here + 1) if config.tasks % (n * processes) == 0)
+    parts = config.minibatches if config.algorithm in BY_MEMORY else 1
+    shares = (n for n in range(1, here + 1) if config.tasks % (n * processes * parts) == 0)
     return max(shares, default=1)
 
 

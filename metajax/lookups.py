@@ -66,7 +66,7 @@ def lookup(network: Network, space: Any, actions: Any, critic: bool = False) -> 
     """Evaluates by table where `space` is one-hot, and step by step where it is not.
 
     A memory makes what is observed before a part of what is seen: sequences are evaluated whole,
-    and nothing is looked up.
+    and nothing is looked up. Nor is it with a critic.
 
     Args:
         network: `apply(params, observation, carry)`; it takes observations with any leading axes.
@@ -76,18 +76,25 @@ def lookup(network: Network, space: Any, actions: Any, critic: bool = False) -> 
         critic: whether readings have the network's value too.
 
     Raises:
-        ValueError: during tracing, if its outputs do not fit the actions, or it has a memory
-            without saying what an episode begins with.
+        ValueError: during tracing, if its outputs do not fit the actions, its values are not one
+            for each observation, or its memory is not what it says an episode begins with.
     """
     start = initial_carry(network)
+    remembers = bool(jax.tree.leaves(start))
+
+    def check(outputs: Any, value: Array, leading: tuple[int, ...]) -> None:
+        require_outputs(actions, outputs, leading)
+        if critic and jnp.shape(value) != leading:
+            raise ValueError(f"network: expected values of shape {leading}, got {jnp.shape(value)}")
 
     def apply(params: Params, observation: Array, carry: Any) -> tuple[Any, Array, Any]:
-        outputs, value, carry = network.apply(params, observation, carry)
-        leading = observation.shape[: observation.ndim - len(space.shape)]
-        require_outputs(actions, outputs, leading)
-        if jax.tree.structure(carry) != jax.tree.structure(start):
+        outputs, value, after = network.apply(params, observation, carry)
+        check(outputs, value, observation.shape[: observation.ndim - len(space.shape)])
+        if jax.tree.leaves(after) and not remembers:
             raise ValueError("network: expected `initial_carry` of one with a memory, got none")
-        return outputs, value, carry
+        if remembers:
+            _require_same(carry, after)
+        return outputs, value, after
 
     def of_steps(params: Params, seen: Array) -> Any:
         leading = seen.shape[: seen.ndim - len(space.shape)]
@@ -99,7 +106,7 @@ def lookup(network: Network, space: Any, actions: Any, critic: bool = False) -> 
         columns = seen.shape[1 : seen.ndim - len(space.shape)]
         carry = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*columns, *leaf.shape)), start)
         outputs, value = over_time(network, params, seen, carry)
-        require_outputs(actions, outputs, (len(seen), *columns))
+        check(outputs, value, (len(seen), *columns))
         return (outputs, value) if critic else outputs
 
     def by_step(found: Any, seen: Array) -> Reading:
@@ -108,7 +115,6 @@ def lookup(network: Network, space: Any, actions: Any, critic: bool = False) -> 
         each = lambda of: of(outputs)  # noqa: E731
         return Reading(each, lambda of, action: of_action(of(outputs), action), value)
 
-    remembers = bool(jax.tree.leaves(start))
     if remembers or critic or not getattr(space, "one_hot", False):
         outputs = of_sequences if remembers else of_steps
         return Lookup(lambda params: params, apply, outputs, by_step, None)
@@ -137,6 +143,21 @@ def lookup(network: Network, space: Any, actions: Any, critic: bool = False) -> 
         return Reading(each, taken)
 
     return Lookup(table, one, lambda params, _: table(params), by_table, row)
+
+
+def _require_same(before: Any, after: Any) -> None:
+    """Checks that a step leaves a memory in the form in which it found it."""
+    forms = [
+        [(jax.tree_util.keystr(path), jnp.shape(leaf), jnp.result_type(leaf).name)
+         for path, leaf in jax.tree_util.tree_leaves_with_path(carry)]
+        for carry in (before, after)
+    ]  # fmt: skip
+    if forms[0] != forms[1]:
+        expected, got = (
+            ", ".join(f"{path or 'carry'} {shape} {dtype}" for path, shape, dtype in form) or "none"
+            for form in forms
+        )
+        raise ValueError(f"network: expected a carry as before, {expected}, got {got}")
 
 
 class Playing(NamedTuple):

@@ -28,6 +28,7 @@ __all__ = [
     "map_tasks",
     "mean_over_tasks",
     "task_mesh",
+    "tile_size",
     "tiled",
 ]
 
@@ -129,6 +130,27 @@ def _automatic_tile(jaxpr: Any, axis_size: int) -> int:
     if jax.default_backend() != "cpu":
         return axis_size
     return _CPU_TILE_BYTES // max(jaxprs.intermediate_bytes(jaxpr), 1)
+
+
+def tile_size(function: Callable[..., Any], tasks: int, mapping: Mapping, *args: Any) -> int:
+    """How many of a device's tasks a gradient by parameters that they share is taken of at once.
+
+    `tiled` chooses by itself; this is for what is not a function of one task.
+
+    Args:
+        function: takes the gradient.
+        tasks: of a device.
+        mapping: how tasks are laid out on hardware.
+        *args: of `function`, for one task.
+    """
+    bound = mapping.tile
+    if bound is None:
+        jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+        bound = _automatic_tile(jaxpr, tasks)
+        allowed = _chunk_bytes()
+        if jax.default_backend() != "cpu" and allowed is not None:
+            bound = min(bound, allowed // max(jaxprs.live_bytes(jaxpr, inside=True), 1))
+    return largest_divisor(tasks, bound)
 
 
 def _at_once(function: Callable[[Any], Any], per_task: Any) -> Any:

@@ -26,7 +26,8 @@ Array = jax.Array
 class Network(Protocol):
     """What a learner requires of a network; any flax Linen module has it.
 
-    `apply` takes inputs with any leading axes, and returns outputs with the same.
+    `apply` takes inputs with any leading axes, and returns outputs with the same. A policy may also
+    have `initial_carry`, see `recurrent`, and say with `has_critic = False` that its value is none.
     """
 
     def init(self, key: Array, /, *inputs: Any) -> Any: ...
@@ -223,6 +224,8 @@ class Conditioned:
             raise ValueError(f"context: expected a size of at least 1, got {size}")
         self.network = network
         self.size = size
+        self.has_critic = getattr(network, "has_critic", True)
+        self.initial_carry = getattr(network, "initial_carry", ())
 
     @staticmethod
     def is_context(path: str) -> bool:

@@ -267,9 +267,9 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("point-corners", "promp"): dict(updates=100),
     # An update takes as long as ten of the others.
     ("point-corners", "maml-trpo"): dict(updates=60),
-    ("bandit-10x5", "rl2"): _rl2(1, tasks=512, discount=1.0),
+    ("bandit-10x5", "rl2"): _rl2(1, tasks=4096, outer_learning_rate=2e-3, discount=1.0),
     ("tabular-mdp", "rl2"): _rl2(10, tasks=256),
-    ("gridworld", "rl2"): _rl2(4, tasks=512, updates=800),
+    ("gridworld", "rl2"): _rl2(4, tasks=256, updates=1600),
     ("maze", "rl2"): _rl2(4, tasks=256),
     ("point", "rl2"): _rl2(4, tasks=256, hidden=(64, 64)),
     ("point-published", "rl2"): _rl2(4, tasks=256, hidden=(100, 100)),

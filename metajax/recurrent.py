@@ -54,9 +54,10 @@ def over_time(network: Network, params: Any, observations: Array, carry: Any) ->
     return jax.lax.scan(step, carry, observations)[1]
 
 
-def _orthogonal_blocks(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+def _orthogonal_blocks(key: Array, shape: tuple[int, int], dtype: Any = None) -> Array:
     """A square orthogonal matrix for each gate, side by side."""
     rows, columns = shape
+    dtype = jnp.result_type(float) if dtype is None else dtype
     keys = jax.random.split(key, columns // rows)
     return jnp.concatenate([_orthogonal(each, (rows, rows), dtype) for each in keys], axis=1)
 
@@ -131,7 +132,7 @@ def _run_backward(dtype: Any, saved: tuple[Array, ...], cotangent: Array) -> tup
     of_into = jnp.concatenate([total * of_reset, total * of_update, total * of_new], axis=-1)
     inputs, outputs = (leaf.reshape(-1, leaf.shape[-1]) for leaf in (before, change))
     of_kernel = weight_gradient(inputs, outputs, dtype)
-    of_bias = jnp.sum(total * of_new * units.reset, axis=(0, 1))
+    of_bias = jnp.sum((total * of_new * units.reset).reshape(-1, carry.shape[-1]), axis=0)
     return of_into, of_carry, of_kernel, of_bias
 
 

@@ -123,8 +123,8 @@ def _play(experiment: experiments.Experiment, params: Params, task: Any, key: ja
     columns = batch.mask.shape[1]
     start, _ = jax.vmap(env.reset, in_axes=(None, None), axis_size=columns)(key, task)
     episode = jnp.zeros(batch.mask.shape, jnp.int32)
-    if batch.scores is not None:
-        episode = Trial(env, len(batch.scores)).episode_of(batch.observation)
+    if experiment.problem.scores is not None:
+        episode = Trial(env, 1).episode_of(batch.observation)
     begins = jnp.diff(episode, axis=0, prepend=-1) > 0
 
     def step(state: Any, now: tuple[jax.Array, ...]) -> tuple[Any, tuple[jax.Array, jax.Array]]:

@@ -9,32 +9,23 @@ import jax
 import jax.numpy as jnp
 
 from envs import Trial
-from envs.tasksets import sampler_of_side
+from envs.tasksets import samplers
 
 from .algorithms import rl2
 from .catalogue import Learners, outer_optimizer
 from .configs import ACTIVATIONS, PRECISIONS, PolicyConfig, TrainConfig
 from .mapping import Mapping
+from .presets import preset
 from .problems import policy_gradient
 from .recurrent import gru_policy
 from .types import MetaLearner, Params, Problem, Trace
 
-__all__ = ["learners", "samplers"]
+__all__ = ["learners"]
 
 Array = jax.Array
 
 # Trials of a task in evaluation, whose means are its scores: a single one is mostly noise.
 _JUDGING_TRIALS = 16
-
-
-def samplers(env: Any, held_out: float) -> tuple[Callable[[Array], Any], Callable[[Array], Any]]:
-    """key -> task, for training and for evaluation, which alone draws a share `held_out`."""
-    if not held_out:
-        return env.sample_task, env.sample_task
-    first, second = (
-        sampler_of_side(env.sample_task, 1 - held_out, first=first) for first in (True, False)
-    )
-    return first, second
 
 
 def learners(config: TrainConfig, mapping: Mapping) -> Learners:
@@ -50,8 +41,10 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
     if not config.hidden:
         raise ValueError("hidden: expected at least the width of the memory, got none")
     env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
-    training, judging = samplers(env, config.held_out)
+    training, judging = samplers(env.sample_task, config.held_out)
     *before, memory = config.hidden
+    if not before and config.activation != preset(config.preset, config.algorithm).activation:
+        raise ValueError("activation: is of the layers before the memory, and hidden has none")
 
     def problem(episodes: int, trials: int, sample_task: Callable[[Array], Any]) -> Problem:
         trial = Trial(env, episodes)
@@ -71,7 +64,6 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
             discount=config.discount,
             gae_lambda=config.gae_lambda,
             baseline="critic",
-            normalise_advantage=False,
             entropy=config.entropy,
             value_weight=config.value_weight,
             sample_task=sample_task,
@@ -101,10 +93,12 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
 
         return one._replace(adapt=adapt)
 
+    remembering = learner(problem(config.episodes, 1, training))
+    in_one_episode = config.episodes == 1  # then both are the same
     return Learners(
         judging=problem(config.evaluation_steps + 1, _JUDGING_TRIALS, judging),
-        learner=learner(problem(config.episodes, 1, training)),
+        learner=remembering,
         evaluation=lambda steps: learner(problem(steps + 1, _JUDGING_TRIALS, judging)),
-        multitask=learner(problem(1, config.episodes, training)),
+        multitask=remembering if in_one_episode else learner(problem(1, config.episodes, training)),
         multitask_evaluation=forgetful,
     )

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from . import experiments, plan, programs, roofline, runs, training
+from .catalogue import BY_MEMORY
 from .configs import TrainConfig
 from .mapping import largest_divisor
 
@@ -74,13 +75,13 @@ def tune(config: TrainConfig, memory: Path | None = None, free: int | None = Non
     experiment = experiments.build(config)
     traced = training.trace(experiment.learner)
     chunk, tile = plan.layout(traced.jaxpr.jaxpr, config, experiment.mapping)
-    # On an accelerator a tile is all of a chunk.
-    on_cpu = jax.default_backend() == "cpu"
-    field, planned, most = (
-        ("tile", tile, chunk)
-        if on_cpu
-        else ("chunk", chunk, config.tasks // experiment.mapping.devices)
-    )
+    share = config.tasks // experiment.mapping.devices
+    if config.algorithm in BY_MEMORY:
+        field, planned, most = "tile", tile, share // config.minibatches
+    elif jax.default_backend() == "cpu":
+        field, planned, most = "tile", tile, chunk
+    else:  # a tile is all of a chunk
+        field, planned, most = "chunk", chunk, share
     sizes = {largest_divisor(most, round(planned * by)) for by in (0.25, 0.5, 2, 4)} | {planned}
     lowered = traced.lower()
     file = None if memory is None else memory / f"{_identity(lowered, sizes)}.json"

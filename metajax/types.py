@@ -87,6 +87,8 @@ class Problem(NamedTuple):
     outer_loss: Callable[[Params, Batch], tuple[Array, Any]]  # judges the adaptation -> (), aux
     score: Callable[[Batch], Array]  # -> (), higher is better: what people read
     query: Callable[[Params, Any, Array], Batch] | None = None  # held-out data of a supervised task
+    # Of trials of several episodes: -> (E,), the score of the first, ..., last one.
+    scores: Callable[[Batch], Array] | None = None
     samples: Callable[[Batch], Array] = lambda batch: jax.numpy.int32(
         0
     )  # environment steps or examples
@@ -130,7 +132,8 @@ class MetaState:
 class Trace:
     """Scores and samples of one task's adaptation."""
 
-    # (K+1,) float32, before the first inner step, ..., after the last; in training only those two
+    # (K+1,) float32, before the first inner step, ..., after the last; in training only those two.
+    # (E,) of a policy with memory: of the first, ..., last episode of a trial
     score: Array
     samples: Array  # () int32, environment steps or examples used, the judging batch included
 

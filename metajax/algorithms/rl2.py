@@ -11,7 +11,7 @@ import optax
 
 from ..checks import require_integer, require_number
 from ..inner import check_outer, descend
-from ..mapping import TILE, Mapping, largest_divisor, map_tasks, mean_over_tasks
+from ..mapping import TILE, Mapping, map_tasks, mean_over_tasks, tile_size
 from ..problems import Trajectories
 from ..returns import normalise
 from ..types import MetaLearner, MetaState, Params, Problem, Trace
@@ -20,10 +20,6 @@ from .core import initialiser, task_keys
 __all__ = ["rl2"]
 
 Array = jax.Array
-
-# The most tasks whose gradient is taken at once, if no tile is given. On a CPU more of them would
-# leave the cache; elsewhere they fill the device.
-_CPU_TILE, _TILE = 32, 4096
 
 
 def rl2(
@@ -47,7 +43,8 @@ def rl2(
 
     Args:
         problem: a policy-gradient problem on an `envs.Trial`, of a policy with memory, such as
-            `recurrent.gru_policy`, the baseline "critic", and `normalise_advantage=False`.
+            `recurrent.gru_policy`, with the baseline "critic". Its `normalise_advantage` and
+            `surrogate` are not used.
         outer: the outer optimiser, which takes `epochs` times `minibatches` steps per update.
         tasks: N, tasks per update.
         epochs: passes over an update's trials.
@@ -62,12 +59,15 @@ def rl2(
         last episode, "outer_loss", "entropy", "value_error" and "gradient_norm" of the last step.
 
     Raises:
-        ValueError: an invalid size, a number out of range, or a problem that is no policy gradient.
+        ValueError: an invalid size, a number out of range, or a problem that is no policy gradient
+            on trials; during tracing, one without a critic.
     """
     check_outer(problem, outer)
-    ratio_loss = problem.ratio_loss
+    ratio_loss, scores = problem.ratio_loss, problem.scores
     if ratio_loss is None:
         raise ValueError("problem: RL² is for policy gradients, expected a `ratio_loss`, got None")
+    if scores is None:
+        raise ValueError("problem: RL² is for trials, expected an environment such as `envs.Trial`")
     for name, value in (("epochs", epochs), ("minibatches", minibatches)):
         require_integer(name, value, 1)
     require_number("clip", clip, above=True)
@@ -78,61 +78,66 @@ def rl2(
             f"{mapping.devices} devices"
         )
     a_step = tasks // minibatches
-    most = _CPU_TILE if jax.default_backend() == "cpu" else _TILE
-    tile = largest_divisor(a_step // mapping.devices, mapping.tile or most)
-
-    def play(params: Params, task: Any, key: Array) -> tuple[Trajectories, Trace]:
-        batch = problem.collect(params, task, key)
-        if not isinstance(batch, Trajectories):
-            kind = type(batch).__name__
-            raise ValueError(f"problem: RL² is for policy gradients, got batches of {kind}")
-        scores = problem.score(batch)[None] if batch.scores is None else batch.scores
-        batch = dataclasses.replace(batch, scores=None)
-        return batch, Trace(scores, problem.samples(batch))
 
     def of_task(params: Params, key: Array) -> tuple[Trajectories, Trace]:
         key_task, key_play = jax.random.split(key)
-        return play(params, problem.sample_task(key_task), key_play)
+        batch = problem.collect(params, problem.sample_task(key_task), key_play)
+        if not isinstance(batch, Trajectories) or batch.target is None or batch.value is None:
+            raise ValueError('problem: RL² is for policy gradients with the baseline "critic"')
+        # As it was before the problem put it on the scale of a single task.
+        batch = dataclasses.replace(batch, advantage=batch.target - batch.value)
+        return batch, Trace(scores(batch), problem.samples(batch))
 
-    def of_tile(shared: tuple[Params, Array], batch: Trajectories) -> tuple[Params, Any]:
-        """The gradient of a tile's mean, weighted as its steps are among those of the minibatch."""
-        params, steps = shared
+    def of_tasks(params: Params, batch: Trajectories, weight: Array) -> tuple[Params, Any]:
+        """The gradient of the mean over the steps of tasks, (N, T, B, ...), times `weight`."""
         # Trials of several tasks are so many more columns, (T, B): parameters are shared.
         columns = jax.tree.map(
             lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), batch
         )
-        weight = jnp.sum(batch.mask) * (a_step // tile) / jnp.maximum(steps, 1.0)
 
         def loss(params: Params) -> tuple[Array, dict[str, Array]]:
             value, metrics = ratio_loss(params, columns, clip)
             weighted = {"outer_loss": value, **metrics}
             return value * weight, jax.tree.map(lambda leaf: leaf * weight, weighted)
 
-        with jax.named_scope(f"{TILE}{tile}"):  # for profiles and `plan`
-            (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return grads, metrics
 
-    mean_gradient = mean_over_tasks(of_tile, mapping._replace(chunk=1))
-
-    def outer_step(
-        carry: tuple[Params, Any], batch: Trajectories
-    ) -> tuple[tuple[Params, Any], Any]:
-        params, opt_state = carry
-        grads, metrics = mean_gradient((params, jnp.sum(batch.mask)), batch)
-        metrics["gradient_norm"] = optax.tree.norm(grads)
-        return descend(outer, grads, opt_state, params), metrics
+    def tile_of(params: Params, batches: Trajectories) -> int:
+        """The number of tasks whose gradient is taken at once."""
+        one = jax.tree.map(lambda leaf: leaf[:1], batches)
+        return tile_size(of_tasks, a_step // mapping.devices, mapping, params, one, jnp.ones(()))
 
     def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
         batches, traces = map_tasks(of_task, mapping)(state.params, task_keys(state, tasks))
         advantage = normalise(batches.advantage, batches.mask)
         batches = dataclasses.replace(batches, advantage=advantage)
+        tile = tile_of(state.params, batches)
+        tiles = a_step // tile
         # Every minibatch has tasks of every device: (minibatches, tiles, tasks of a tile, ...).
         parts = jax.tree.map(
             lambda leaf: jnp.moveaxis(
-                leaf.reshape(a_step // tile, tile, minibatches, *leaf.shape[1:]), 2, 0
+                leaf.reshape(tiles, tile, minibatches, *leaf.shape[1:]), 2, 0
             ),
             batches,
         )
+
+        def of_tile(shared: tuple[Params, Array], batch: Trajectories) -> tuple[Params, Any]:
+            params, steps = shared
+            # The mean over tiles is that over steps: trials end at different times.
+            weight = jnp.sum(batch.mask) * tiles / jnp.maximum(steps, 1.0)
+            with jax.named_scope(f"{TILE}{tile}"):  # for profiles and `plan`
+                return of_tasks(params, batch, weight)
+
+        mean_gradient = mean_over_tasks(of_tile, mapping._replace(chunk=1))
+
+        def outer_step(
+            carry: tuple[Params, Any], batch: Trajectories
+        ) -> tuple[tuple[Params, Any], Any]:
+            params, opt_state = carry
+            grads, metrics = mean_gradient((params, jnp.sum(batch.mask)), batch)
+            metrics["gradient_norm"] = optax.tree.norm(grads)
+            return descend(outer, grads, opt_state, params), metrics
 
         def epoch(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], Any]:
             carry, metrics = jax.lax.scan(outer_step, carry, parts)
@@ -150,6 +155,7 @@ def rl2(
         return MetaState(params, opt_state, state.step + 1, state.key), metrics
 
     def adapt(params: Params, task: Any, key: Array) -> tuple[Params, Trace]:
-        return params, play(params, task, key)[1]
+        batch = problem.collect(params, task, key)
+        return params, Trace(scores(batch), problem.samples(batch))
 
     return MetaLearner(initialiser(problem, outer.init), update, adapt)

@@ -45,9 +45,8 @@ class Trajectories:
     advantage: Array  # (T, B) float32, 0 where no step was taken; γ^t r_t for the surrogate "dice"
     behaviour: Any  # (T, B, ...) parameters of the distributions that the actions were drawn from
     row: Array | None = None  # (T, B) int32, index of each one-hot observation; see `lookups`
-    target: Array | None = None  # (T, B) of the critic: advantage before normalisation, plus value
-    # (E,) mean return of the first, ..., last episode, where columns are trials of E episodes
-    scores: Array | None = None
+    value: Array | None = None  # (T, B) that the critic gave
+    target: Array | None = None  # (T, B) of the critic: its value plus the advantage as it was
 
 
 def _choice(name: str, value: str | Callable[..., Any], choices: dict[str, Any]) -> Any:
@@ -62,12 +61,13 @@ def _itself(parameters: Any) -> Any:
     return parameters
 
 
-def _scores_of_trials(env: Any, played: Episodes) -> Array | None:
-    """The mean return of the first, second, ... episode of trials (E,); None without trials."""
-    if not hasattr(env, "episode_of"):
-        return None
-    of_steps = jax.nn.one_hot(env.episode_of(played.observation), env.episodes)
-    return jnp.einsum("tb,tbe->e", played.reward, of_steps) / played.mask.shape[1]
+def _scores_of_trials(env: Any, batch: Trajectories) -> Array:
+    """The mean return of the first, second, ... episode of trials, (E,)."""
+    episode = env.episode_of(batch.observation)
+    each = jnp.arange(env.episodes, dtype=episode.dtype)[:, None, None]
+    # Not a product, which an accelerator would round.
+    of_episode = jnp.where(each == episode[None], batch.reward[None], 0.0)
+    return jnp.sum(of_episode, axis=(1, 2)) / batch.mask.shape[1]
 
 
 def policy_gradient(
@@ -117,7 +117,8 @@ def policy_gradient(
         The problem; its batches are `Trajectories`.
 
     Raises:
-        ValueError: a size or a rate out of range, or an unknown name.
+        ValueError: a size or a rate out of range, an unknown name, or a critic that the network
+            does not have.
         TypeError: an action space that is neither `Discrete` nor a `Box` of one axis.
     """
     steps = env.max_horizon if horizon is None else horizon
@@ -164,17 +165,18 @@ def policy_gradient(
             critic=critic,
         )
         with jax.named_scope("advantage"):
-            advantage = advantages(played, discount, gae_lambda, played.value)
+            raw = advantages(played, discount, gae_lambda, played.value)
+            advantage = scaled(raw, played)
         return Trajectories(
             observation=played.observation,
             action=played.action,
             reward=played.reward,
             mask=played.mask,
-            advantage=scaled(advantage, played),
+            advantage=advantage,
             behaviour=playing.parameters(played.parameters),
             row=played.row,
-            target=None if played.value is None else advantage + played.value,
-            scores=_scores_of_trials(env, played),
+            value=played.value,
+            target=None if played.value is None else raw + played.value,
         )
 
     def seen(batch: Episodes | Trajectories) -> Array:
@@ -271,6 +273,7 @@ def policy_gradient(
         inner_loss=loss,
         outer_loss=loss,
         score=lambda batch: jnp.sum(batch.reward) / episodes,
+        scores=partial(_scores_of_trials, env) if hasattr(env, "episode_of") else None,
         samples=lambda batch: jnp.sum(batch.mask).astype(jnp.int32),
         log_prob=lambda params, batch: masked_mean(policy(params, batch)[1], batch.mask),
         hyper=(

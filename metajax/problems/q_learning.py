@@ -16,6 +16,7 @@ from ..distributions import epsilon_greedy
 from ..estimators import masked_mean
 from ..lookups import lookup, playing_by
 from ..networks import Network
+from ..recurrent import initial_carry
 from ..returns import discounted_returns, n_step_returns, normalise
 from ..rollout import rollout
 from ..types import Hyperparameter, Params, Problem, pytree_dataclass
@@ -129,6 +130,8 @@ def q_learning(
         raise ValueError(f"greedy_episodes: expected below {episodes} for outer 'policy', got all")
     if mean_over not in ("steps", "pairs"):
         raise ValueError(f"mean_over: expected one of steps, pairs, got {mean_over!r}")
+    if jax.tree.leaves(initial_carry(network)):
+        raise ValueError("network: expected none with a memory, which Q-learning does not train")
     exploring = jnp.arange(episodes) < episodes - greedy_episodes
     space = env.observation_space
     observed = lookup(network, space, env.action_space)

@@ -44,6 +44,18 @@ def test_a_run_folder_holds_what_the_contract_says(trained):
     assert imageio.imread(trained / "agent.png").ndim == 3
 
 
+def test_a_memory_is_judged_by_the_episodes_of_a_trial(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli.run([*GRIDWORLD, "--algorithm", "rl2", "--tasks", "8", "--run", str(run)]) == 0
+    assert "1 episode" in capsys.readouterr().out
+    report = json.loads((run / "adaptation.json").read_text())
+    assert report["steps"] == [0, 1]
+    assert list(report["comparisons"]) == ["random initialisation", "multi-task policy"]
+    assert imageio.imread(run / "agent.gif").shape[0] > 1
+    assert cli.run(["evaluate", str(run), "--steps", "2", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["mean"]) == 3
+
+
 def test_programs_as_users_have_them_compute_what_those_of_the_tests_do(trained, tmp_path):
     """The same command without what tests tell XLA to leave out, see `tests/conftest.py`."""
     told = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")

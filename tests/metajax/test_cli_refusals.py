@@ -50,6 +50,18 @@ def joining(coordinator: str, processes: int, process_id: int) -> list[str]:
         (["train", "--env.generator", "scatter", "--env.rooms", "1"], "rooms: got 1, expected 0"),
         (["train", "point", "--inner-learning-rate", "nan"], "expected above 0, got nan"),
         (["train", "point", "--entropy", "inf"], "entropy: expected a finite number, got inf"),
+        (["train", "gridworld", "--minibatches", "0"], "minibatches: expected at least 1, got 0"),
+        (["train", "gridworld", "--minibatches", "2"], "minibatches: is for rl2, not maml"),
+        (["train", "maze-q", "--algorithm", "rl2"], "algorithm: rl2 is for policies, got maze-q"),
+        (
+            ["train", "maze", "--algorithm", "rl2", "--baseline", "none"],
+            "baseline: is not for rl2",
+        ),
+        (["train", "maze", "--algorithm", "rl2", "--tasks", "6"], "tasks: 6 is not a multiple of"),
+        (
+            ["train", "maze", "--algorithm", "rl2", "--activation", "relu"],
+            "activation: is of the layers before the memory",
+        ),
         (["train", "--updates", "many"], "--updates: invalid literal"),
         (["train", "--update", "3"], "Unrecognized options: --update, 3; nearest: --updates"),
         (["train", "--resume"], "Missing value for argument '--resume'"),

@@ -35,6 +35,7 @@ _EPISODES_ONLY = {name for name in ALGORITHMS if name.startswith("multitask-")} 
     "norml",
     "oracle",
     "promp",
+    "rl2",
 }
 
 
@@ -42,7 +43,7 @@ _EPISODES_ONLY = {name for name in ALGORITHMS if name.startswith("multitask-")} 
 def test_every_algorithm_runs(algorithm):
     name = "bandit-10x5" if algorithm in _EPISODES_ONLY else "sinusoid-5"
     sizes = {"episodes": 2} if algorithm in _EPISODES_ONLY else {}
-    config = dataclasses.replace(PRESETS[name], algorithm=algorithm, tasks=2, hidden=(4,), **sizes)
+    config = dataclasses.replace(PRESETS[name], algorithm=algorithm, tasks=4, hidden=(4,), **sizes)
     learner = experiments.build(config).learner
     state, metrics = jax.jit(learner.update)(jax.jit(learner.init)(jax.random.key(0)))
     assert np.isfinite(metrics["score_after"])
@@ -51,7 +52,7 @@ def test_every_algorithm_runs(algorithm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_takes_reinforcement_learning(algorithm):
-    config = dataclasses.replace(PRESETS["gridworld"], algorithm=algorithm, tasks=2)
+    config = dataclasses.replace(PRESETS["gridworld"], algorithm=algorithm, tasks=4)
     learner = experiments.build(config).learner
     state = jax.eval_shape(learner.init, jax.random.key(0))
     chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(learner.update, state)[0], state)

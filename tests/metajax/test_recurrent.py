@@ -1,5 +1,6 @@
 """Policies with a memory: what a step remembers, and sequences as steps one after another."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,11 +110,73 @@ def test_refusals(options, message):
         recurrent.gru_policy(ACTIONS["discrete"], **options)
 
 
+def test_the_gradient_of_a_sequence_is_exact():
+    """In double precision: by the memory that it begins with too, with any axes of columns."""
+    with jax.enable_x64(True):
+        shapes = [(TIME, 2, COLUMNS, 3 * SIZE), (2, COLUMNS, SIZE), (SIZE, 3 * SIZE), (SIZE,)]
+        keys = jax.random.split(jax.random.key(0), len(shapes))
+        given = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+
+        def loss(run, *given):
+            return jnp.sum(jnp.sin(3.0 * run(*given, None)))
+
+        ways = (recurrent._run, recurrent._memories)
+        found, expected = (jax.grad(loss, (1, 2, 3, 4))(way, *given) for way in ways)
+        chex.assert_trees_all_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_bfloat16_rounds_operands_alone(made):
+    network, params, observations = made
+    rounding = network.clone(dtype=jnp.bfloat16)
+
+    def loss(params, way):
+        outputs, value = recurrent.over_time(way, params, observations, start(network))
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves((outputs, value)))
+
+    found, expected = (jax.grad(loss)(params, way) for way in (rounding, network))
+    differences = []
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == jnp.float32
+        differences.append(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)))
+    assert 0 < max(differences) < 0.05
+
+
 def test_a_policy_with_a_memory_takes_part_in_gradients_of_gradients():
-    """MAML's second derivative goes through a memory as through any network."""
+    """MAML's second derivative through the faster way is that through plain steps."""
     trial = envs.Trial(envs.make("bandit", arms=2, horizon=3), episodes=2)
     network = recurrent.gru_policy(trial.action_space, 4)
-    problem = mj.policy_gradient(trial, network, episodes=3, baseline="critic")
-    learner = mj.maml(problem, mj.sgd(0.1), optax.sgd(0.1), 2)
-    state, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, metrics)))
+    states = []
+    for way in (network, Plain(network)):
+        problem = mj.policy_gradient(trial, way, episodes=3, baseline="critic")
+        learner = mj.maml(problem, mj.sgd(1.0), optax.sgd(1.0), 2)
+        state, _ = jax.jit(learner.update)(learner.init(jax.random.key(0)))
+        states.append(state.params)
+    chex.assert_trees_all_close(*states, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_memory_or_a_critic_returns_is_checked():
+    trial = envs.Trial(envs.make("bandit", arms=2, horizon=3), episodes=2)
+    network = recurrent.gru_policy(trial.action_space, 4)
+
+    class Wrong(Plain):
+        def __init__(self, change):
+            super().__init__(network)
+            whole = self.apply
+            self.apply = lambda *args: change(*whole(*args))
+
+    def collect(way):
+        problem = mj.policy_gradient(trial, way, episodes=3, baseline="critic")
+        params, task = problem.init(jax.random.key(0)), problem.sample_task(jax.random.key(0))
+        jax.eval_shape(problem.collect, params, task, jax.random.key(0))
+
+    with pytest.raises(ValueError, match=r"network: expected values of shape \(\), got \(1,\)"):
+        collect(Wrong(lambda outputs, value, carry: (outputs, value[..., None], carry)))
+    with pytest.raises(ValueError, match=r"expected a carry as before, carry \(4,\) float32, got"):
+        collect(Wrong(lambda outputs, value, carry: (outputs, value, carry[..., :2])))
+
+
+def test_q_learning_takes_no_memory():
+    trial = envs.Trial(envs.make("bandit", arms=2, horizon=3), episodes=2)
+    network = recurrent.gru_policy(trial.action_space, 4)
+    with pytest.raises(ValueError, match="network: expected none with a memory"):
+        mj.q_learning(trial, network, episodes=3)

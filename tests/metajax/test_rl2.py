@@ -1,7 +1,5 @@
 """RL²: its objective is PPO's over all trials, in any layout, and it learns to explore."""
 
-import dataclasses
-
 import chex
 import jax
 import jax.flatten_util
@@ -25,9 +23,7 @@ def trials(env=None, episodes=2, trials=2, **options):
     trial = envs.Trial(env, episodes)
     network = mj.recurrent.gru_policy(trial.action_space, 8)
     options = {"entropy": 0.01, "gae_lambda": 0.9} | options
-    return mj.policy_gradient(
-        trial, network, episodes=trials, baseline="critic", normalise_advantage=False, **options
-    )
+    return mj.policy_gradient(trial, network, episodes=trials, baseline="critic", **options)
 
 
 def updated(problem, outer=None, **options):
@@ -42,13 +38,12 @@ def plain():
 
 
 def columns(problem, params, key):
-    """The trials of all tasks, as `rl2` draws them, side by side; and their mean return."""
+    """The trials of all tasks, as `rl2` draws them, side by side."""
     keys = jax.random.split(jax.random.fold_in(key, 0), TASKS)
     batches = []
     for key in keys:
         key_task, key_play = jax.random.split(key)
         batches.append(problem.collect(params, problem.sample_task(key_task), key_play))
-    batches = [dataclasses.replace(batch, scores=None) for batch in batches]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *batches)
 
 
@@ -127,17 +122,41 @@ def test_clipped_steps_end_where_the_ratio_leaves_its_bounds():
     assert ratios[0.05] < 0.6 * ratios[10.0]
 
 
-def test_adapting_is_playing_on():
-    problem = trials(episodes=3)
+def test_adapting_is_playing_on_and_scores_are_of_episodes():
+    """Each episode's return, counted by the trial's own state, where episodes end early."""
+    trial = envs.Trial(MAZE, 3)
+    problem = trials(episodes=3, trials=16)
     learner = mj.rl2(problem, optax.sgd(1.0), TASKS)
     params = problem.init(jax.random.key(0))
-    task = problem.sample_task(jax.random.key(1))
+    task = problem.sample_task(jax.random.key(6))
     adapted, trace = learner.adapt(params, task, jax.random.key(2))
     chex.assert_trees_all_equal(adapted, params)
     batch = problem.collect(params, task, jax.random.key(2))
-    chex.assert_shape(trace.score, (3,))
-    np.testing.assert_allclose(jnp.sum(trace.score), jnp.sum(batch.reward) / 2, rtol=1e-5)
-    assert int(trace.samples) == int(jnp.sum(batch.mask))
+    step = jax.jit(trial.step)
+    returns, lengths = np.zeros(3), []
+    for column in range(16):
+        state, _ = trial.reset(jax.random.key(0), task)
+        for time in range(int(batch.mask[:, column].sum())):
+            episode = int(state.episode)
+            action = batch.action[time, column]
+            state, timestep = step(jax.random.key(0), state, action, task)
+            returns[episode] += timestep.reward
+        assert timestep.truncated
+        lengths.append(time + 1)
+    assert min(lengths) < trial.max_horizon
+    np.testing.assert_allclose(trace.score, returns / 16, rtol=1e-5)
+    assert len(set(returns)) > 1
+    assert int(trace.samples) == sum(lengths)
+
+
+def test_it_runs_in_double_precision():
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        problem = trials()
+        learner = mj.rl2(problem, optax.adam(1e-2), TASKS, **OPTIONS)
+        state = learner.init(jax.random.key(0))
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float64"}
+        after = jax.eval_shape(learner.update, state)[0]
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
 
 
 def best_of_two_arms(pulls: int) -> float:
@@ -183,11 +202,15 @@ def test_refusals(options, message):
         mj.rl2(trials(), optax.sgd(1.0), TASKS, **options)
 
 
-def test_what_is_no_policy_gradient_is_refused():
+def test_what_is_no_policy_gradient_on_trials_is_refused():
     with pytest.raises(ValueError, match="RL² is for policy gradients"):
         mj.rl2(mj.regression(mj.networks.MLP((4, 1)), shots=2), optax.sgd(1.0), TASKS)
-    learner = mj.rl2(problems.quadratic(), optax.sgd(1.0), TASKS)
-    with pytest.raises(ValueError, match="RL² is for policy gradients, got batches of dict"):
+    with pytest.raises(ValueError, match="RL² is for trials, expected an environment such as"):
+        mj.rl2(problems.gridworld(), optax.sgd(1.0), TASKS)
+    trial = envs.Trial(MAZE, 2)
+    network = mj.recurrent.gru_policy(trial.action_space, 4)
+    learner = mj.rl2(mj.policy_gradient(trial, network, episodes=2), optax.sgd(1.0), TASKS)
+    with pytest.raises(ValueError, match='with the baseline "critic"'):
         jax.eval_shape(lambda: learner.update(learner.init(jax.random.key(0))))
 
 
