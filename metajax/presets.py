@@ -271,9 +271,9 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("tabular-mdp", "rl2"): _rl2(10, tasks=256),
     ("gridworld", "rl2"): _rl2(4, tasks=256, updates=1600),
     ("maze", "rl2"): _rl2(4, tasks=256),
-    ("point", "rl2"): _rl2(4, tasks=256, hidden=(64, 64)),
+    ("point", "rl2"): _rl2(4, tasks=256, updates=200, hidden=(64, 64)),
     ("point-published", "rl2"): _rl2(4, tasks=256, hidden=(100, 100)),
-    ("point-corners", "rl2"): _rl2(4, tasks=256, hidden=(64, 64)),
+    ("point-corners", "rl2"): _rl2(4, tasks=256, updates=200, hidden=(64, 64)),
     ("maze-q", "reptile"): dict(outer_learning_rate=0.3),
     # Later steps explore and learn as much as the first, which MAML's there do not.
     ("maze", "norml"): dict(inner_steps=3, inner_learning_rate=(20.0, 5.0)),
