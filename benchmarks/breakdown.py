@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 import metajax as mj
-from metajax import experiments
+from metajax import experiments, presets
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
 
@@ -116,8 +116,7 @@ def traced(folder: Path, program: Any, state: Any, updates: int) -> dict[str, fl
 
 def breakdown(preset: str, algorithm: str, options: Options, folder: Path) -> dict[str, Any]:
     """One row: the milliseconds of an update and the share of each part."""
-    config = dataclasses.replace(PRESETS[preset], algorithm=algorithm)
-    learner = experiments.build(config).learner
+    learner = experiments.build(presets.preset(preset, algorithm)).learner
     state = jax.jit(learner.init)(jax.random.key(0))
     program = jax.jit(learner.update, compiler_options=mj.compiler_options()).lower(state).compile()
     state, _ = jax.block_until_ready(program(state))

@@ -203,6 +203,19 @@ TABLES: dict[str, Setting] = {
             _algorithm("RL², after so many episodes", "maze", "rl2"),
         ),
     ),
+    "bandit-10x5": Setting(
+        "five arms with unseen odds, ten pulls an episode",
+        "reward of an episode",
+        (0, 1, 2, 3),
+        (
+            _algorithm(
+                "RL², no other episode", "bandit-10x5", "rl2", published={0: 6.7}, steps=(0,)
+            ),
+            Entry("MAML, ten episodes a step", "bandit-10x5"),
+        ),
+        "Duan et al. 2016, whose Gittins index has 6.6 and Thompson sampling 5.7",
+        exact={"Bayes-optimal": 6.66},
+    ),
     "maze-q": Setting(
         "the same mazes with time for 200 steps, by Q-learning",
         "return of the greedy episode",

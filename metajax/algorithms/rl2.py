@@ -81,7 +81,9 @@ def rl2(
 
     def of_task(params: Params, key: Array) -> tuple[Trajectories, Trace]:
         key_task, key_play = jax.random.split(key)
-        batch = problem.collect(params, problem.sample_task(key_task), key_play)
+        with jax.named_scope("sample_task"):
+            task = problem.sample_task(key_task)
+        batch = problem.collect(params, task, key_play)
         if not isinstance(batch, Trajectories) or batch.target is None or batch.value is None:
             raise ValueError('problem: RL² is for policy gradients with the baseline "critic"')
         # As it was before the problem put it on the scale of a single task.
@@ -126,7 +128,8 @@ def rl2(
             params, steps = shared
             # The mean over tiles is that over steps: trials end at different times.
             weight = jnp.sum(batch.mask) * tiles / jnp.maximum(steps, 1.0)
-            with jax.named_scope(f"{TILE}{tile}"):  # for profiles and `plan`
+            # The names tell profiles, and `plan`.
+            with jax.named_scope("outer_gradient"), jax.named_scope(f"{TILE}{tile}"):
                 return of_tasks(params, batch, weight)
 
         mean_gradient = mean_over_tasks(of_tile, mapping._replace(chunk=1))
@@ -137,7 +140,8 @@ def rl2(
             params, opt_state = carry
             grads, metrics = mean_gradient((params, jnp.sum(batch.mask)), batch)
             metrics["gradient_norm"] = optax.tree.norm(grads)
-            return descend(outer, grads, opt_state, params), metrics
+            with jax.named_scope("outer_update"):
+                return descend(outer, grads, opt_state, params), metrics
 
         def epoch(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], Any]:
             carry, metrics = jax.lax.scan(outer_step, carry, parts)
