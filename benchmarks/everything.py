@@ -53,6 +53,7 @@ _BY_TORCH += ("gridworld-q", "maze-q", "bandit-10x5", "tabular-mdp", "sinusoid-5
 # Speed first, shortest first; then what takes hours.
 JOBS = (
     *(Job("maml_vs_torch", (preset,)) for preset in _BY_TORCH),
+    Job("rl2_vs_torch"),
     Job("floor", ("point",)),
     Job("derivatives", ("point",)),
     Job("breakdown"),

@@ -23,7 +23,7 @@ from torch_credit import by_task
 from envs import Maze
 from envs.grids import unpack
 
-__all__ = ["BRIDGES"]
+__all__ = ["BRIDGES", "grids_of"]
 
 _POOL = 16  # size of the pool of tasks drawn beforehand for PyTorch, in updates
 
@@ -104,7 +104,7 @@ def _sine_games(side: Contest, device: str) -> list[torch_maml.Game]:
     return [torch_sines.game(side.setting, device)]
 
 
-def _grids(task: Any, device: str) -> torch_grids.Grids:
+def grids_of(task: Any, device: str) -> torch_grids.Grids:
     is_maze = hasattr(task, "exit")
     walls = unpack(task.walls, task.walls.shape[1])  # square
     start, goal = task.start, task.exit if is_maze else task.goal
@@ -202,7 +202,7 @@ def _table_games(side: Contest, device: str) -> list[torch_maml.Game]:
 def _pool(side: Contest, device: str) -> torch_grids.Grids:
     """The pool that PyTorch picks its tasks from."""
     keys = jax.random.split(jax.random.key(0), _POOL * side.setting.tasks)
-    return _grids(jax.jit(jax.vmap(side.problem.sample_task))(keys), device)
+    return grids_of(jax.jit(jax.vmap(side.problem.sample_task))(keys), device)
 
 
 def _grid_games(side: Contest, device: str) -> list[torch_maml.Game]:
@@ -270,9 +270,9 @@ _POINT = Bridge(
     torch_func.point_loss,
 )
 _CORNERS = _POINT._replace(games=_corner_games)
-_GRID = Bridge(_grids, _grid_batch, _grid_random, _grid_games, torch_func.grid_loss)
+_GRID = Bridge(grids_of, _grid_batch, _grid_random, _grid_games, torch_func.grid_loss)
 _TABLE = Bridge(_tables, _grid_batch, _table_random, _table_games, torch_func.grid_loss)
-_Q = Bridge(_grids, _steps, _q_random, _q_games, torch_func.q_loss, _judged)
+_Q = Bridge(grids_of, _steps, _q_random, _q_games, torch_func.q_loss, _judged)
 _SINE = Bridge(_waves, _sine_batch, _sine_random, _sine_games, torch_func.sine_loss)
 BRIDGES = {
     "point": _POINT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import layouts
+import rl2_vs_torch
 import torch
 import torch_contenders
 import torch_contest as contests
@@ -22,6 +24,7 @@ import torch_split
 from torch_bridge import BRIDGES
 
 import metajax as mj
+from metajax import experiments, presets
 
 SMALL = dict(tasks=4, devices=1)
 # A second step of the maze's rates leaves policies so certain that float32 loses its digits.
@@ -165,3 +168,14 @@ def test_layouts_end_in_the_same_place() -> None:
 
     state = jax.jit(learner().init)(jax.random.key(0))
     assert layouts.apart(learner(chunk=2, tile=1), learner(), state, 3) < 1e-5
+
+
+@slow
+def test_rl2_is_that_of_torchs_gated_unit() -> None:
+    """World, policy, advantages and PPO's gradient, through `torch.nn.GRU`."""
+    config = dataclasses.replace(presets.preset("gridworld", "rl2"), tasks=8, hidden=(6,))
+    problem = experiments.build(config).problem
+    params = jax.jit(problem.init)(jax.random.key(0))
+    settings = rl2_vs_torch.settings_of(config)
+    errors = rl2_vs_torch.agreement(problem, params, settings, seed=0)
+    assert max(errors.values()) < rl2_vs_torch.TOLERANCE

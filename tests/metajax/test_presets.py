@@ -119,7 +119,7 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ("sinusoid-5", dict(algorithm="promp"), "ProMP needs policies"),
         ("sinusoid-5", dict(algorithm="maml-trpo"), "TRPO needs policies"),
         ("maze", dict(algorithm="maml-trpo", trust_region=0.0), "bound: expected above 0, got 0.0"),
-        ("maze", dict(algorithm="promp", surrogate="dice"), "surrogate: is for maml, "),
+        ("maze", dict(algorithm="promp", surrogate="dice"), "surrogate: is not for promp"),
         ("maze", dict(groups=4), "groups: is for multitask-uncertainty, multitask-gradnorm, not"),
         ("sinusoid-5", dict(algorithm="multitask-gradnorm"), "for tasks whose optimum is known"),
         (

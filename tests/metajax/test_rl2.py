@@ -39,12 +39,16 @@ def plain():
 
 def columns(problem, params, key):
     """The trials of all tasks, as `rl2` draws them, side by side."""
-    keys = jax.random.split(jax.random.fold_in(key, 0), TASKS)
-    batches = []
-    for key in keys:
+
+    def play(key):
         key_task, key_play = jax.random.split(key)
-        batches.append(problem.collect(params, problem.sample_task(key_task), key_play))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *batches)
+        return problem.collect(params, problem.sample_task(key_task), key_play)
+
+    keys = jax.random.split(jax.random.fold_in(key, 0), TASKS)
+    batches = jax.jit(jax.vmap(play))(keys)  # (N, T, B, ...)
+    return jax.tree.map(
+        lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), batches
+    )
 
 
 def test_an_update_is_a_step_on_ppos_objective():
@@ -85,7 +89,7 @@ def test_an_update_is_a_step_on_ppos_objective():
         entropy = -jnp.sum(jnp.exp(logits) * logits, axis=-1)
         return jnp.sum((-gain + 0.5 * error - 0.01 * entropy) * batch.mask) / count
 
-    value, grads = jax.value_and_grad(loss)(state.params)
+    value, grads = jax.jit(jax.value_and_grad(loss))(state.params)
     moved = jax.tree.map(jnp.subtract, state.params, after.params)
     chex.assert_trees_all_close(moved, grads, rtol=2e-4, atol=2e-6)
     np.testing.assert_allclose(metrics["outer_loss"], value, rtol=1e-4, atol=1e-5)
