@@ -182,7 +182,11 @@ def main() -> int:
 
     with console.status("compiling"):
         began = time.perf_counter()
-        program = jax.jit(learner.update, donate_argnums=0, compiler_options=mj.compiler_options())
+        program = (
+            jax.jit(learner.update, donate_argnums=0)
+            .lower(state)
+            .compile(compiler_options=mj.compiler_options())
+        )
         carried = [program(state)[0]]
         first = {"metajax": time.perf_counter() - began}
 
