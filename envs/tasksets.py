@@ -21,7 +21,7 @@ import numpy as np
 from .core import Environment, require, require_integer
 from .taskfiles import form_of, read_tasks, write_tasks
 
-__all__ = ["TaskSet", "content_hash", "has_sides", "sampler_of_side"]
+__all__ = ["TaskSet", "content_hash", "has_sides", "sampler_of_side", "samplers"]
 
 Array = jax.Array
 

@@ -34,6 +34,7 @@ __all__ = [
     "network_of",
     "outer_optimizer",
     "outer_rate",
+    "unit_of",
 ]
 
 ALGORITHMS = {
@@ -88,6 +89,11 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "dice_lambda": _BY_SURROGATE,
     "groups": tuple(_WEIGHTINGS),
 }
+
+
+def unit_of(algorithm: str) -> str:
+    """What an algorithm takes one more of to adapt further."""
+    return "episode" if algorithm in BY_MEMORY else "inner step"
 
 
 class Learners(NamedTuple):

@@ -350,7 +350,7 @@ def _print_table(config: Any, rows: dict[str, Any]) -> None:
     # Where nobody's window sets a width, the table takes what it needs.
     console = console if console.is_terminal else Console(width=140)
     title = f"{config.preset}: adaptation to held-out tasks"
-    unit = "episode" if config.algorithm in catalogue.BY_MEMORY else "inner step"
+    unit = catalogue.unit_of(config.algorithm)
     console.print(evaluation.table(rows, title=title, unit=unit))
 
 

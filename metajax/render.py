@@ -15,7 +15,7 @@ import envs.render
 from envs import Gridworld, Maze, PointCorners, PointNavigation, Trial
 
 from . import configs, experiments, loggers, plots
-from .catalogue import BY_MEMORY
+from .catalogue import BY_MEMORY, unit_of
 from .compiling import compiler_options
 from .streams import key_stream
 from .training import METRICS
@@ -54,7 +54,7 @@ def draw_curves(
     )
     if report:
         written.append(run / "adaptation.png")
-        unit = "episode" if config.algorithm in BY_MEMORY else "inner step"
+        unit = unit_of(config.algorithm)
         plots.adaptation_curve(report, written[1], title=f"Adaptation: {name}", unit=unit)
     return written
 
@@ -73,10 +73,9 @@ def draw_agent(
     remembers = config.algorithm in BY_MEMORY
     params = jax.device_get(params)
     task, before, after = _typical_success(experiment, config.seed, steps, params)
-    unit = "episode" if remembers else "inner step"
     shown = {"before adaptation": _median_episode(before, 0)}
     if steps:
-        title = f"after {steps} {unit}{'' if steps == 1 else 's'}"
+        title = f"after {steps} {unit_of(config.algorithm)}{'' if steps == 1 else 's'}"
         shown[title] = _median_episode(after, steps if remembers else 0)
     films = {}
     for title, (positions, score) in shown.items():
