@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
+import jax.numpy as jnp
 from jax.experimental import serialize_executable
 
 from . import source
@@ -123,6 +124,8 @@ class Shelf(NamedTuple):
                 raise ValueError("it is damaged")
             payload, in_tree, out_tree, places = pickle.loads(body)
             devices = {device.id: device for device in jax.devices()}
+            if b"lapack_" in payload:
+                _prepare_lapack()
             program = serialize_executable.deserialize_and_load(
                 payload, in_tree, out_tree, execution_devices=[devices[id] for id in places]
             )
@@ -305,6 +308,15 @@ def _machine() -> list[Any]:
     features = set(re.findall(r"(?m)^(?:model name|flags|Features|CPU part)\s*:.*$", text))
     processor = sorted(features) or [platform.processor(), platform.node()]
     return [platform.machine(), kinds, limits, processor]
+
+
+@functools.cache
+def _prepare_lapack() -> None:
+    """Lets jaxlib find LAPACK's functions, which it otherwise does when a call of one is lowered.
+
+    A program that was loaded would jump to address 0. (Orthogonal initialisers factorise.)
+    """
+    jax.jit(jax.lax.linalg.cholesky).lower(jax.ShapeDtypeStruct((1, 1), jnp.float32))
 
 
 def _forms(args: Any) -> Any:
