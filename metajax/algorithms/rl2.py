@@ -90,15 +90,11 @@ def rl2(
         batch = dataclasses.replace(batch, advantage=batch.target - batch.value)
         return batch, Trace(scores(batch), problem.samples(batch))
 
-    def of_tasks(params: Params, batch: Trajectories, weight: Array) -> tuple[Params, Any]:
-        """The gradient of the mean over the steps of tasks, (N, T, B, ...), times `weight`."""
-        # Trials of several tasks are so many more columns, (T, B): parameters are shared.
-        columns = jax.tree.map(
-            lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), batch
-        )
+    def gradient(params: Params, batch: Trajectories, weight: Array) -> tuple[Params, Any]:
+        """Of the mean over the steps of a batch of trials, (T, B, ...), times `weight`."""
 
         def loss(params: Params) -> tuple[Array, dict[str, Array]]:
-            value, metrics = ratio_loss(params, columns, clip)
+            value, metrics = ratio_loss(params, batch, clip)
             weighted = {"outer_loss": value, **metrics}
             return value * weight, jax.tree.map(lambda leaf: leaf * weight, weighted)
 
@@ -107,8 +103,8 @@ def rl2(
 
     def tile_of(params: Params, batches: Trajectories) -> int:
         """The number of tasks whose gradient is taken at once."""
-        one = jax.tree.map(lambda leaf: leaf[:1], batches)
-        return tile_size(of_tasks, a_step // mapping.devices, mapping, params, one, jnp.ones(()))
+        one = jax.tree.map(lambda leaf: leaf[0], batches)
+        return tile_size(gradient, a_step // mapping.devices, mapping, params, one, jnp.ones(()))
 
     def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
         batches, traces = map_tasks(of_task, mapping)(state.params, task_keys(state, tasks))
@@ -116,13 +112,18 @@ def rl2(
         batches = dataclasses.replace(batches, advantage=advantage)
         tile = tile_of(state.params, batches)
         tiles = a_step // tile
-        # Every minibatch has tasks of every device: (minibatches, tiles, tasks of a tile, ...).
-        parts = jax.tree.map(
-            lambda leaf: jnp.moveaxis(
-                leaf.reshape(tiles, tile, minibatches, *leaf.shape[1:]), 2, 0
-            ),
-            batches,
-        )
+
+        def arranged(leaf: Array) -> Array:
+            """(N, T, B, ...) -> (minibatches, tiles, T, columns, ...), once for all epochs.
+
+            Every minibatch has tasks of every device. The trials of a tile's tasks are so many more
+            columns, as parameters are shared.
+            """
+            apart = leaf.reshape(tiles, tile, minibatches, *leaf.shape[1:])
+            ordered = jnp.moveaxis(apart, (2, 0, 3, 1), (0, 1, 2, 3))
+            return ordered.reshape(minibatches, tiles, leaf.shape[1], -1, *leaf.shape[3:])
+
+        parts = jax.tree.map(arranged, batches)
 
         def of_tile(shared: tuple[Params, Array], batch: Trajectories) -> tuple[Params, Any]:
             params, steps = shared
@@ -130,7 +131,7 @@ def rl2(
             weight = jnp.sum(batch.mask) * tiles / jnp.maximum(steps, 1.0)
             # The names tell profiles, and `plan`.
             with jax.named_scope("outer_gradient"), jax.named_scope(f"{TILE}{tile}"):
-                return of_tasks(params, batch, weight)
+                return gradient(params, batch, weight)
 
         mean_gradient = mean_over_tasks(of_tile, mapping._replace(chunk=1))
 
