@@ -39,10 +39,10 @@ def arrival(run: Path, row: str | None = None) -> dict[str, Any]:
     They are those of the run's learner, or of the row "random initialisation" if `row` is given.
     """
     config, _ = runs.read(run)
-    experiment = experiments.build(config)
+    experiment = experiments.build(config, begun=True)
     problem = _by_distance(experiment.problem)
     if row is None:
-        params = training.restore(experiment.learner, run, runs.described(config))[0].params
+        params = training.restore(experiment.learner, run, runs.described(run))[0].params
     else:
         params = problem.init(streams.key_stream(config.seed, "baseline"))
     # Every algorithm of that table adapts by plain gradient steps.

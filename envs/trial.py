@@ -45,7 +45,7 @@ class Trial:
     Observation: float32 [O + A + 2], unbounded. In this order: the environment's observation,
       flattened; the last action, one-hot if discrete, else as given; the last reward; whether the
       last step ended an episode, 0 or 1. All but the first part are 0 after `reset`.
-    Action, reward: the environment's.
+    Action, reward (float32): the environment's.
     Termination: never. Truncation: with the last step of the last episode.
     Task: the environment's. State: `TrialState`.
 
@@ -88,8 +88,9 @@ class Trial:
     def reset(self, key: Array, task: Any) -> tuple[TrialState, TimeStep]:
         inner, timestep = self.env.reset(key, task)
         no_action = jnp.zeros((self._action_length,), jnp.float32)
-        observation = self._observe(timestep, no_action, jnp.array(False))
-        timestep = dataclasses.replace(timestep, observation=observation)
+        reward = timestep.reward.astype(jnp.float32)
+        seen = self._observe(timestep.observation, no_action, reward, jnp.array(False))
+        timestep = dataclasses.replace(timestep, observation=seen, reward=reward)
         return TrialState(inner, jnp.array(0, jnp.int32)), timestep
 
     def step(
@@ -108,11 +109,9 @@ class Trial:
             (fresh, first.observation),
             (inner, timestep.observation),
         )
-        timestep = dataclasses.replace(timestep, observation=seen)
-        observation = self._observe(timestep, self._flat_action(action), ended)
-        timestep = TimeStep(
-            observation, timestep.reward, terminated=jnp.array(False), truncated=over
-        )
+        reward = timestep.reward.astype(jnp.float32)
+        observation = self._observe(seen, self._flat_action(action), reward, ended)
+        timestep = TimeStep(observation, reward, terminated=jnp.array(False), truncated=over)
         return TrialState(inner, episode), timestep
 
     def episode_of(self, observation: Array) -> Array:
@@ -160,7 +159,6 @@ class Trial:
             return (jnp.arange(space.n, dtype=action.dtype) == action).astype(jnp.float32)
         return action.astype(jnp.float32).ravel()
 
-    def _observe(self, timestep: TimeStep, action: Array, ended: Array) -> Array:
-        seen = timestep.observation.astype(jnp.float32).ravel()
-        rest = jnp.stack([timestep.reward, ended.astype(jnp.float32)])
-        return jnp.concatenate([seen, action, rest])
+    def _observe(self, seen: Array, action: Array, reward: Array, ended: Array) -> Array:
+        rest = jnp.stack([reward, ended.astype(jnp.float32)])
+        return jnp.concatenate([seen.astype(jnp.float32).ravel(), action, rest])

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import processes, seals
+from . import files, processes, seals
 from .seals import SEAL, CheckpointError, fingerprint
 
 __all__ = ["CheckpointError", "Found", "Keeper", "fingerprint", "load", "newest", "save"]
@@ -63,13 +63,23 @@ def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -
 
 
 def _replace(path: Path, new: Path) -> None:
-    if not path.exists():
-        new.rename(path)
-        return
+    # A crash may leave any of the three; at each step, one of them is whole.
     old = path.with_name(path.name + ".old")
-    path.rename(old)
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
     new.rename(path)
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _there(path: Path) -> Path:
+    """`path`, or where a crash while it was overwritten left it."""
+    if not path.exists():
+        for suffix in (".new", ".old"):
+            left = path.with_name(path.name + suffix)
+            if (left / SEAL).exists():
+                return left
+    return path
 
 
 def load(path: str | os.PathLike[str], like: Any) -> Any:
@@ -84,7 +94,7 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
     Raises:
         CheckpointError: the checkpoint is missing, half-written, damaged or of another structure.
     """
-    path = Path(path).absolute()
+    path = _there(Path(path).absolute())
     record = seals.unseal(path)
     seals.check_structure(record, like)
     return _read(path, like)
@@ -133,7 +143,8 @@ class Keeper:
     Args:
         directory: created where missing.
         config: `fingerprint` of the run's configuration, recorded in every checkpoint.
-        keep: how many of the newest checkpoints stay.
+        keep: how many of the newest checkpoints stay; until `close`, one more, so that there is
+            always a whole one.
 
     Raises:
         CheckpointError: another run is keeping this directory.
@@ -144,7 +155,11 @@ class Keeper:
         self._lock = None
         if processes.first():
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self._directory)
+            try:
+                self._lock = files.lock(self._directory)
+            except BlockingIOError:
+                where = self._directory.parent
+                raise CheckpointError(f"another process is training in {where}") from None
         self._config = config
         self._keep = keep
         self._checkpointer: Any = None
@@ -217,6 +232,10 @@ class Keeper:
         """Waits for the last save and releases the directory."""
         try:
             self.wait()
+            if self._checkpointer is not None and processes.first():
+                whole = [path for path in _steps(self._directory) if (path / SEAL).exists()]
+                for path in whole[self._keep :]:
+                    shutil.rmtree(path)
         finally:
             if self._checkpointer is not None:
                 self._checkpointer.close()
@@ -235,30 +254,13 @@ def _orbax() -> Any:
 
 def _checkpointer(directory: Path, keep: int) -> Any:
     ocp = _orbax()
-    policy = ocp.training.preservation_policies.LatestN(keep)
+    # Orbax removes the oldest before the newest is sealed.
+    policy = ocp.training.preservation_policies.LatestN(keep + 1)
     return ocp.training.Checkpointer(
         str(directory),
         preservation_policy=policy,
         cleanup_tmp_directories=True,
     )
-
-
-def _lock(directory: Path) -> int | None:
-    """Holds `directory` for this process until it closes the descriptor or dies."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise CheckpointError(f"another process is training in {directory.parent}") from None
-    except OSError:  # a file system without locks
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _steps(directory: Path) -> list[Path]:

@@ -184,11 +184,11 @@ def _plan(arguments: list[str]) -> int:
 
 def _train(arguments: list[str]) -> int:
     options, config, stored = parse_train(arguments)
-    from . import experiments, processes, runs, training
+    from . import experiments, processes, runs
 
-    with checking():
-        folder = options.resume or options.run or runs.default_folder(config)
-        if stored is None and not options.joins:
+    folder = options.resume or options.run
+    with contextlib.ExitStack() as stack, checking():
+        if stored is None and folder and not options.joins:
             runs.check_free(folder, options.overwrite)
         _use_devices(config.devices)
         _keep_programs()
@@ -198,15 +198,27 @@ def _train(arguments: list[str]) -> int:
             experiments.check_held_out(config)
         if options.tune:
             config = _tuned(config)
-        experiment = experiments.build(config)
+        experiment = experiments.build(config, begun=stored is not None)
+        folder = folder or runs.reserve(config)
         with processes.together():
+            if processes.first():
+                stack.enter_context(runs.holding(folder))
             if stored is None and processes.first():
                 runs.create(folder, config, options.overwrite)
+        held = stack.pop_all()
+    with held:
+        return _train_in(folder, config, experiment, stored, options.quiet)
+
+
+def _train_in(folder: Path, config: Any, experiment: Any, stored: Any, quiet: bool) -> int:
+    """Trains in a run folder, from where it is, and judges the result."""
+    from . import processes, training
+
     if processes.first():
         _note_changes(stored)
     try:
         with processes.losing():
-            _train_learners(folder, config, experiment, options.quiet)
+            _train_learners(folder, config, experiment, quiet)
             return _finish(folder, config, experiment)
     except training.Interrupted as stopped:
         if processes.first():
@@ -250,7 +262,7 @@ def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> 
                 seed=config.seed,
                 run=where,
                 resume=True,  # a new run has nothing yet
-                config=runs.described(config, row),
+                config=runs.described(folder, row),
                 log_every=config.log_every,
                 checkpoint_every=config.checkpoint_every,
                 progress=False if quiet else None,
@@ -314,10 +326,10 @@ def _rows(
     with checking():
         adapt = evaluator(experiment.evaluation)
     with checking(checkpoints.CheckpointError):
-        state, _ = training.restore(experiment.learner, folder, runs.described(config))
+        state, _ = training.restore(experiment.learner, folder, runs.described(folder))
         joint = None
         if (folder / runs.MULTITASK).is_dir():
-            described = runs.described(config, runs.MULTITASK)
+            described = runs.described(folder, runs.MULTITASK)
             with contextlib.suppress(checkpoints.NoCheckpointError):  # not that far yet
                 joint, _ = training.restore(
                     experiment.multitask, folder / runs.MULTITASK, described
@@ -364,7 +376,7 @@ def _open(folder: Path, devices: int | None) -> tuple[Any, Any]:
             config = dataclasses.replace(config, devices=devices)
         _use_devices(config.devices)
         _keep_programs()
-        return config, experiments.build(config)
+        return config, experiments.build(config, begun=True)
 
 
 def _evaluate(arguments: list[str]) -> int:
@@ -390,7 +402,7 @@ def _render(arguments: list[str]) -> int:
     from . import checkpoints, render, runs, training
 
     with checking(checkpoints.CheckpointError):
-        state, _ = training.restore(experiment.learner, options.run, runs.described(config))
+        state, _ = training.restore(experiment.learner, options.run, runs.described(options.run))
     report = runs.read_report(options.run)
     if report is None:
         steps = config.evaluation_steps

@@ -57,7 +57,7 @@ class TrainConfig:
     inner_learning_rate: tuple[float, ...]
     """Inner learning rate of each step; the last one applies to all later steps."""
     outer_learning_rate: float
-    """Learning rate of the outer optimiser: Adam, or plain descent for Reptile (its ε)."""
+    """Learning rate of the outer optimiser, Adam."""
     hidden: tuple[int, ...]
     """Widths of the network's hidden layers; in RL² the last is that of the memory."""
     activation: str = "tanh"
@@ -80,8 +80,11 @@ class TrainConfig:
     factor), of episodes discount, gae_lambda and entropy, and by emaml Q-learning's epsilon."""
     context: int = 4
     """Size of the context vector of CAVIA."""
-    proximal: float = 1.0
-    """Strength of the pull toward the start in iMAML's inner problem."""
+    reptile_step: float = 0.3
+    """Share of the way to where adaptation ends that Reptile goes (its ε)."""
+    proximal: float | None = None
+    """Strength of the pull toward the start in iMAML's inner problem; by default 1, or where an
+    inner step is large, what undoes half of the way from the start in a step."""
     damping: float = 0.0
     """Added to that strength where iMAML solves for the meta-gradient, for inner steps that end
     short of the minimum: with it about 1 / (steps x rate)."""
@@ -102,7 +105,7 @@ class TrainConfig:
     groups: int = 10
     """Groups of tasks, by their optimum, that adaptive weights distinguish."""
     final_rate: float = 1.0
-    """Fraction of the outer rate at the end of its cosine decay; 1 keeps it constant."""
+    """Fraction of the outer rate, or Reptile's step, at the end of its cosine decay; 1 keeps it."""
     gradient_clip: float = 0.0
     """Largest norm of the meta-gradient, which is clipped beyond it; 0 for no clipping."""
     devices: int | None = None
@@ -272,13 +275,16 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 def restore(cls: Any, content: dict[str, Any]) -> Any:
     """The configuration of class `cls` that `dataclasses.asdict` wrote.
 
+    What an earlier version wrote lacks the fields that came later: they have their defaults.
+
     Raises:
-        ValueError: a field that the class does not have, or one missing.
+        ValueError: a field that the class does not have, or one missing that has no default.
     """
     types = typing.get_type_hints(cls)
-    names = {field.name for field in dataclasses.fields(cls)}
-    if content.keys() != names:
-        odd = sorted(content.keys() ^ names)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    required = {name for name, of in fields.items() if of.default is dataclasses.MISSING}
+    odd = sorted((content.keys() - fields.keys()) | (required - content.keys()))
+    if odd:
         raise ValueError(f"{cls.__name__}: unknown or missing {', '.join(odd)}")
     values: dict[str, Any] = {}
     for name, value in content.items():
@@ -305,7 +311,7 @@ def check(config: TrainConfig) -> None:
         require_integer(name, getattr(config, name), 0)
     for name in ("gradient_clip", "skip"):
         require_number(name, getattr(config, name, 0.0))
-    for name in ("outer_learning_rate", "initial_std", "action_scale"):
+    for name in ("outer_learning_rate", "reptile_step", "initial_std", "action_scale"):
         require_number(name, getattr(config, name, 1.0), above=True)
     require_number("held_out", getattr(config, "held_out", 0.0), 0, 1, below=True)
     require_number("final_rate", config.final_rate, 0, 1)

@@ -1,6 +1,6 @@
 """What a configuration describes, as pure functions.
 
-Only here, in the configurations and where something is drawn do `metajax` and `envs` meet.
+Only on this floor do `metajax` and `envs` meet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from envs.core import provides
 from envs.tasksets import has_sides, samplers
 
 from . import runs, training, trials
-from .catalogue import ALGORITHMS, BY_MEMORY, OPTIONS, learners, network_of
+from .catalogue import ALGORITHMS, BY_MEMORY, OPTIONS
 from .configs import (
     ACTIVATIONS,
     PRECISIONS,
@@ -27,8 +27,9 @@ from .configs import (
     TrainConfig,
     check,
 )
+from .learners import learners, network_of
 from .mapping import Mapping, task_mesh
-from .networks import MLP, mlp_policy
+from .networks import MLP, Network, mlp_policy
 from .presets import preset
 from .problems import policy_gradient, q_learning, regression
 from .types import MetaLearner, MetaState, Problem
@@ -49,26 +50,19 @@ class Experiment(NamedTuple):
     mapping: Mapping  # of tasks on devices
 
 
-def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
-    """The problem to train on, that of joint training, and that of evaluation.
+def _environment(config: TrainConfig) -> Any:
+    env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
+    return Informed(env) if config.algorithm == "oracle" else env
 
-    An update of joint training uses as many samples as one of the meta-learner: those of K inner
-    steps and the judging batch, in one batch.
-    """
+
+def _network(config: TrainConfig) -> Network:
     activation, dtype = ACTIVATIONS[config.activation], PRECISIONS[config.precision]
     if isinstance(config, RegressionConfig):
         if config.algorithm == "oracle":
             raise ValueError(f"algorithm: oracle is for episodes, got {config.preset}")
-        network = network_of(config, MLP((*config.hidden, 1), activation, dtype=dtype))
-        return (
-            regression(network, shots=config.shots),
-            regression(network, shots=config.shots, query=2 * config.shots),
-            regression(network, shots=config.shots, query=config.grid, grid=True),
-        )
+        return network_of(config, MLP((*config.hidden, 1), activation, dtype=dtype))
     assert isinstance(config, PolicyConfig | QConfig)
-    env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
-    if config.algorithm == "oracle":
-        env = Informed(env)
+    env = _environment(config)
     units = (
         dict(initial_std=config.initial_std, action_scale=config.action_scale)
         if isinstance(config, PolicyConfig)
@@ -83,8 +77,23 @@ def _problems(config: TrainConfig) -> tuple[Problem, Problem, Problem]:
         dtype=dtype,
         observation_axes=len(env.observation_space.shape),
     )
-    network = network_of(config, policy)
+    return network_of(config, policy)
 
+
+def _problems(config: TrainConfig, network: Network) -> tuple[Problem, Problem, Problem]:
+    """The problem to train on, that of joint training, and that of evaluation.
+
+    An update of joint training uses as many samples as one of the meta-learner: those of K inner
+    steps and the judging batch, in one batch.
+    """
+    if isinstance(config, RegressionConfig):
+        return (
+            regression(network, shots=config.shots),
+            regression(network, shots=config.shots, query=2 * config.shots),
+            regression(network, shots=config.shots, query=config.grid, grid=True),
+        )
+    assert isinstance(config, PolicyConfig | QConfig)
+    env = _environment(config)
     training, judging = samplers(env.sample_task, config.held_out)
 
     def problem(episodes: int, sample_task: Callable[[Any], Any]) -> Problem:
@@ -133,6 +142,9 @@ def _check_options(config: TrainConfig) -> None:
     def is_changed(name: str) -> bool:
         return getattr(config, name, None) != getattr(default, name, None)
 
+    if config.algorithm in BY_MEMORY and len(config.hidden) == 1 and is_changed("activation"):
+        raise ValueError("activation: is of the layers before the memory, and hidden has none")
+
     for name, algorithms in OPTIONS.items():
         if is_changed(name) and config.algorithm not in algorithms:
             others = [each for each in ALGORITHMS if each not in algorithms]
@@ -160,21 +172,28 @@ def _devices(config: TrainConfig) -> int:
     return max(shares, default=1)
 
 
-def build(config: TrainConfig) -> Experiment:
+def build(config: TrainConfig, *, begun: bool = False) -> Experiment:
     """The pure functions that a configuration describes.
 
+    Args:
+        config: what to build.
+        begun: whether it is that of a run. Its options passed when it began, beside the presets of
+            that day.
+
     Raises:
-        ValueError: a value out of range, in one line.
+        ValueError: a value out of range, or an option that nothing would take, in one line.
     """
     check(config)
-    _check_options(config)
+    if not begun:
+        _check_options(config)
     mapping = Mapping(task_mesh(_devices(config)), config.chunk, config.tile)
     env = getattr(config, "env", None)
     oracle = env.optimal_return if provides(env, SolvedEnvironment) else None
     if config.algorithm in BY_MEMORY:
         made = trials.learners(config, mapping)
     else:
-        made = learners(config, _problems(config), oracle, mapping)
+        network = _network(config)
+        made = learners(config, network, _problems(config, network), oracle, mapping)
     return Experiment(
         problem=made.judging,
         learner=made.learner,
@@ -218,6 +237,6 @@ def load(run: str | os.PathLike[str]) -> tuple[Experiment, MetaState]:
         CheckpointError: it has no checkpoint that can be used.
     """
     config, _ = runs.read(Path(run))
-    experiment = build(config)
-    state, _ = training.restore(experiment.learner, run, runs.described(config))
+    experiment = build(config, begun=True)
+    state, _ = training.restore(experiment.learner, run, runs.described(Path(run)))
     return experiment, state

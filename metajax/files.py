@@ -1,11 +1,36 @@
-"""Files that are whole, whatever happens while they are written."""
+"""Files that are whole, whatever happens while they are written, and folders with one writer."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["lock", "write_whole"]
+
+
+def lock(directory: Path) -> int | None:
+    """Holds `directory` for this process until it closes the descriptor or dies.
+
+    Returns:
+        The descriptor, or None where there are no locks: on Windows, and on some file systems.
+
+    Raises:
+        BlockingIOError: another one holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def write_whole(path: Path, text: str) -> None:

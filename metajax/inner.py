@@ -71,7 +71,10 @@ def check_parts(problem: Any, inner: Any, *outer: Any) -> None:
     check_outer(problem, *outer)
     if not isinstance(inner, Inner):
         kind = type(inner).__name__
-        raise ValueError(f"inner: expected an Inner, as `sgd(0.1, steps=1)` makes, got {kind}")
+        raise ValueError(
+            f"inner: expected an Inner, as `sgd(0.1, steps=1)` makes, or `Inner(optax.lion(0.1), "
+            f"steps=1)`, got {kind}"
+        )
 
 
 def check_outer(problem: Any, *outer: Any) -> None:
@@ -80,7 +83,7 @@ def check_outer(problem: Any, *outer: Any) -> None:
         kind = type(problem).__name__
         raise ValueError(f"problem: expected a Problem, as `policy_gradient` makes, got {kind}")
     for optimizer in outer:
-        if not isinstance(optimizer, optax.GradientTransformation):
+        if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
             raise ValueError(f"outer: expected an optimiser of optax, got {optimizer}")
 
 
@@ -110,7 +113,7 @@ def _schedule(learning_rate: Rate) -> Any:
         require_number("inner learning rate", rate, above=True)
     if len(rates) == 1:
         return rates[0]
-    table = jnp.stack([jnp.asarray(rate, jnp.float32) for rate in rates])
+    table = jnp.stack([jnp.asarray(rate, jnp.result_type(float)) for rate in rates])
     return lambda count: table[jnp.minimum(count, len(rates) - 1)]
 
 

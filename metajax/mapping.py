@@ -23,6 +23,7 @@ from .checks import require_integer
 
 __all__ = [
     "Mapping",
+    "check_layout",
     "chunk_size",
     "largest_divisor",
     "map_tasks",
@@ -64,16 +65,25 @@ class Mapping(NamedTuple):
         """The sharding of values replicated on every device, and so in every process."""
         return None if self.mesh is None else jax.NamedSharding(self.mesh, jax.P())
 
-    def check(self, tasks: int) -> None:
-        """Raises ValueError where `tasks` cannot be laid out this way."""
-        for name, value in (("chunk", self.chunk), ("tile", self.tile)):
-            if value is not None:
-                require_integer(name, value, 1)
-        require_integer("tasks", tasks, 1)
-        if tasks % self.devices:
-            raise ValueError(
-                f"tasks: {tasks} is not a multiple of the {self.devices} devices it is shared over"
-            )
+
+def check_layout(mapping: Any, tasks: int) -> None:
+    """Raises ValueError unless given a Mapping by which `tasks` can be laid out."""
+    if not isinstance(mapping, Mapping):
+        kind = type(mapping).__name__
+        raise ValueError(
+            f"mapping: expected `Mapping(mesh=task_mesh())`, or one like it, got {kind}"
+        )
+    if mapping.mesh is not None and mapping.mesh.axis_names != (AXIS,):
+        axes = ", ".join(map(str, mapping.mesh.axis_names))
+        raise ValueError(f"mesh: expected one axis, {AXIS!r}, as `task_mesh` makes, got {axes}")
+    for name, value in (("chunk", mapping.chunk), ("tile", mapping.tile)):
+        if value is not None:
+            require_integer(name, value, 1)
+    require_integer("tasks", tasks, 1)
+    if tasks % mapping.devices:
+        raise ValueError(
+            f"tasks: {tasks} is not a multiple of the {mapping.devices} devices it is shared over"
+        )
 
 
 def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh | None:

@@ -6,9 +6,10 @@ memory the carry is `()`.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
@@ -35,14 +36,21 @@ class Network(Protocol):
     def apply(self, params: Any, /, *inputs: Any) -> Any: ...
 
 
+# A sum of so few products costs a CPU less in the loop that reads it than as a matrix product,
+# whose result goes through memory. XLA does the same for one.
+_FEW = 4
+
+
 def matmul(a: Array, b: Array, dtype: Any) -> Array:
     """`a @ b` with operands rounded to `dtype`, if given, and sums in the type of `a`."""
+    if dtype is None and jax.default_backend() == "cpu" and a.ndim == 2 and 1 < len(b) <= _FEW:
+        return functools.reduce(operator.add, (a[:, i, None] * b[None, i] for i in range(len(b))))
     if dtype is None:
         return a @ b
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=a.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _product(inputs: Array, kernel: Array, dtype: Any) -> Array:
     """`inputs @ kernel`, (S, in) by (in, out), with a gradient whose products round alike.
 
@@ -120,6 +128,10 @@ class MLP(nn.Module):
     last_kernel_init: Callable[..., Array] | None = None
     dtype: Any = None  # of the products' operands
 
+    def is_head(self, path: str) -> bool:
+        """Whether the parameter at `path` is of the last layer."""
+        return f"Dense_{len(self.features) - 1}" in path.split("/")
+
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         hidden = inputs
@@ -161,6 +173,11 @@ def _policy_output(observation: Array, outputs: int, policy: Any) -> Array:
     return out
 
 
+def _is_head(path: str, hidden: Sequence[int]) -> bool:
+    _, of_mlp, layer = path.partition("MLP_0/")
+    return not of_mlp or layer.startswith(f"Dense_{len(hidden)}/")
+
+
 class CategoricalPolicy(nn.Module):
     """Logits over `actions` choices; its value is 0."""
 
@@ -171,6 +188,10 @@ class CategoricalPolicy(nn.Module):
     dtype: Any = None  # of the products' operands
     observation_axes: int = 1
     has_critic: ClassVar[bool] = False
+
+    def is_head(self, path: str) -> bool:
+        """Whether the parameter at `path` is of the last layer, or of the linear path."""
+        return _is_head(path, self.hidden)
 
     @nn.compact
     def __call__(self, observation: Array, carry: Any = ()) -> tuple[Array, Array, Any]:
@@ -199,6 +220,10 @@ class GaussianPolicy(nn.Module):
     def is_std(path: str) -> bool:
         """Whether the parameter at `path` is the log standard deviation."""
         return path.rpartition("/")[2] == "log_std"
+
+    def is_head(self, path: str) -> bool:
+        """Whether the parameter at `path` is none of a hidden layer."""
+        return _is_head(path, self.hidden)
 
     @nn.compact
     def __call__(

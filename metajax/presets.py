@@ -202,7 +202,7 @@ _REPTILE: dict[str, Any] = dict(
     updates=20_000,
     inner_learning_rate=(0.02,),
     inner_steps=10,
-    outer_learning_rate=0.3,
+    reptile_step=0.3,
     final_rate=0.0,
     hidden=(64, 64),
     activation="tanh",
@@ -283,7 +283,6 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("point", "rl2"): _rl2(4, tasks=256, updates=200, hidden=(64, 64)),
     ("point-published", "rl2"): _rl2(4, tasks=256, hidden=(100, 100)),
     ("point-corners", "rl2"): _rl2(4, tasks=256, updates=200, hidden=(64, 64)),
-    ("maze-q", "reptile"): dict(outer_learning_rate=0.3),
     # Later steps explore and learn as much as the first, which MAML's there do not.
     ("maze", "norml"): dict(inner_steps=3, inner_learning_rate=(20.0, 5.0)),
 }

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from . import __version__, configs, presets
-from .files import write_whole
+from .files import lock, write_whole
 
-__all__ = ["ADAPTATION", "CONFIG", "MULTITASK", "RunError", "create", "described", "read"]
+__all__ = [
+    "ADAPTATION",
+    "CONFIG",
+    "MULTITASK",
+    "RunError",
+    "create",
+    "described",
+    "holding",
+    "read",
+    "reserve",
+]
 
 CONFIG = "config.json"
 ADAPTATION = "adaptation.json"
@@ -30,12 +42,35 @@ class RunError(ValueError):
     """A folder that cannot be used as asked; the message is one line."""
 
 
-def default_folder(config: configs.TrainConfig) -> Path:
-    """runs/PRESET-ALGORITHM-TIME, with a number behind where that exists."""
+def reserve(config: configs.TrainConfig) -> Path:
+    """Makes runs/PRESET-ALGORITHM-TIME, with a number behind where another run has that."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     base = Path("runs") / f"{config.preset}-{config.algorithm}-{now}"
-    candidates = [base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 1000))]
-    return next(path for path in candidates if not path.exists())
+    base.parent.mkdir(exist_ok=True)
+    for path in (base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 1000))):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise RunError(f"--run: expected a folder; {base} and all that are numbered exist")
+
+
+@contextlib.contextmanager
+def holding(run: Path) -> Iterator[None]:
+    """Makes the folder where it is missing, and keeps other processes from training in it.
+
+    Raises:
+        RunError: another one is.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    try:
+        held = lock(run)
+    except BlockingIOError:
+        raise RunError(f"another process is training in {run}") from None
+    try:
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def check_free(run: Path, overwrite: bool) -> None:
@@ -46,19 +81,20 @@ def check_free(run: Path, overwrite: bool) -> None:
         raise RunError(f"--run: {run} is a file")
     if not any(run.iterdir()):
         return
+    if not (run / CONFIG).is_file():
+        raise RunError(f"--run: {run} holds something else than a run (it has no {CONFIG})")
     if not overwrite:
         raise RunError(
             f"--run: {run} exists; --overwrite replaces it, "
             f"`metajax train --resume {run}` goes on with it"
         )
-    if not (run / CONFIG).is_file():
-        raise RunError(f"--overwrite: {run} is not a run folder (it has no {CONFIG})")
 
 
 def create(run: Path, config: configs.TrainConfig, overwrite: bool) -> None:
     """Makes a run folder that holds its configuration and nothing else of a run.
 
-    If a run is overwritten, the files that make up a run are removed, and no others.
+    If a run is overwritten, the files that make up a run are removed, and no others: call this
+    while `holding` it.
 
     Raises:
         RunError: see `check_free`.
@@ -106,16 +142,21 @@ def read_report(run: Path) -> dict[str, Any] | None:
         return None
 
 
-def described(config: configs.TrainConfig, row: str = "") -> dict[str, Any]:
+def described(run: Path, row: str = "") -> dict[str, Any]:
     """What must agree for a checkpoint to belong to a run: all but where it is computed.
 
+    As it was written when the run began: fields that came later do not count.
+
     Args:
-        config: of the run.
+        run: the folder.
         row: which of the run's learners, where it is not the one that the algorithm names.
+
+    Raises:
+        RunError: see `read`.
     """
-    content = dataclasses.asdict(config)
-    del content["devices"]
-    return {**content, "row": row}
+    stored = read(run)[1]["config"]
+    kept = {name: value for name, value in stored.items() if name != "devices"}
+    return {**kept, "row": row}
 
 
 def computed(config: configs.TrainConfig, row: str = "") -> dict[str, Any]:

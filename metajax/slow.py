@@ -70,12 +70,14 @@ def beside(
         where, _, rest = path.partition("/")
         return where == "params" and (inner.fast is None or inner.fast(rest))
 
+    inner_loss = of_params(problem.inner_loss)
+    one_loss = problem.outer_loss is problem.inner_loss  # which learners make use of
     return (
         problem._replace(
             init=init_all,
             collect=of_params(problem.collect),
-            inner_loss=of_params(problem.inner_loss),
-            outer_loss=of_params(problem.outer_loss),
+            inner_loss=inner_loss,
+            outer_loss=inner_loss if one_loss else of_params(problem.outer_loss),
             query=problem.query and of_params(problem.query),
             log_prob=problem.log_prob and of_params(problem.log_prob),
             ratio_loss=problem.ratio_loss and of_params(problem.ratio_loss),

@@ -47,7 +47,8 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, run: Path, update: int, signum: int) -> None:
-        super().__init__(f"stopped and saved at update {update}")
+        done = f"and saved at update {update}" if update else "before the first update"
+        super().__init__(f"stopped {done}")
         self.run = run
         self.update = update
         self.signum = signum
@@ -60,6 +61,7 @@ def train(
     seed: int = 0,
     run: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    state: MetaState | None = None,
     config: Mapping[str, Any] | None = None,
     log_every: int | None = None,
     checkpoint_every: int | None = None,
@@ -74,6 +76,7 @@ def train(
 
     ```python
     state = mj.train(learner, updates=500)                   # in a notebook
+    state = mj.train(learner, updates=800, state=state)      # 300 more
     state = mj.train(learner, updates=500, run="runs/mine")  # kept; resume=True goes on
     ```
 
@@ -90,12 +93,16 @@ def train(
 
     Args:
         learner: what to train.
-        updates: updates done at the end, those before a resume included.
-        seed: see `streams.key_stream`.
+        updates: updates done at the end, those before a resume included; a state that has come as
+            far is returned as it is.
+        seed: see `streams.key_stream`; the first state is that of
+            `learner.init(metajax.streams.key_stream(seed, "training"))`.
         run: folder for metrics and checkpoints; None keeps nothing.
         resume: go on from the newest whole checkpoint of `run`; from the beginning if it has none.
-        config: JSON-able description of the run; checkpoints of another one are refused. Without
-            it only the structure of the state tells runs apart.
+        state: go on from this one, without a `run`; it stays as it is.
+        config: JSON-able description of the run, such as its rates and sizes; checkpoints of
+            another one are refused. Without it only the structure of the state tells runs apart,
+            and another learner may go on.
         log_every: updates per chunk; None for a hundredth of `updates`.
         checkpoint_every: updates between checkpoints, rounded up to whole chunks; None for a tenth
             of `updates`. The final state is always saved.
@@ -109,7 +116,8 @@ def train(
             must cover all that determines `learner`.
 
     Raises:
-        ValueError: an argument is out of range, or a metric is not a scalar.
+        ValueError: an argument is out of range, a metric is not a scalar, or `state` is of another
+            learner, or in the way of a `run`.
         FileExistsError: `run` holds a run and `resume` is false.
         CheckpointError: there are checkpoints and none can be used, or another process trains here.
         MetricsError: `metrics.jsonl` is damaged anywhere but at its end.
@@ -132,7 +140,9 @@ def train(
         recorder = _Recorder(reporter, on_log if speaks else None, peak, seed)
         programs = Programs(learner, shelf, counted=peak is not None)
         if run is None:
-            return _run_chunks(programs, seed, plan, recorder)
+            return _run_chunks(programs, seed, plan, recorder, given=state)
+        if state is not None:
+            raise ValueError(f"state: a run goes on from its checkpoints, got one beside {run}")
 
         run = Path(run)
         with processes.together():
@@ -206,14 +216,18 @@ def _run_chunks(
     recorder: _Recorder,
     found: checkpoints.Found | None = None,
     stop: processes.Stop | None = None,
+    given: MetaState | None = None,
 ) -> MetaState:
     like = programs.state
-    update = saved = found.update if found else 0
+    update = saved = found.update if found else 0 if given is None else _done(given, like)
     if found and update >= plan.updates:
         return checkpoints.load(found.path, like)
+    if given is not None and update >= plan.updates:
+        return given
     recorder.start(update)
     # Processes need a state that they share.
-    begin = programs.start() if not found and jax.process_count() == 1 else None
+    alone = not found and given is None and jax.process_count() == 1
+    begin = programs.start() if alone else None
     program, recorder.flops = programs.updates(recorder.get_ready)
     # Where the program expects its state, perhaps across devices: placed once, it stays there.
     shardings = jax.tree.map(
@@ -221,6 +235,8 @@ def _run_chunks(
     )
     if found:
         state = checkpoints.load(found.path, jax.tree.map(_placed, like, shardings))
+    elif given is not None:  # which the program, that reuses its state's memory, must not take
+        state = jax.tree.map(lambda leaf, to: _moved(jnp.copy(leaf), to), given, shardings)
     elif begin:
         state = jax.tree.map(_moved, begin.result()(np.uint32(seed)), shardings)
     else:
@@ -251,6 +267,14 @@ def _run_chunks(
     if recorder.keeper and saved < update:
         recorder.save(update, state)
     return state
+
+
+def _done(state: MetaState, like: MetaState) -> int:
+    """The updates that a state has had."""
+    shapes = [[(x.shape, x.dtype) for x in jax.tree.leaves(tree)] for tree in (state, like)]
+    if jax.tree.structure(state) != jax.tree.structure(like) or shapes[0] != shapes[1]:
+        raise ValueError("state: expected one of this learner, got another structure")
+    return int(state.step)
 
 
 class _Thread(ThreadPoolExecutor):

@@ -12,10 +12,9 @@ from envs import Trial
 from envs.tasksets import samplers
 
 from .algorithms import rl2
-from .catalogue import Learners, outer_optimizer
 from .configs import ACTIVATIONS, PRECISIONS, PolicyConfig, TrainConfig
+from .learners import Learners, outer_optimizer
 from .mapping import Mapping
-from .presets import preset
 from .problems import policy_gradient
 from .recurrent import gru_policy
 from .types import MetaLearner, Params, Problem, Trace
@@ -43,8 +42,6 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
     env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
     training, judging = samplers(env.sample_task, config.held_out)
     *before, memory = config.hidden
-    if not before and config.activation != preset(config.preset, config.algorithm).activation:
-        raise ValueError("activation: is of the layers before the memory, and hidden has none")
 
     def problem(episodes: int, trials: int, sample_task: Callable[[Array], Any]) -> Problem:
         trial = Trial(env, episodes)

@@ -45,10 +45,10 @@ def _running(
         return Running(nothing, nothing, jnp.zeros(groups, bool))
 
     def update(state: Running, measured: Measured) -> Running:
-        drawn = measured.share > 0
+        drawn = (measured.share > 0) & jnp.all(jnp.isfinite(measured.mean), axis=0)
         first = jnp.where(state.seen[None], state.first, measured.mean)
         mean = jnp.where(state.seen[None], state.mean, measured.mean)
-        mean += jnp.where(drawn[None], jnp.float32(rate) * (measured.mean - mean), 0.0)
+        mean = jnp.where(drawn[None], mean + jnp.float32(rate) * (measured.mean - mean), mean)
         return Running(first, mean, state.seen | drawn)
 
     def stacked(task: Any, score: Array, gradient: Params) -> Array:

@@ -24,11 +24,8 @@ def places(package):
 def imported(file, package):
     """Modules and folders of the package that a file imports."""
     depth = len(file.relative_to(ROOT / package).parts)  # dots that lead to the package's top
-    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-    checks = [n for n in nodes if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
-    for_types = {node for check in checks for node in ast.walk(check)}
-    for node in nodes:
-        if not isinstance(node, ast.ImportFrom) or node in for_types:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
             continue
         module = (node.module or "").split(".")
         if node.level == depth or (not node.level and module[0] == package):

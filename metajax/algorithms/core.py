@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from ..groups import UNIFORM, Measured, Weighting
 from ..inner import Inner, Record, check_parts, descend, run
-from ..mapping import Mapping, map_tasks, mean_over_tasks
+from ..mapping import Mapping, check_layout, map_tasks, mean_over_tasks
 from ..types import MetaLearner, MetaState, Params, Problem, Trace
 
 __all__ = ["from_records", "from_task_gradient", "initialiser", "task_keys", "trace_metrics"]
@@ -58,7 +58,7 @@ def from_task_gradient(
     """
     check_parts(problem, inner, outer)
     inner.check(problem)
-    mapping.check(tasks)
+    check_layout(mapping, tasks)
 
     def one_task(shared: tuple[Params, Array, Array], key: Array) -> tuple[Array, Any, Measured]:
         params, step, weights = shared
@@ -74,7 +74,8 @@ def from_task_gradient(
         # One flat vector, so that each operation on it is one kernel, not one per leaf.
         vector, _ = ravel_pytree(grads)
         vector *= (member @ weights).astype(vector.dtype)
-        return vector, metrics, Measured(member, measured[:, None] * member[None])
+        of_group = jnp.where(member[None] > 0, measured[:, None], 0.0)
+        return vector, metrics, Measured(member, of_group)
 
     mean_gradient = mean_over_tasks(one_task, mapping)
 
@@ -120,7 +121,7 @@ def from_records(
     """
     check_parts(problem, inner)
     inner.check(problem)
-    mapping.check(tasks)
+    check_layout(mapping, tasks)
 
     def collect(params: Params, key: Array) -> tuple[Record, dict[str, Array]]:
         key_task, key_adapt = jax.random.split(key)

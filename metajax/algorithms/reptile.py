@@ -11,7 +11,7 @@ import optax
 
 from ..checks import require_integer
 from ..inner import Inner, check_parts, run
-from ..mapping import Mapping
+from ..mapping import Mapping, check_layout
 from ..types import MetaLearner, MetaState, Params, Problem
 from .core import from_task_gradient, trace_metrics
 
@@ -64,7 +64,7 @@ def reptile(
 
     if not serial:
         return from_task_gradient(problem, inner, outer, tasks, mapping, task_gradient)
-    mapping.check(tasks)
+    check_layout(mapping, tasks)
     if mapping.devices > 1:
         raise ValueError(f"serial: expected one device, got {mapping.devices}")
     one = from_task_gradient(problem, inner, outer, 1, mapping, task_gradient)

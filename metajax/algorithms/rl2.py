@@ -11,7 +11,7 @@ import optax
 
 from ..checks import require_integer, require_number
 from ..inner import check_outer, descend
-from ..mapping import TILE, Mapping, map_tasks, mean_over_tasks, tile_size
+from ..mapping import TILE, Mapping, check_layout, map_tasks, mean_over_tasks, tile_size
 from ..problems import Trajectories
 from ..returns import normalise
 from ..types import MetaLearner, MetaState, Params, Problem, Trace
@@ -71,7 +71,7 @@ def rl2(
     for name, value in (("epochs", epochs), ("minibatches", minibatches)):
         require_integer(name, value, 1)
     require_number("clip", clip, above=True)
-    mapping.check(tasks)
+    check_layout(mapping, tasks)
     if tasks % (minibatches * mapping.devices):
         raise ValueError(
             f"tasks: {tasks} is not a multiple of {minibatches} minibatches on each of "

@@ -94,7 +94,8 @@ def policy_gradient(
             takes observations with any leading axes. With a memory, such as
             `recurrent.gru_policy`, it sees each episode in order.
         episodes: B, of each inner step and of the judging batch.
-        horizon: T, the most steps of an episode; None for the environment's own.
+        horizon: T, the most steps of an episode; None for the environment's own. What would come
+            after an episode's last step counts nothing, truncated or not: no value stands for it.
         discount: γ in [0, 1].
         gae_lambda: λ in [0, 1].
         baseline: "linear" (features of observation and time), "mean" (over episodes), "none",
@@ -124,6 +125,11 @@ def policy_gradient(
     steps = env.max_horizon if horizon is None else horizon
     for name, value in (("episodes", episodes), ("horizon", steps)):
         require_integer(name, value, 1)
+    remembers = hasattr(env, "episode_of")  # a trial, whose episodes are told apart
+    if remembers and steps < env.max_horizon:
+        raise ValueError(
+            f"horizon: a trial is played to its end, {env.max_horizon} steps, got {steps}"
+        )
     for name, value in (
         ("discount", discount),
         ("gae_lambda", gae_lambda),
@@ -273,7 +279,7 @@ def policy_gradient(
         inner_loss=loss,
         outer_loss=loss,
         score=lambda batch: jnp.sum(batch.reward) / episodes,
-        scores=partial(_scores_of_trials, env) if hasattr(env, "episode_of") else None,
+        scores=partial(_scores_of_trials, env) if remembers else None,
         samples=lambda batch: jnp.sum(batch.mask).astype(jnp.int32),
         log_prob=lambda params, batch: masked_mean(policy(params, batch)[1], batch.mask),
         hyper=(

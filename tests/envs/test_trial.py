@@ -122,6 +122,20 @@ def test_a_continuous_action_is_seen_as_it_came():
     np.testing.assert_allclose(timestep.observation, expected, rtol=1e-6)
 
 
+def test_rewards_of_double_precision_are_observed_in_single():
+    class Precise(envs.PointNavigation):
+        def step(self, key, state, action, task):
+            state, timestep = super().step(key, state, action, task)
+            return state, dataclasses.replace(timestep, reward=timestep.reward.astype(float))
+
+    with jax.enable_x64(True):
+        trial = Trial(Precise(), 2)
+        task = trial.sample_task(jax.random.key(0))
+        state, _ = trial.reset(jax.random.key(1), task)
+        _, timestep = trial.step(jax.random.key(2), state, jnp.zeros(2, jnp.float32), task)
+    assert (timestep.observation.dtype, timestep.reward.dtype) == (jnp.float32, jnp.float32)
+
+
 def test_its_tasks_are_those_of_the_environment():
     trial = Trial(envs.make("gridworld"))
     tasks = TaskSet.make(trial, jax.random.key(0), 50)

@@ -82,6 +82,20 @@ def test_an_existing_path_is_replaced_only_on_request(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
 
 
+def test_a_crash_while_overwriting_leaves_a_state_and_the_next_save_repairs(tmp_path):
+    path, old, new = (tmp_path / name for name in ("state", "state.old", "state.new"))
+    checkpoints.save(path, make_state(1))
+    path.rename(old)  # between the two renames, before the new one was whole
+    assert_equal(checkpoints.load(path, make_state()), make_state(1))
+    checkpoints.save(new, make_state(2))  # ... and after
+    assert_equal(checkpoints.load(path, make_state()), make_state(2))
+    new.rename(path)  # before the old one was removed
+    for seed in (3, 4):
+        checkpoints.save(path, make_state(seed), overwrite=True)
+        assert_equal(checkpoints.load(path, make_state()), make_state(seed))
+        assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
 def test_a_tree_without_arrays_is_refused(tmp_path):
     with pytest.raises(checkpoints.CheckpointError, match="no array to save"):
         checkpoints.save(tmp_path / "state", {"a": jnp.zeros((0,)), "b": None})
@@ -124,6 +138,15 @@ def test_only_the_last_few_are_kept(directory):
     with checkpoints.Keeper(directory, config=CONFIG, keep=2) as keeper:
         keeper.save(40, make_state(40), {})
     assert sorted(path.name for path in directory.iterdir()) == ["30", "40"]
+
+
+def test_there_is_a_whole_checkpoint_while_the_next_is_not_sealed(directory, monkeypatch):
+    with checkpoints.Keeper(directory, config=CONFIG, keep=1) as keeper:
+        keeper.save(40, make_state(40), {})
+    monkeypatch.setattr(seals, "seal", lambda *_: None)  # killed before
+    with checkpoints.Keeper(directory, config=CONFIG, keep=1) as keeper:
+        keeper.save(50, make_state(50), {})
+    assert newest(directory).update == 40
 
 
 def flip(file: Path, where: float) -> None:

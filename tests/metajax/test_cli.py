@@ -137,10 +137,11 @@ def test_overwrite_replaces_a_run_and_nothing_else(copied):
 def test_the_default_folder_is_named_for_the_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     config = presets.PRESETS["maze"]
-    folder = runs.default_folder(config)
-    assert folder.match("runs/maze-norml-*")
-    folder.mkdir(parents=True)
-    assert runs.default_folder(config) != folder
+    first, second = runs.reserve(config), runs.reserve(config)  # in the same second, perhaps
+    assert first.match("runs/maze-norml-*")
+    assert first != second
+    assert first.is_dir()
+    assert second.is_dir()
 
 
 def test_compiled_programs_are_kept_unless_jax_says_otherwise(monkeypatch, tmp_path):

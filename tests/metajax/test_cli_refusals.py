@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import GRIDWORLD, everything, refused
 
-from metajax import cli
+from metajax import cli, runs
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -52,6 +52,18 @@ def joining(coordinator: str, processes: int, process_id: int) -> list[str]:
         (["train", "point", "--entropy", "inf"], "entropy: expected a finite number, got inf"),
         (["train", "gridworld", "--minibatches", "0"], "minibatches: expected at least 1, got 0"),
         (["train", "gridworld", "--minibatches", "2"], "minibatches: is for rl2, not maml"),
+        (
+            ["train", "maze", "--algorithm", "reptile", "--outer-learning-rate", "1"],
+            "outer_learning_rate: is not for reptile",
+        ),
+        (
+            ["train", "point", "--algorithm", "maml-trpo", "--gradient-clip", "1"],
+            "gradient_clip: is not for maml-trpo",
+        ),
+        (
+            ["train", "maze", "--algorithm", "imaml", "--proximal", "0.1"],
+            "proximal: expected below 2 / inner_learning_rate, 0.1, where",
+        ),
         (["train", "maze-q", "--algorithm", "rl2"], "algorithm: rl2 is for policies, got maze-q"),
         (
             ["train", "maze", "--algorithm", "rl2", "--baseline", "none"],
@@ -96,8 +108,9 @@ def test_a_run_folder_that_exists_is_not_written_over(copied, capsys):
 
 def test_overwrite_is_refused_where_there_is_no_run(tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("years of work")
-    said = refused(capsys, *GRIDWORLD, "--run", tmp_path, "--overwrite")
-    assert "is not a run folder" in said
+    for flags in ([], ["--overwrite"]):
+        said = refused(capsys, *GRIDWORLD, "--run", tmp_path, *flags)
+        assert "holds something else than a run" in said
     assert (tmp_path / "thesis.tex").exists()
     assert "is a file" in refused(capsys, *GRIDWORLD, "--run", tmp_path / "thesis.tex")
 
@@ -199,3 +212,11 @@ def test_a_run_that_another_process_trains_is_refused(copied, capsys):
     said = refused(capsys, "train", "--resume", copied)
     assert "another process is training" in said
     keeper.close()
+
+
+def test_a_run_that_is_trained_or_judged_is_not_replaced(copied, capsys):
+    before = everything(copied)
+    with runs.holding(copied):
+        for how in ([*GRIDWORLD, "--overwrite", "--run"], ["train", "--resume"]):
+            assert "another process is training" in refused(capsys, *how, copied)
+    assert everything(copied) == before

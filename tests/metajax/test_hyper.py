@@ -202,6 +202,15 @@ def test_parameters_beside_parameters_are_drawn_from_keys_of_their_own():
     )
 
 
+def test_losses_that_are_one_stay_one_beside_other_parameters():
+    """Learners save work where the inner and the outer loss are the same function."""
+    one = problems.quadratic()
+    two = one._replace(outer_loss=lambda params, batch: one.outer_loss(params, batch))
+    for problem in (one, two):
+        meta, _ = beside(problem, mj.sgd(0.1), "more", lambda key, params: (), optax.identity())
+        assert (meta.inner_loss is meta.outer_loss) == (problem is one)
+
+
 def test_a_rate_that_is_too_low_is_learned_to_be_higher():
     problem, inner = mj.meta_learned(problems.quadratic(), mj.sgd(0.01, 3), ["learning_rate"])
     learner = mj.maml(problem, inner, optax.adam(0.01), 8)

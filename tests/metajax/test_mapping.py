@@ -248,6 +248,16 @@ def test_layout_that_cannot_be_is_refused(mapping, tasks, message):
         )
 
 
+def test_what_is_no_mapping_and_no_mesh_of_tasks_is_refused():
+    auto = (jax.sharding.AxisType.Auto,)
+    for layout, message in (
+        (mj.task_mesh(2), "mapping: expected `Mapping"),
+        (mj.Mapping(jax.make_mesh((2,), ("x",), axis_types=auto)), "mesh: expected one axis,"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mj.maml(problems.quadratic(), mj.sgd(0.1), optax.sgd(1.0), 4, mapping=layout)
+
+
 def test_more_devices_than_there_are_is_refused():
     with pytest.raises(ValueError, match="devices: expected 1 to 2, got 3"):
         mj.task_mesh(3)

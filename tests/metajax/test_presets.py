@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs import PointNavigation, TaskSet
-from metajax import experiments, presets
+from metajax import experiments, presets, runs, training
 from metajax.arguments import parse_train
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
@@ -56,6 +56,27 @@ def test_every_algorithm_takes_reinforcement_learning(algorithm):
     learner = experiments.build(config).learner
     state = jax.eval_shape(learner.init, jax.random.key(0))
     chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(learner.update, state)[0], state)
+
+
+@pytest.mark.parametrize("name", ["bandit-10x5", "sinusoid-10"])
+def test_reptile_goes_its_step_where_the_joint_policy_goes_by_adam(name):
+    own = presets.preset(name, "reptile")
+    config = dataclasses.replace(own, tasks=2, inner_steps=2, hidden=(4,))
+    assert config.reptile_step == 0.3
+
+    def moves(learner):
+        start = jax.jit(learner.init)(jax.random.key(0))
+        after, _ = jax.jit(learner.update)(start)
+        return jax.tree.map(np.subtract, after.params, start.params)
+
+    third, whole = (
+        moves(experiments.build(dataclasses.replace(config, reptile_step=step)).learner)
+        for step in (0.3, 1.0)
+    )
+    chex.assert_trees_all_close(third, jax.tree.map(lambda x: 0.3 * x, whole), rtol=1e-4, atol=1e-7)
+    by_adam = moves(experiments.build(config).multitask)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(by_adam))
+    np.testing.assert_allclose(largest, config.outer_learning_rate, rtol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["bandit-10x5", "gridworld-q", "sinusoid-10"])
@@ -154,11 +175,28 @@ def test_configuration_of_another_version_is_refused():
         presets.from_json({**content, "preset": "labyrinth"})
     with pytest.raises(ValueError, match="unknown or missing colour"):
         presets.from_json({**content, "colour": "red"})
+    without = {name: value for name, value in content.items() if name != "tasks"}
+    with pytest.raises(ValueError, match="unknown or missing tasks"):
+        presets.from_json(without)
+
+
+def test_a_run_of_an_earlier_version_opens(tmp_path):
+    config = parse_train(["point", "--updates", "1", "--tasks", "2", "--hidden", "4"])[1]
+    runs.create(tmp_path, config, overwrite=False)
+    content = json.loads((tmp_path / runs.CONFIG).read_text())
+    del content["config"]["minibatches"]  # a field that came later
+    content["config"]["clip"] = 0.2  # a preset of MAML's says another now
+    (tmp_path / runs.CONFIG).write_text(json.dumps(content))
+    learner = experiments.build(config).learner
+    described = runs.described(tmp_path)
+    state = training.train(learner, updates=1, run=tmp_path, config=described, progress=False)
+    _, restored = experiments.load(tmp_path)
+    chex.assert_trees_all_equal(restored.params, state.params)
 
 
 def test_mazes_that_judge_are_none_of_those_that_train():
     config = PRESETS["maze"]
-    training, _, judging = experiments._problems(config)
+    training, _, judging = experiments._problems(config, experiments._network(config))
     keys = jax.random.split(jax.random.key(0), 400)
 
     def hashes(sample_task):

@@ -199,4 +199,4 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(tmp_path, 
         assert started[1 - victim].wait(timeout=60) not in (0, 2)
     config, _ = runs.read(run)
     alone = experiments.build(config).learner
-    assert training.restore(alone, run, runs.described(config))[1].update >= 10
+    assert training.restore(alone, run, runs.described(run))[1].update >= 10

@@ -193,6 +193,12 @@ def test_it_learns_to_explore_as_well_as_anything_can():
     assert 3.0 < 0.97 * best < result.mean[0] < best + 0.05
 
 
+def test_a_trial_that_would_be_cut_is_refused():
+    """Episodes that nobody played would count as a return of 0."""
+    with pytest.raises(ValueError, match="horizon: a trial is played to its end, 30 steps, got 29"):
+        trials(MAZE, episodes=3, trials=1, horizon=29)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -231,6 +231,18 @@ def test_a_finished_run_goes_on_to_nothing(tmp_path, whole):
     assert_goes_on_to_the_same_end(run, whole)
 
 
+def test_training_goes_on_from_a_state_in_memory(whole):
+    half = training.train(toy.learner(), **(SETTINGS | {"updates": 20}))
+    for _ in range(2):  # the state stays as it is
+        state = training.train(toy.learner(), state=half, **SETTINGS)
+        chex.assert_trees_all_equal(state.params, whole[1], strict=True)
+    assert training.train(toy.learner(), state=state, **SETTINGS) is state
+    with pytest.raises(ValueError, match="state: expected one of this learner"):
+        training.train(toy.learner(), state=half.params, **SETTINGS)
+    with pytest.raises(ValueError, match="state: a run goes on from its checkpoints"):
+        training.train(toy.learner(), state=half, run=whole[0], resume=True, **SETTINGS)
+
+
 def test_a_run_is_not_written_over(whole):
     with pytest.raises(FileExistsError, match="resume=True"):
         training.train(toy.learner(), run=whole[0], **SETTINGS)

@@ -92,6 +92,19 @@ def test_gradient_norms_are_weighed_to_how_much_of_the_loss_is_left():
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_score_that_is_no_number_is_not_remembered(rule):
+    weighting = rule(2, group_of)
+    rows = weighting.init().mean.shape[0]
+    good, bad = (measured([2.0] * rows, [value] * rows) for value in (1.0, np.nan))
+    for updates in ([good, bad, good], [bad, good, good]):
+        state = weighting.init()
+        for update in updates:
+            state = weighting.update(state, update)
+        assert np.isfinite(state.mean).all()
+        assert weighting.weights(state)[0] != weighting.weights(state)[1]
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_no_task_and_no_loss_leave_weights_finite(rule):
     weighting = rule(2, group_of)
     state = weighting.init()

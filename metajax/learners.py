@@ -1,0 +1,199 @@
+"""The learners that an algorithm makes for a configuration's problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import optax
+
+from .algorithms import emaml, imaml, maml, maml_trpo, multitask, promp, reptile
+from .algorithms.cavia import fixed_context
+from .algorithms.hyper import meta_learned
+from .algorithms.imaml import proximal
+from .algorithms.learned_optimizer import learned_rule
+from .algorithms.meta_sgd import learned_rates
+from .algorithms.norml import learned_advantage
+from .configs import TrainConfig
+from .groups import by_optimum
+from .inner import Inner, sgd
+from .mapping import Mapping
+from .networks import Conditioned, GaussianPolicy, Network
+from .trust_region import TrustRegion
+from .types import MetaLearner, Problem
+from .weighting import gradient_norm, uncertainty
+
+__all__ = ["Learners", "learners", "network_of", "outer_optimizer"]
+
+_WEIGHTINGS = {"multitask-uncertainty": uncertainty, "multitask-gradnorm": gradient_norm}
+
+
+class Learners(NamedTuple):
+    """The learners of a configuration's algorithm, and its problem of evaluation."""
+
+    judging: Problem  # of evaluation, with the algorithm's meta-parameters
+    learner: MetaLearner
+    evaluation: Callable[[int], MetaLearner]  # inner steps -> a learner to adapt with
+    multitask: MetaLearner  # joint training
+    # the same of joint training; None: adapted in the same way
+    multitask_evaluation: Callable[[int], MetaLearner] | None = None
+
+
+def network_of(config: TrainConfig, network: Network) -> Network:
+    """`network` with what the algorithm needs beside its inputs."""
+    return Conditioned(network, config.context) if config.algorithm == "cavia" else network
+
+
+def _strength(config: TrainConfig) -> float:
+    """That of iMAML's pull, of which each inner step makes its rate's share."""
+    largest = max(config.inner_learning_rate)
+    if config.proximal is None:
+        return min(1.0, 0.5 / largest)
+    if config.proximal * largest >= 2:
+        raise ValueError(
+            f"proximal: expected below 2 / inner_learning_rate, {2 / largest:.3g}, where an inner "
+            f"step overshoots the start, got {config.proximal}"
+        )
+    return config.proximal
+
+
+def _adapting(
+    config: TrainConfig, network: Network, problem: Problem, inner: Inner
+) -> tuple[Problem, Inner]:
+    """What the algorithm adapts, and how, with the hyper-parameters that are learned."""
+    sampling = [of.name for of in problem.hyper if of.log_prob and of.name in config.learn]
+    if sampling and config.algorithm != "emaml":
+        raise ValueError(
+            f"learn: {sampling[0]} acts in sampling, which emaml credits, not {config.algorithm}"
+        )
+
+    def of_head(path: str) -> bool:
+        return getattr(network, "is_head")(path) and (not inner.fast or inner.fast(path))  # noqa: B009
+
+    choices: dict[str, Callable[[], tuple[Problem, Inner]]] = {
+        "maml++": lambda: learned_rates(problem, inner, per_step=True),
+        "meta-sgd": lambda: learned_rates(problem, inner),
+        "learned-optimizer": lambda: learned_rule(problem, inner),
+        "norml": lambda: learned_advantage(problem, inner),
+        "anil": lambda: (problem, inner._replace(fast=of_head)),
+        "cavia": lambda: (problem, inner._replace(fast=Conditioned.is_context)),
+        "imaml": lambda: (problem, proximal(inner, _strength(config))),
+    }
+    adapting = choices.get(config.algorithm, lambda: (problem, inner))()
+    return meta_learned(*adapting, config.learn) if config.learn else adapting
+
+
+def _decaying(rate: float, config: TrainConfig, outer_steps: int) -> optax.Schedule:
+    """The rate of each of a run's outer steps."""
+    return optax.cosine_decay_schedule(rate, outer_steps, config.final_rate)
+
+
+def outer_optimizer(config: TrainConfig, outer_steps: int) -> optax.GradientTransformation:
+    """Adam, for a run of so many outer steps."""
+    descent = optax.adam(_decaying(config.outer_learning_rate, config, outer_steps))
+    if config.gradient_clip:
+        descent = optax.chain(optax.clip_by_global_norm(config.gradient_clip), descent)
+    return optax.flatten(descent)  # a kernel for one vector, not one per leaf
+
+
+def learners(
+    config: TrainConfig,
+    network: Network,
+    problems: tuple[Problem, Problem, Problem],
+    optimum: Callable[[Any], Any] | None,
+    mapping: Mapping,
+) -> Learners:
+    """The learners of a configuration.
+
+    Args:
+        config: of the run.
+        network: what the problems are about, see `network_of`.
+        problems: to train on, of joint training, and of evaluation.
+        optimum: task -> () the best score possible, where it is known.
+        mapping: how tasks are laid out on hardware.
+
+    Raises:
+        ValueError: a value out of range, or a problem that the algorithm is not for.
+    """
+    name, tasks = config.algorithm, config.tasks
+    plain = sgd(config.inner_learning_rate, config.inner_steps)
+    if not getattr(config, "adapt_std", True):
+        plain = plain._replace(fast=lambda path: not GaussianPolicy.is_std(path))
+    (problem, inner), (joint, _), (judging, _) = (
+        _adapting(config, network, problem, plain) for problem in problems
+    )
+
+    def adam(outer_steps: int) -> optax.GradientTransformation:
+        descent = outer_optimizer(config, outer_steps)
+        return fixed_context(descent) if name == "cavia" else descent
+
+    outer = adam(config.updates)
+    joint_learner = multitask(joint, inner, outer, tasks, mapping=mapping)
+
+    def first_order(step: Any) -> Any:
+        return step < config.annealing
+
+    def of_maml() -> MetaLearner:
+        annealed = config.annealing > 0 and name != "fomaml"
+        return maml(
+            problem,
+            inner,
+            outer,
+            tasks,
+            first_order=first_order if annealed else name == "fomaml",
+            step_weights=config.step_weights,
+            mapping=mapping,
+        )
+
+    def of_reptile(serial: bool) -> MetaLearner:
+        outer_steps = config.updates * (tasks if serial else 1)
+        descent = optax.sgd(_decaying(config.reptile_step, config, outer_steps))
+        return reptile(problem, inner, descent, tasks, serial=serial, mapping=mapping)
+
+    def of_weights() -> MetaLearner:
+        if optimum is None:
+            raise ValueError(f"algorithm: {name} is for tasks whose optimum is known")
+        groups, group_of = by_optimum(optimum, joint.sample_task, config.groups)
+        weighting = _WEIGHTINGS[name](groups, group_of, best=optimum)
+        return multitask(joint, inner, outer, tasks, weighting=weighting, mapping=mapping)
+
+    special: dict[str, Callable[[], MetaLearner]] = {
+        "imaml": lambda: imaml(
+            problem,
+            plain,
+            outer,
+            tasks,
+            strength=_strength(config),
+            damping=config.damping,
+            mapping=mapping,
+        ),
+        "emaml": lambda: emaml(
+            problem, inner, outer, tasks, exploration=config.exploration, mapping=mapping
+        ),
+        "maml-trpo": lambda: maml_trpo(
+            problem, inner, TrustRegion(bound=config.trust_region), tasks, mapping=mapping
+        ),
+        "promp": lambda: promp(
+            problem,
+            inner,
+            adam(config.updates * config.epochs),
+            tasks,
+            epochs=config.epochs,
+            clip=config.clip,
+            penalty=config.penalty,
+            target=config.penalty_target,
+            mapping=mapping,
+        ),
+        "reptile": lambda: of_reptile(serial=False),
+        "reptile-serial": lambda: of_reptile(serial=True),
+        **dict.fromkeys(("multitask", "oracle"), lambda: joint_learner),
+        **dict.fromkeys(_WEIGHTINGS, of_weights),
+    }
+    return Learners(
+        judging=judging,
+        learner=special.get(name, of_maml)(),
+        evaluation=lambda steps: maml(
+            judging, inner._replace(steps=steps), outer, tasks, mapping=mapping
+        ),
+        multitask=joint_learner,
+    )
