@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -45,8 +45,6 @@ PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}  # None: what the param
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """What every run has."""
-
-    summary: ClassVar[str] = ""
 
     preset: str
     """The preset that the other values come from."""

@@ -18,7 +18,7 @@ from . import mapping as mapping_
 from .checks import require_integer
 from .compiling import compiler_options
 from .programs import NOWHERE, Shelf
-from .streams import key_stream
+from .streams import heldout_keys
 from .types import MetaLearner, MetaState, Params, Problem
 
 __all__ = ["Adaptation", "bootstrap_ci95", "evaluate", "evaluator", "iqm", "report", "table"]
@@ -188,7 +188,7 @@ def evaluator(
     """
     require_integer("tasks", tasks, 1)
     mapping = mapping or mapping_.Mapping()
-    keys = jax.random.split(key_stream(seed, "heldout"), 2)
+    keys = heldout_keys(seed)[:2]
     # Devices get equal shares; surplus tasks are adapted to and dropped.
     rounded = -(-tasks // mapping.devices) * mapping.devices
     key_tasks, key_adapt = (jax.random.split(key, rounded) for key in keys)

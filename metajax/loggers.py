@@ -28,7 +28,9 @@ class MetricsError(ValueError):
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl`, a line at a time, each on disk when `write` returns.
+    """Appends to `metrics.jsonl`, a line at a time, each with the system when `write` returns.
+
+    So a killed process loses none, and a machine that stops may lose the last.
 
     Args:
         path: the file. Lines of updates after `keep_until` are removed first, and so is a torn last

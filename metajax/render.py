@@ -17,7 +17,7 @@ from envs import Gridworld, Maze, PointCorners, PointNavigation, Trial
 from . import configs, experiments, loggers, plots
 from .catalogue import BY_MEMORY, unit_of
 from .compiling import compiler_options
-from .streams import key_stream
+from .streams import heldout_keys
 from .training import METRICS
 from .types import Params
 
@@ -97,8 +97,8 @@ def _typical_success(
     sample_task = jax.jit(experiment.problem.sample_task)
     adapt = jax.jit(experiment.evaluation(steps).adapt, compiler_options=compiler_options())
     play = jax.jit(functools.partial(_play, experiment))
-    # The keys of `evaluation.evaluator`, so these are the first of the tasks that it reports.
-    key_tasks, key_adapt, key_play = jax.random.split(key_stream(seed, "heldout"), 3)
+    # The first of the tasks that an evaluation reports.
+    key_tasks, key_adapt, key_play = heldout_keys(seed)
     keys = (jax.random.split(key, CANDIDATES) for key in (key_tasks, key_adapt))
     candidates = []
     for key_task, key in zip(*keys, strict=True):

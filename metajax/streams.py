@@ -9,7 +9,7 @@ import numpy as np
 
 from .checks import require_integer
 
-__all__ = ["STREAMS", "check_seed", "key_stream", "traced_key_stream"]
+__all__ = ["STREAMS", "check_seed", "heldout_keys", "key_stream", "traced_key_stream"]
 
 Array = jax.Array
 
@@ -31,6 +31,16 @@ def key_stream(seed: int, name: str) -> Array:
     """
     check_seed(seed)
     return traced_key_stream(np.uint32(seed), name)
+
+
+def heldout_keys(seed: int) -> tuple[Array, Array, Array]:
+    """The keys of evaluation: of its tasks, of adapting to them, and of what is played to be seen.
+
+    Raises:
+        ValueError: a seed out of range.
+    """
+    of_tasks, of_adapting, of_playing = jax.random.split(key_stream(seed, "heldout"), 3)
+    return of_tasks, of_adapting, of_playing
 
 
 def check_seed(seed: int) -> None:

@@ -258,8 +258,9 @@ def from_gymnax(
     Args:
       env: the environment itself, without wrappers.
       params: the task of every episode; `env.default_params` if None.
-      sample_params: p(T), key -> params, such as `lambda key: params.replace(length=
-        jax.random.uniform(key))`; always `params` if None.
+      sample_params: p(T), key -> params, such as `lambda key: params.replace(m=
+        jax.random.uniform(key))` for Pendulum's mass; always `params` if None. gymnax keeps what
+        follows from others as fields of their own (CartPole's `polemass_length`): replace both.
       max_horizon: the most steps of an episode, whatever its task says; that of `params` if None.
 
     Raises:

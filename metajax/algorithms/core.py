@@ -1,4 +1,4 @@
-"""What the gradient-based algorithms share: everything but the meta-gradient of one task."""
+"""What algorithms share: everything but the meta-gradient of one task."""
 
 from __future__ import annotations
 
