@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch_credit import discounting
 from torch_grids import Grids, draw_actions, outcome
 
-__all__ = ["Agent", "Settings", "Trials", "loss_of", "observe", "play", "update"]
+__all__ = ["Agent", "Settings", "Trials", "improve", "loss_of", "observe", "play", "update"]
 
 
 class Settings(NamedTuple):
@@ -175,6 +175,14 @@ def update(
     tasks = Grids(*(leaf[chosen] for leaf in pool))
     uniforms = torch.rand(settings.episodes * settings.length, settings.tasks)
     trials, score = play(agent, tasks, uniforms, settings)
+    improve(agent, optimizer, trials, settings)
+    return score.mean()
+
+
+def improve(
+    agent: Agent, optimizer: torch.optim.Optimizer, trials: Trials, settings: Settings
+) -> None:
+    """The steps of PPO on the trials of an update."""
     parts = [
         Trials(*(leaf[:, part :: settings.minibatches] for leaf in trials))
         for part in range(settings.minibatches)
@@ -185,4 +193,3 @@ def update(
             loss_of(agent, batch, settings).backward()
             nn.utils.clip_grad_norm_(agent.parameters(), settings.gradient_clip)
             optimizer.step()
-    return score.mean()

@@ -41,6 +41,7 @@ class Experiment(NamedTuple):
     """What a configuration describes."""
 
     problem: Problem  # of evaluation
+    training: Problem  # of the learner
     learner: MetaLearner
     evaluation: Callable[[int], MetaLearner]  # inner steps -> a learner to adapt with
     multitask: MetaLearner  # joint training on the same tasks, with the same samples an update
@@ -196,6 +197,7 @@ def build(config: TrainConfig, *, begun: bool = False) -> Experiment:
         made = learners(config, network, _problems(config, network), oracle, mapping)
     return Experiment(
         problem=made.judging,
+        training=made.training,
         learner=made.learner,
         evaluation=made.evaluation,
         multitask=made.multitask,

@@ -29,9 +29,10 @@ _WEIGHTINGS = {"multitask-uncertainty": uncertainty, "multitask-gradnorm": gradi
 
 
 class Learners(NamedTuple):
-    """The learners of a configuration's algorithm, and its problem of evaluation."""
+    """The learners of a configuration's algorithm, and its problems."""
 
-    judging: Problem  # of evaluation, with the algorithm's meta-parameters
+    training: Problem  # that the learner is of, with the algorithm's meta-parameters
+    judging: Problem  # of evaluation, with the same
     learner: MetaLearner
     evaluation: Callable[[int], MetaLearner]  # inner steps -> a learner to adapt with
     multitask: MetaLearner  # joint training
@@ -190,6 +191,7 @@ def learners(
         **dict.fromkeys(_WEIGHTINGS, of_weights),
     }
     return Learners(
+        training=problem,
         judging=judging,
         learner=special.get(name, of_maml)(),
         evaluation=lambda steps: maml(

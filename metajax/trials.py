@@ -90,9 +90,11 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
 
         return one._replace(adapt=adapt)
 
-    remembering = learner(problem(config.episodes, 1, training))
+    trained = problem(config.episodes, 1, training)
+    remembering = learner(trained)
     in_one_episode = config.episodes == 1  # then both are the same
     return Learners(
+        training=trained,
         judging=problem(config.evaluation_steps + 1, _JUDGING_TRIALS, judging),
         learner=remembering,
         evaluation=lambda steps: learner(problem(steps + 1, _JUDGING_TRIALS, judging)),
