@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,6 +111,16 @@ def parse(what: Any, arguments: list[str], command: str, description: str) -> An
         raise UsageError(_one_line(errors.getvalue())) from None
 
 
+# What Python and tyro say of a value that cannot be read, and we.
+_UNREADABLE = {
+    r"invalid literal for int\(\) with base 10: ('.*')": r"expected an integer, got \1",
+    r"could not convert string to float: ('.*')": r"expected a number, got \1",
+    r"no type matching \{None\}\|INT could be .* from \[(.*)\]\.?": r"expected an integer, got \1",
+    r"no type matching \{None\}\|FLOAT could be .* from \[(.*)\]\.?": r"expected a number, got \1",
+    r"Could not find valid parse for arguments: \[(.*)\]": r"cannot be read, got \1",
+}
+
+
 def _one_line(box: str) -> str:
     """The message in one of tyro's boxes, and the flags that it says may have been meant.
 
@@ -124,6 +135,8 @@ def _one_line(box: str) -> str:
             sections.append([])
     message, *hints = [section for section in sections if section] or [[box.strip()]]
     text = " ".join(message).removeprefix("Error parsing ").removeprefix("config.")
+    for theirs, ours in _UNREADABLE.items():
+        text = re.sub(theirs, ours, text)
     for hint in hints:
         if hint[0].startswith("Perhaps you meant"):
             near = [line.split()[0].rstrip(",") for line in hint if line.startswith("--")]

@@ -13,9 +13,11 @@ import numpy as np
 
 import envs
 
-# Every registered environment as it comes, and configurations that reach other code.
+# Every registered environment as it comes, and configurations that reach other code. MiniGrid's
+# 640 steps would take most of the time of all tests of environments.
 CONFIGURATIONS = {
     **{id: envs.make(id) for id in envs.registered()},
+    "minigrid": envs.make("minigrid", horizon=100),
     "maze-sees-exit": envs.make("maze", size=13, view=7, position=False, see_exit=True, horizon=60),
     "maze-position-only": envs.make("maze", size=5, view=0, horizon=6),
     "minigrid-sees-all": envs.make("minigrid", family="empty-random", size=5, full=True),
