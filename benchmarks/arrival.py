@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 import metajax as mj
 from envs.point_corners import STRIDE
@@ -48,7 +47,7 @@ def arrival(run: Path, row: str | None = None) -> dict[str, Any]:
     # Every algorithm of that table adapts by plain gradient steps.
     inner = mj.sgd(config.inner_learning_rate, config.evaluation_steps)
     return evaluation.evaluate(
-        mj.maml(problem, inner, optax.identity(), config.tasks),
+        mj.adaptation(problem, inner),
         params,
         problem,
         tasks=config.evaluation_tasks,

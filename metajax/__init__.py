@@ -29,6 +29,7 @@ from .evaluation import evaluate as evaluate
 from .groups import Weighting as Weighting
 from .inner import Inner as Inner
 from .inner import adam as adam
+from .inner import adaptation as adaptation
 from .inner import sgd as sgd
 from .mapping import Mapping as Mapping
 from .mapping import task_mesh as task_mesh

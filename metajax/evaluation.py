@@ -19,7 +19,7 @@ from .checks import require_integer
 from .compiling import compiler_options
 from .programs import NOWHERE, Shelf
 from .streams import heldout_keys
-from .types import MetaLearner, MetaState, Params, Problem
+from .types import Adapt, MetaLearner, MetaState, Params, Problem
 
 __all__ = ["Adaptation", "bootstrap_ci95", "evaluate", "evaluator", "iqm", "report", "table"]
 
@@ -154,7 +154,7 @@ def iqm(values: np.ndarray) -> np.ndarray:
 
 
 def evaluator(
-    learner: MetaLearner,
+    learner: MetaLearner | Adapt,
     problem: Problem,
     *,
     tasks: int = 256,
@@ -169,7 +169,7 @@ def evaluator(
     task by task.
 
     Args:
-        learner: its `adapt` decides how many inner steps are taken.
+        learner: as in `evaluate`.
         problem: where the tasks come from: only its `sample_task` is used. Batches are those of
             the problem that `learner` was made from.
         tasks: how many. Task i of a seed is the same, however many there are.
@@ -188,6 +188,7 @@ def evaluator(
     """
     require_integer("tasks", tasks, 1)
     mapping = mapping or mapping_.Mapping()
+    adapt = learner.adapt if isinstance(learner, MetaLearner) else learner
     keys = heldout_keys(seed)[:2]
     # Devices get equal shares; surplus tasks are adapted to and dropped.
     rounded = -(-tasks // mapping.devices) * mapping.devices
@@ -196,7 +197,7 @@ def evaluator(
     def one_task(params: Params, keys: tuple[jax.Array, jax.Array]) -> tuple[Any, ...]:
         key_task, key_adapt = keys
         task = problem.sample_task(key_task)
-        _, trace = learner.adapt(params, task, key_adapt)
+        _, trace = adapt(params, task, key_adapt)
         best = jnp.float32(jnp.nan) if oracle is None else oracle(task)
         if jnp.shape(best) != ():
             raise ValueError(f"oracle: expected one number for a task, got {jnp.shape(best)}")
@@ -232,7 +233,7 @@ def evaluator(
 
 
 def evaluate(
-    learner: MetaLearner,
+    learner: MetaLearner | Adapt,
     params: Params,
     problem: Problem,
     *,
@@ -249,7 +250,8 @@ def evaluate(
     ```
 
     Args:
-        learner: its `adapt` decides how many inner steps are taken.
+        learner: its `adapt` decides how many inner steps are taken; or such a function, as
+            `adaptation` makes it for another number of steps.
         params: meta-parameters, such as those of a `MetaState`.
         problem: where the tasks come from, see `evaluator`.
         tasks: how many.

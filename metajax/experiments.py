@@ -32,7 +32,7 @@ from .mapping import Mapping, task_mesh
 from .networks import MLP, Network, mlp_policy
 from .presets import preset
 from .problems import policy_gradient, q_learning, regression
-from .types import MetaLearner, MetaState, Problem
+from .types import Adapt, MetaLearner, MetaState, Problem
 
 __all__ = ["Experiment", "build", "check_held_out", "load"]
 
@@ -43,9 +43,9 @@ class Experiment(NamedTuple):
     problem: Problem  # of evaluation
     training: Problem  # of the learner
     learner: MetaLearner
-    evaluation: Callable[[int], MetaLearner]  # inner steps -> a learner to adapt with
+    evaluation: Callable[[int], Adapt]  # by so many inner steps
     multitask: MetaLearner  # joint training on the same tasks, with the same samples an update
-    multitask_evaluation: Callable[[int], MetaLearner]  # as `evaluation`, of its parameters
+    multitask_evaluation: Callable[[int], Adapt]  # as `evaluation`, of its parameters
     oracle: Callable[[Any], Any] | None  # task -> () greatest expected score
     environment: Any | None
     mapping: Mapping  # of tasks on devices

@@ -19,13 +19,14 @@ import optax
 
 from .checks import require_integer, require_number
 from .fused import once_differentiated
-from .mapping import tiled
-from .types import Batch, Params, Problem, Trace, pytree_dataclass
+from .mapping import Mapping, tiled
+from .types import Adapt, Batch, Params, Problem, Trace, pytree_dataclass
 
 __all__ = [
     "Inner",
     "Record",
     "adam",
+    "adaptation",
     "check_outer",
     "check_parts",
     "descend",
@@ -266,6 +267,34 @@ def run(
         samples=used + problem.samples(judged),
     )
     return adapted, Record(batches, gradients, judged, judged_steps), trace
+
+
+def adaptation(problem: Problem, inner: Inner, *, mapping: Mapping = Mapping()) -> Adapt:
+    """Adapting to a task by inner steps, as learners made of these parts do it.
+
+    ```python
+    result = mj.evaluate(mj.adaptation(problem, mj.sgd(0.1, steps=10)), state.params, problem)
+    ```
+
+    Args:
+        problem: the meta-learning problem.
+        inner: the inner optimiser.
+        mapping: its tile is the number of tasks whose gradient is taken at once.
+
+    Returns:
+        params, task, key -> the adapted params and the trace of K + 1 scores.
+
+    Raises:
+        ValueError: an invalid number of steps, or no fast parameters.
+    """
+    check_parts(problem, inner)
+    inner.check(problem)
+
+    def adapt(params: Params, task: Any, key: Array) -> tuple[Params, Trace]:
+        adapted, _, trace = run(problem, inner, params, task, key, mapping.tile)
+        return adapted, trace
+
+    return adapt
 
 
 def _over_steps(step: Callable[..., Any], carry: Any, keys: Array) -> tuple[Any, Any]:

@@ -16,11 +16,11 @@ from .algorithms.meta_sgd import learned_rates
 from .algorithms.norml import learned_advantage
 from .configs import TrainConfig
 from .groups import by_optimum
-from .inner import Inner, sgd
+from .inner import Inner, adaptation, sgd
 from .mapping import Mapping
 from .networks import Conditioned, GaussianPolicy, Network
 from .trust_region import TrustRegion
-from .types import MetaLearner, Problem
+from .types import Adapt, MetaLearner, Problem
 from .weighting import gradient_norm, uncertainty
 
 __all__ = ["Learners", "learners", "network_of", "outer_optimizer"]
@@ -34,10 +34,10 @@ class Learners(NamedTuple):
     training: Problem  # that the learner is of, with the algorithm's meta-parameters
     judging: Problem  # of evaluation, with the same
     learner: MetaLearner
-    evaluation: Callable[[int], MetaLearner]  # inner steps -> a learner to adapt with
+    evaluation: Callable[[int], Adapt]  # by so many inner steps
     multitask: MetaLearner  # joint training
     # the same of joint training; None: adapted in the same way
-    multitask_evaluation: Callable[[int], MetaLearner] | None = None
+    multitask_evaluation: Callable[[int], Adapt] | None = None
 
 
 def network_of(config: TrainConfig, network: Network) -> Network:
@@ -194,8 +194,6 @@ def learners(
         training=problem,
         judging=judging,
         learner=special.get(name, of_maml)(),
-        evaluation=lambda steps: maml(
-            judging, inner._replace(steps=steps), outer, tasks, mapping=mapping
-        ),
+        evaluation=lambda steps: adaptation(judging, inner._replace(steps=steps), mapping=mapping),
         multitask=joint_learner,
     )

@@ -95,7 +95,7 @@ def _typical_success(
     """A task, and what is played on it with `params` and with the adapted ones."""
     # One task at a time: that is quicker to compile than many at once, and a few are enough.
     sample_task = jax.jit(experiment.problem.sample_task)
-    adapt = jax.jit(experiment.evaluation(steps).adapt, compiler_options=compiler_options())
+    adapt = jax.jit(experiment.evaluation(steps), compiler_options=compiler_options())
     play = jax.jit(functools.partial(_play, experiment))
     # The first of the tasks that an evaluation reports.
     key_tasks, key_adapt, key_play = heldout_keys(seed)

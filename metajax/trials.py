@@ -17,7 +17,7 @@ from .learners import Learners, outer_optimizer
 from .mapping import Mapping
 from .problems import policy_gradient
 from .recurrent import gru_policy
-from .types import MetaLearner, Params, Problem, Trace
+from .types import Adapt, MetaLearner, Params, Problem, Trace
 
 __all__ = ["learners"]
 
@@ -79,7 +79,7 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
             mapping=mapping,
         )
 
-    def forgetful(steps: int) -> MetaLearner:
+    def forgetful(steps: int) -> Adapt:
         """Plays as many episodes, each with a memory of its own."""
         one = learner(problem(1, _JUDGING_TRIALS, judging))
 
@@ -88,7 +88,7 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
             trace = jax.lax.map(lambda key: one.adapt(params, task, key)[1], keys)
             return params, Trace(trace.score[:, 0], jnp.sum(trace.samples))
 
-        return one._replace(adapt=adapt)
+        return adapt
 
     trained = problem(config.episodes, 1, training)
     remembering = learner(trained)
@@ -97,7 +97,7 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
         training=trained,
         judging=problem(config.evaluation_steps + 1, _JUDGING_TRIALS, judging),
         learner=remembering,
-        evaluation=lambda steps: learner(problem(steps + 1, _JUDGING_TRIALS, judging)),
+        evaluation=lambda steps: learner(problem(steps + 1, _JUDGING_TRIALS, judging)).adapt,
         multitask=remembering if in_one_episode else learner(problem(1, config.episodes, training)),
         multitask_evaluation=forgetful,
     )

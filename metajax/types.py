@@ -138,6 +138,10 @@ class Trace:
     samples: Array  # () int32, environment steps or examples used, the judging batch included
 
 
+Adapt = Callable[[Params, Any, Array], tuple[Params, Trace]]
+"""params, task, key -> adapted params, trace."""
+
+
 class MetaLearner(NamedTuple):
     """An algorithm: a factory's three pure functions.
 
@@ -146,6 +150,4 @@ class MetaLearner(NamedTuple):
 
     init: Callable[[Array], MetaState]  # key -> state
     update: Callable[[MetaState], tuple[MetaState, dict[str, Array]]]  # state -> state, metrics
-    adapt: Callable[
-        [Params, Any, Array], tuple[Params, Trace]
-    ]  # params, task, key -> adapted, trace
+    adapt: Adapt  # params, task, key -> adapted params, trace

@@ -11,7 +11,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from ..groups import UNIFORM, Measured, Weighting
-from ..inner import Inner, Record, check_parts, descend, run
+from ..inner import Inner, Record, adaptation, check_parts, descend, run
 from ..mapping import Mapping, check_layout, map_tasks, mean_over_tasks
 from ..types import MetaLearner, MetaState, Params, Problem, Trace
 
@@ -94,7 +94,7 @@ def from_task_gradient(
         return MetaState(params, opt_state, state.step + 1, state.key, after), metrics
 
     init = initialiser(problem, outer.init, weighting)
-    return MetaLearner(init, update, _adapt(problem, inner, mapping))
+    return MetaLearner(init, update, adaptation(problem, inner, mapping=mapping))
 
 
 def from_records(
@@ -136,7 +136,9 @@ def from_records(
         metrics |= mean_over_tasks(lambda _, trace: trace, mapping)(None, traces)
         return MetaState(params, opt_state, state.step + 1, state.key), metrics
 
-    return MetaLearner(initialiser(problem, begin), update, _adapt(problem, inner, mapping))
+    return MetaLearner(
+        initialiser(problem, begin), update, adaptation(problem, inner, mapping=mapping)
+    )
 
 
 def initialiser(
@@ -155,13 +157,3 @@ def initialiser(
 def task_keys(state: MetaState, tasks: int) -> Array:
     """The keys of the update that comes next, one for each task, (N,)."""
     return jax.random.split(jax.random.fold_in(state.key, state.step), tasks)
-
-
-def _adapt(
-    problem: Problem, inner: Inner, mapping: Mapping
-) -> Callable[[Params, Any, Array], tuple[Params, Trace]]:
-    def adapt(params: Params, task: Any, key: Array) -> tuple[Params, Trace]:
-        adapted, _, trace = run(problem, inner, params, task, key, mapping.tile)
-        return adapted, trace
-
-    return adapt

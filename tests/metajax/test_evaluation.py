@@ -7,12 +7,15 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import problems
 import pytest
 import toy
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+import metajax as mj
 from metajax import evaluation, streams, training
 from metajax.evaluation import Adaptation
 from metajax.mapping import Mapping, task_mesh
@@ -109,6 +112,20 @@ def test_scores_are_those_of_adapting_each_task_alone():
     assert result.steps == [0, 1, 2]
     assert result.tasks == 6
     assert result.negative_adaptation == 0.0
+
+
+def test_inner_steps_alone_adapt_as_the_learner_made_of_them():
+    problem, inner = problems.quadratic(), mj.sgd(0.1, steps=2)
+    learner = mj.maml(problem, inner, optax.sgd(0.1), 2)
+    params = problem.init(jax.random.key(0))
+    by_learner, by_steps = (
+        mj.evaluate(by, params, problem, tasks=3) for by in (learner, mj.adaptation(problem, inner))
+    )
+    np.testing.assert_array_equal(by_learner.score, by_steps.score)
+    longer = mj.evaluate(mj.adaptation(problem, mj.sgd(0.1, steps=4)), params, problem, tasks=3)
+    np.testing.assert_allclose(longer.score[:, :3], by_steps.score, rtol=1e-6)
+    with pytest.raises(ValueError, match="inner steps: expected at least 0, got -1"):
+        mj.adaptation(problem, mj.sgd(0.1, steps=-1))
 
 
 def test_a_task_is_the_same_however_many_there_are_and_whoever_adapts():
