@@ -9,6 +9,7 @@ I = O + A + 2 features observed, H units of memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,18 @@ from torch import Tensor, nn
 from torch_credit import discounting
 from torch_grids import Grids, draw_actions, outcome
 
-__all__ = ["Agent", "Settings", "Trials", "improve", "loss_of", "observe", "play", "update"]
+__all__ = [
+    "Agent",
+    "Loss",
+    "Settings",
+    "Trials",
+    "compiled",
+    "improve",
+    "loss_of",
+    "observe",
+    "play",
+    "update",
+]
 
 
 class Settings(NamedTuple):
@@ -167,20 +179,40 @@ def loss_of(agent: Agent, batch: Trials, settings: Settings) -> Tensor:
     return settings.value_weight * error - gain - settings.entropy * entropy
 
 
+Loss = Callable[[Agent, Trials, Settings], Tensor]
+
+
+def compiled() -> Loss:
+    """`loss_of` compiled by Inductor, backward pass too, around the unit's own kernels.
+
+    Compiled too, step after step, the unit takes two minutes more to compile and 2% less to run;
+    `play`, compiled, saves 1% of an update.
+    """
+    return torch.compile(loss_of, dynamic=False, options={"cpp.use_decompose_tanh": True})
+
+
 def update(
-    agent: Agent, optimizer: torch.optim.Optimizer, pool: Grids, settings: Settings
+    agent: Agent,
+    optimizer: torch.optim.Optimizer,
+    pool: Grids,
+    settings: Settings,
+    loss: Loss = loss_of,
 ) -> Tensor:
     """One update on tasks from `pool`; returns the mean reward of a trial, ()."""
     chosen = torch.randint(len(pool.start), (settings.tasks,))
     tasks = Grids(*(leaf[chosen] for leaf in pool))
     uniforms = torch.rand(settings.episodes * settings.length, settings.tasks)
     trials, score = play(agent, tasks, uniforms, settings)
-    improve(agent, optimizer, trials, settings)
+    improve(agent, optimizer, trials, settings, loss)
     return score.mean()
 
 
 def improve(
-    agent: Agent, optimizer: torch.optim.Optimizer, trials: Trials, settings: Settings
+    agent: Agent,
+    optimizer: torch.optim.Optimizer,
+    trials: Trials,
+    settings: Settings,
+    loss: Loss = loss_of,
 ) -> None:
     """The steps of PPO on the trials of an update."""
     parts = [
@@ -190,6 +222,6 @@ def improve(
     for _ in range(settings.epochs):
         for batch in parts:
             optimizer.zero_grad(set_to_none=True)
-            loss_of(agent, batch, settings).backward()
+            loss(agent, batch, settings).backward()
             nn.utils.clip_grad_norm_(agent.parameters(), settings.gradient_clip)
             optimizer.step()
