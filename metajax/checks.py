@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jax.core import Tracer
 
-__all__ = ["require_integer", "require_number"]
+__all__ = ["require_integer", "require_network", "require_number"]
 
 
 def require_integer(name: str, value: Any, low: int, high: int | None = None) -> None:
@@ -23,6 +23,16 @@ def require_integer(name: str, value: Any, low: int, high: int | None = None) ->
     if whole < low or (high is not None and whole > high):
         span = f"at least {low}" if high is None else f"{low} to {high}"
         raise ValueError(f"{name}: expected {span}, got {value}")
+
+
+def require_network(network: Any) -> None:
+    """Raises ValueError for anything but an object that has `init` and `apply`, as flax's have."""
+    is_class = isinstance(network, type)
+    if is_class or not all(callable(getattr(network, name, None)) for name in ("init", "apply")):
+        found = f"the class {network.__name__}" if is_class else type(network).__name__
+        raise ValueError(
+            f"network: expected an object with `init` and `apply`, as flax.linen makes, got {found}"
+        )
 
 
 def require_number(

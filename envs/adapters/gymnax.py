@@ -266,7 +266,11 @@ def from_gymnax(
     Raises:
       ValueError: a wrapper, a space that is neither a box nor discrete, or a horizon below 1.
     """
+    if isinstance(env, tuple):
+        raise ValueError("env: expected an environment, got a tuple, as gymnax.make returns")
     require("env", env, isinstance(env, environment.Environment), "an environment unwrapped")
+    if callable(params):
+        raise ValueError("params: expected those of a task, got a function; see sample_params")
     params = env.default_params if params is None else params
     most = int(params.max_steps_in_episode) if max_horizon is None else max_horizon
     require_integer("max_horizon", most, 1)

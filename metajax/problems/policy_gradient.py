@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..baselines import BASELINES, Baseline, linear_features, linear_features_of_rows
-from ..checks import require_integer, require_number
+from ..checks import require_integer, require_network, require_number
 from ..distributions import for_action_space
 from ..estimators import (
     SURROGATES,
@@ -138,6 +138,7 @@ def policy_gradient(
         require_number(name, value, 0, 1)
     require_number("entropy", entropy, -math.inf)
     require_number("value_weight", value_weight)
+    require_network(network)
     fit = _choice("baseline", baseline, {**BASELINES, "critic": None})
     objective = _choice("surrogate", surrogate, SURROGATES)
     of_rewards = objective is dice_surrogate

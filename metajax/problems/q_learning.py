@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ..baselines import mean_return
-from ..checks import require_integer, require_number
+from ..checks import require_integer, require_network, require_number
 from ..distributions import epsilon_greedy
 from ..estimators import masked_mean
 from ..lookups import lookup, playing_by
@@ -124,6 +124,7 @@ def q_learning(
     if huber is not None:
         require_number("huber", huber, above=True)
     require_number("temperature", temperature, above=True)
+    require_network(network)
     if outer not in ("td", "policy"):
         raise ValueError(f"outer: expected one of td, policy, got {outer!r}")
     if outer == "policy" and greedy_episodes == episodes:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..checks import require_integer
+from ..checks import require_integer, require_network
 from ..networks import Network
 from ..types import Params, Problem, pytree_dataclass
 
@@ -88,6 +88,7 @@ def regression(
     query_size = shots if query is None else query
     for name, value in (("shots", shots), ("query", query_size)):
         require_integer(name, value, 1)
+    require_network(network)
 
     def examples(params: Params, task: Any, inputs: Array) -> Examples:
         targets, predictions = tasks.targets(task, inputs), network.apply(params, inputs)

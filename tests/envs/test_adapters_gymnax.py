@@ -320,5 +320,9 @@ def test_what_gymnax_hands_in_is_refused_where_it_cannot_be_one_of_ours():
     cartpole, params = gymnax.make("CartPole-v1")
     with pytest.raises(ValueError, match=r"env: got .*LogWrapper.*, expected an environment unw"):
         from_gymnax(LogWrapper(cartpole))
+    with pytest.raises(ValueError, match="env: expected an environment, got a tuple"):
+        from_gymnax(gymnax.make("CartPole-v1"))
+    with pytest.raises(ValueError, match="params: expected those of a task, got a function"):
+        from_gymnax(gymnax.make("CartPole-v1")[0], lambda key: None)
     with pytest.raises(ValueError, match="max_horizon: got 0, expected an integer of at least 1"):
         from_gymnax(cartpole, params, max_horizon=0)

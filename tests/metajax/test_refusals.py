@@ -190,6 +190,12 @@ def test_targets_of_another_shape_than_the_outputs_are_refused():
         (lambda: mj.sgd([]), "inner learning rate: expected at least one"),
         (lambda: mj.policy_gradient(GRID, None, episodes=True), "episodes: expected an integer"),
         (lambda: mj.policy_gradient(GRID, None, episodes=2, entropy=np.nan), "entropy: expected a"),
+        (
+            lambda: mj.policy_gradient(GRID, mj.networks.MLP, episodes=2),
+            "network: expected an object with `init` and `apply`, .* got the class MLP",
+        ),
+        (lambda: mj.regression(np.tanh), "network: expected an object .* got ufunc"),
+        (lambda: mj.q_learning(GRID, None, episodes=2), "network: expected an object .* NoneType"),
         (lambda: mj.networks.mlp_policy(GRID.action_space, (0,)), "hidden: expected at least 1"),
         (
             lambda: mj.networks.mlp_policy(GRID.action_space, activation="tanh"),
