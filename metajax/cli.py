@@ -27,11 +27,10 @@ from .arguments import (
     parse_plan,
     parse_train,
 )
+from .compiling import keep_programs
 from .loggers import MetricsError
 
 __all__ = ["main", "run"]
-
-_CACHE_BYTES = 256 << 20  # of compiled programs; the least recently used go first
 
 USAGE = """\
 usage: metajax COMMAND ...
@@ -132,22 +131,6 @@ def _use_devices(devices: int | None) -> None:
         jax.config.update("jax_num_cpu_devices", devices)
 
 
-def _keep_programs() -> None:
-    """Compiled programs stay in the user's cache folder, so that a second start is a quick one.
-
-    jax's own settings decide where they are set: `JAX_COMPILATION_CACHE_DIR` moves the folder,
-    `JAX_ENABLE_COMPILATION_CACHE=0` keeps nothing.
-    """
-    import jax
-    import platformdirs
-
-    if getattr(jax.config, "jax_compilation_cache_dir") is None:  # noqa: B009
-        folder = platformdirs.user_cache_path("metajax") / "programs"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
 def _list(arguments: list[str]) -> int:
     if arguments:
         raise UsageError(f"list takes no arguments, got {arguments[0]!r}")
@@ -174,7 +157,7 @@ def _plan(arguments: list[str]) -> int:
 
     with checking():
         _use_devices(config.devices)
-        _keep_programs()
+        keep_programs()
         print(plan.plan(config, options.memory), flush=True)
         if options.tune:
             free = None if options.memory is None else round(options.memory * 2**30)
@@ -191,7 +174,7 @@ def _train(arguments: list[str]) -> int:
         if stored is None and folder and not options.joins:
             runs.check_free(folder, options.overwrite)
         _use_devices(config.devices)
-        _keep_programs()
+        keep_programs()
         if options.joins:
             processes.start(options.coordinator, options.processes, options.process_id)
         if stored is None:
@@ -375,7 +358,7 @@ def _open(folder: Path, devices: int | None) -> tuple[Any, Any]:
         if devices is not None:
             config = dataclasses.replace(config, devices=devices)
         _use_devices(config.devices)
-        _keep_programs()
+        keep_programs()
         return config, experiments.build(config, begun=True)
 
 

@@ -1,4 +1,4 @@
-"""How programs are compiled."""
+"""How programs are compiled, and where the command line keeps them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-__all__ = ["compiler_options"]
+__all__ = ["compiler_options", "keep_programs"]
 
-
+_CACHE_BYTES = 256 << 20  # of compiled programs; the least recently used go first
 _OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {"xla_backend_optimization_level": 1},
     "gpu": {"xla_gpu_enable_while_loop_double_buffering": True},
@@ -36,3 +36,18 @@ def compiler_options(*, once: bool = False) -> dict[str, Any] | None:
     if once and jax.default_backend() == "cpu":
         return {"xla_backend_optimization_level": 0}
     return _OPTIONS.get(jax.default_backend())
+
+
+def keep_programs() -> None:
+    """Compiled programs stay in the user's cache folder, so that a second start is a quick one.
+
+    jax's own settings decide where they are set: `JAX_COMPILATION_CACHE_DIR` moves the folder,
+    `JAX_ENABLE_COMPILATION_CACHE=0` keeps nothing.
+    """
+    import platformdirs
+
+    if getattr(jax.config, "jax_compilation_cache_dir") is None:  # noqa: B009
+        folder = platformdirs.user_cache_path("metajax") / "programs"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

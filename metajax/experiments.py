@@ -137,7 +137,7 @@ def _problems(config: TrainConfig, network: Network) -> tuple[Problem, Problem, 
 
 
 def _check_options(config: TrainConfig) -> None:
-    """Raises ValueError for an option that was changed and would be ignored."""
+    """Raises ValueError for a changed option that would be ignored, or let inner steps diverge."""
     default = preset(config.preset, config.algorithm)
 
     def is_changed(name: str) -> bool:
@@ -145,13 +145,18 @@ def _check_options(config: TrainConfig) -> None:
 
     if config.algorithm in BY_MEMORY and len(config.hidden) == 1 and is_changed("activation"):
         raise ValueError("activation: is of the layers before the memory, and hidden has none")
-
     for name, algorithms in OPTIONS.items():
         if is_changed(name) and config.algorithm not in algorithms:
             others = [each for each in ALGORITHMS if each not in algorithms]
             few = len(algorithms) <= len(others)
             which = f"for {', '.join(algorithms)}, not" if few else "not for"
             raise ValueError(f"{name}: is {which} {config.algorithm}")
+    largest = max(config.inner_learning_rate, default=0.0)
+    if config.proximal is not None and config.proximal * largest >= 2:
+        raise ValueError(
+            f"proximal: expected below 2 / inner_learning_rate, {2 / largest:.3g}, where an inner "
+            f"step overshoots the start, got {config.proximal}"
+        )
     actions = getattr(getattr(config, "env", None), "action_space", None)
     of_continuous_actions = ("initial_std", "action_scale", "adapt_std")
     for name in of_continuous_actions if hasattr(actions, "n") else ():

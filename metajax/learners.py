@@ -48,14 +48,7 @@ def network_of(config: TrainConfig, network: Network) -> Network:
 def _strength(config: TrainConfig) -> float:
     """That of iMAML's pull, of which each inner step makes its rate's share."""
     largest = max(config.inner_learning_rate)
-    if config.proximal is None:
-        return min(1.0, 0.5 / largest)
-    if config.proximal * largest >= 2:
-        raise ValueError(
-            f"proximal: expected below 2 / inner_learning_rate, {2 / largest:.3g}, where an inner "
-            f"step overshoots the start, got {config.proximal}"
-        )
-    return config.proximal
+    return min(1.0, 0.5 / largest) if config.proximal is None else config.proximal
 
 
 def _adapting(

@@ -66,7 +66,8 @@ def imaml(
         inner: the inner optimiser, to which the proximal pull is added.
         outer: the outer optimiser.
         tasks: N, tasks per update.
-        strength: λ, above 0.
+        strength: λ, above 0. An inner step of rate α undoes the share αλ of the way from the start,
+            so from αλ = 2 on the steps diverge.
         damping: added to λ in the linear system.
         solver_steps: conjugate-gradient steps.
         mapping: how tasks are laid out on hardware.

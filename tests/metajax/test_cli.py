@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from command_line import GRIDWORLD, SINUSOID, everything, metrics
 
-from metajax import catalogue, cli, experiments, loggers, presets, runs
+from metajax import catalogue, cli, compiling, experiments, loggers, presets, runs
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -148,16 +148,16 @@ def test_compiled_programs_are_kept_unless_jax_says_otherwise(monkeypatch, tmp_p
     before = jax.config.jax_compilation_cache_dir
     assert before == os.environ["JAX_COMPILATION_CACHE_DIR"]
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
-    cli._keep_programs()
+    compiling.keep_programs()
     assert jax.config.jax_compilation_cache_dir == before
     settings = ("dir", "max_size")
     saved = {name: getattr(jax.config, f"jax_compilation_cache_{name}") for name in settings}
     shortest = jax.config.jax_persistent_cache_min_compile_time_secs
     try:
         jax.config.update("jax_compilation_cache_dir", None)
-        cli._keep_programs()
+        compiling.keep_programs()
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "metajax" / "programs")
-        assert jax.config.jax_compilation_cache_max_size == cli._CACHE_BYTES
+        assert jax.config.jax_compilation_cache_max_size == compiling._CACHE_BYTES
     finally:
         for name, value in saved.items():
             jax.config.update(f"jax_compilation_cache_{name}", value)
