@@ -153,22 +153,20 @@ def _preset(arguments: list[str]) -> tuple[list[str], Any]:
     from . import configs, presets, runs
 
     named = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
-    for name in named:
+    for name in (each for each in named if not presets.is_ours(each)):
         is_run = False
-        if name not in presets.PRESETS:
-            with contextlib.suppress(OSError):  # a name that no file can have
-                is_run = (Path(name) / runs.CONFIG).is_file()
-            if is_run:
-                raise UsageError(f"preset: {name} is a run; --resume {name} goes on with it")
-            if name in configs.environments():
-                every = ", ".join(presets.PRESETS)
-                raise UsageError(
-                    f"preset: {name} is an environment without one, for Python; presets: {every}"
-                )
-            near = configs.nearest(name, presets.PRESETS)
-            raise UsageError(f"preset: unknown {name!r}; nearest: {near}")
+        with contextlib.suppress(OSError):  # a name that no file can have
+            is_run = (Path(name) / runs.CONFIG).is_file()
+        if is_run:
+            raise UsageError(f"preset: {name} is a run; --resume {name} goes on with it")
+        if name in configs.environments():
+            every = ", ".join(presets.PRESETS)
+            raise UsageError(
+                f"preset: {name} is an environment without one, for Python; presets: {every}"
+            )
     name = named[0] if named else next(iter(presets.PRESETS))
-    return named, presets.preset(name, _value_of("--algorithm", arguments))
+    with checking():
+        return named, presets.preset(name, _value_of("--algorithm", arguments))
 
 
 def parse_plan(arguments: list[str]) -> tuple[PlanOptions, Any]:
@@ -192,7 +190,8 @@ def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any]
         with checking():
             default, stored = runs.read(Path(resumed))
     description = "Meta-trains, evaluates on held-out tasks and writes a run folder. Presets: "
-    description += f"{', '.join(presets.PRESETS)}. These are the flags of {default.preset}."
+    description += f"{', '.join(presets.PRESETS)}, or MODULE:NAME for your own. "
+    description += f"These are the flags of {default.preset}."
     options, config = _parse_config("train", TrainOptions, default, arguments, description)
     if stored is not None:
         _check_resume(options, config, default, named)

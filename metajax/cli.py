@@ -43,6 +43,7 @@ usage: metajax COMMAND ...
   render RUN                  a GIF and PNGs: the agent before and after adaptation, the curves
 
 `metajax COMMAND --help` has every flag of a command, `metajax train PRESET --help` of a preset.
+PRESET may be MODULE:NAME, a configuration of your own: see docs/guide.md.
 """
 
 
@@ -229,7 +230,7 @@ def _tuned(config: Any) -> Any:
 
 
 def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> None:
-    from . import checkpoints, programs, roofline, runs, training
+    from . import checkpoints, experiments, roofline, runs, training
 
     peak = roofline.matrix_rate(experiment.mapping.mesh)
     learners = {"": (experiment.learner, folder, f"{config.preset}, {config.algorithm}")}
@@ -251,7 +252,7 @@ def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> 
                 progress=False if quiet else None,
                 title=title,
                 peak=peak,
-                shelf=programs.shelf(runs.versions(), runs.computed(config, row)),
+                shelf=experiments.shelf(config, row),
             )
 
 
@@ -292,10 +293,9 @@ def _rows(
     """name -> Adaptation, the run's learner first; and the parameters of that."""
     import jax
 
-    from . import checkpoints, evaluation, programs, runs, streams, training
+    from . import checkpoints, evaluation, experiments, runs, streams, training
 
     def evaluator(adapting: Any, row: str = "") -> Any:
-        followed = {**runs.computed(config, row), "evaluation_steps": steps}
         return evaluation.evaluator(
             adapting(steps),
             experiment.problem,
@@ -303,7 +303,7 @@ def _rows(
             seed=config.seed,
             oracle=experiment.oracle,
             mapping=experiment.mapping,
-            shelf=programs.shelf(runs.versions(), followed),
+            shelf=experiments.shelf(config, row, evaluation_steps=steps),
         )
 
     with checking():

@@ -16,7 +16,7 @@ from envs import Informed, SolvedEnvironment
 from envs.core import provides
 from envs.tasksets import has_sides, samplers
 
-from . import runs, training, trials
+from . import programs, runs, training, trials
 from .catalogue import ALGORITHMS, BY_MEMORY, OPTIONS
 from .configs import (
     ACTIVATIONS,
@@ -30,11 +30,11 @@ from .configs import (
 from .learners import learners, network_of
 from .mapping import Mapping, task_mesh
 from .networks import MLP, Network, mlp_policy
-from .presets import preset
+from .presets import is_ours, preset
 from .problems import policy_gradient, q_learning, regression
 from .types import Adapt, MetaLearner, MetaState, Problem
 
-__all__ = ["Experiment", "build", "check_held_out", "load"]
+__all__ = ["Experiment", "build", "check_held_out", "load", "shelf"]
 
 
 class Experiment(NamedTuple):
@@ -229,6 +229,19 @@ def check_held_out(config: TrainConfig) -> None:
         raise ValueError(
             f"held_out: expected a share that leaves tasks to train on and to judge by, got {share}"
         )
+
+
+def shelf(config: TrainConfig, row: str = "", **others: Any) -> programs.Shelf:
+    """Where the programs of a run are kept; none of a user's own preset, whose code may change.
+
+    Args:
+        config: of the run.
+        row: which of the run's learners, see `runs.described`.
+        **others: what else determines the programs, JSON-able.
+    """
+    if not is_ours(config.preset):
+        return programs.NOWHERE
+    return programs.shelf(runs.versions(), {**runs.computed(config, row), **others})
 
 
 def load(run: str | os.PathLike[str]) -> tuple[Experiment, MetaState]:

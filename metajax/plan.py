@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from . import experiments, jaxprs, programs, roofline, runs, training
+from . import experiments, jaxprs, roofline, training
 from .configs import TrainConfig
 from .mapping import CHUNK, TILE, Mapping, chunk_size
 from .updates import UPDATES
@@ -98,7 +98,7 @@ def plan(config: TrainConfig, memory: float | None = None) -> Plan:
     mapping = experiment.mapping
     traced = training.trace(experiment.learner)
     cost = jaxprs.cost(traced.jaxpr.jaxpr)  # its loop's body, counted once, is an update
-    shelf = programs.shelf(runs.versions(), runs.computed(config))  # where training will look
+    shelf = experiments.shelf(config)  # where training will look
     taken = roofline.peak_bytes(shelf.compile(UPDATES, traced.lower(), cost.flops))
     free = free_bytes(mapping.devices) if memory is None else round(memory * 2**30)
     jaxpr = traced.jaxpr.jaxpr

@@ -1,8 +1,12 @@
-"""Published settings by name."""
+"""Published settings by name, and a user's own by where they are."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from envs import Maze
@@ -306,11 +310,57 @@ _SUMMARIES = {
 
 
 def preset(name: str, algorithm: str | None = None) -> TrainConfig:
-    """A preset: with the algorithm that serves it best, or as it is for another one."""
-    config = _SETTINGS[name]
+    """A preset: with the algorithm that serves it best, or as it is for another one.
+
+    Args:
+        name: one of `PRESETS`, or MODULE:NAME for a configuration in a module of the user's, which
+            is imported from the working directory or from where Python finds it.
+        algorithm: one of `catalogue.ALGORITHMS`.
+
+    Raises:
+        ValueError: there is none of this name, or what is there is not a configuration that JSON
+            can hold.
+    """
+    config = _SETTINGS[name] if name in _SETTINGS else _imported(name)
     algorithm = algorithm or _BEST.get(name, config.algorithm)
     own = _ANYWHERE.get(algorithm, {}) | _OWN.get((name, algorithm), {})
     return dataclasses.replace(config, algorithm=algorithm, **own)
+
+
+def is_ours(name: str) -> bool:
+    """Whether metajax's own sources, and nothing else, say what a preset is."""
+    return name in _SETTINGS
+
+
+def _imported(name: str) -> TrainConfig:
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise ValueError(f"preset: unknown {name!r}; nearest: {nearest(name, _SETTINGS)}")
+    here = str(Path.cwd())
+    if here not in sys.path:  # `python -m metajax` has it, the script `metajax` does not
+        sys.path.insert(0, here)
+    try:
+        config = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"preset: {name} cannot be imported from here ({error})") from None
+    if not isinstance(config, TrainConfig):
+        raise ValueError(
+            f"preset: expected {name} to be a configuration, such as a PolicyConfig with an "
+            f"environment, got {type(config).__name__}"
+        )
+    config = dataclasses.replace(config, preset=name)
+    try:  # as a run folder will
+        read = restore(type(config), json.loads(json.dumps(dataclasses.asdict(config))))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"preset: {name} has a field that JSON cannot hold ({error})") from None
+    if read != config:
+        changed = [
+            field.name
+            for field in dataclasses.fields(config)
+            if getattr(read, field.name) != getattr(config, field.name)
+        ]
+        raise ValueError(f"preset: {name} has a field that JSON cannot hold: {', '.join(changed)}")
+    return config
 
 
 PRESETS: dict[str, TrainConfig] = {name: preset(name) for name in _SETTINGS}
@@ -327,7 +377,4 @@ def from_json(content: dict[str, Any]) -> TrainConfig:
     Raises:
         ValueError: a preset or a field that this version does not have.
     """
-    name = content.get("preset", "")
-    if name not in PRESETS:
-        raise ValueError(f"preset: unknown {name!r}; nearest: {nearest(name, PRESETS)}")
-    return restore(type(PRESETS[name]), content)
+    return restore(type(preset(content.get("preset", ""))), content)

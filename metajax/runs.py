@@ -45,7 +45,8 @@ class RunError(ValueError):
 def reserve(config: configs.TrainConfig) -> Path:
     """Makes runs/PRESET-ALGORITHM-TIME, with a number behind where another run has that."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = Path("runs") / f"{config.preset}-{config.algorithm}-{now}"
+    name = config.preset.replace(":", ".")  # not all file systems take a colon
+    base = Path("runs") / f"{name}-{config.algorithm}-{now}"
     base.parent.mkdir(exist_ok=True)
     for path in (base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 1000))):
         with contextlib.suppress(FileExistsError):
