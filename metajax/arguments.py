@@ -180,7 +180,10 @@ def parse_plan(arguments: list[str]) -> tuple[PlanOptions, Any]:
 
 
 def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any] | None]:
-    """The options, the configuration, and the `config.json` of the run that is resumed."""
+    """The options, the configuration, and the `config.json` of the run that is resumed.
+
+    The latter with the updates to go on to as `runs.EXTENDED`.
+    """
     from . import presets, runs
 
     named, default = _preset(arguments)
@@ -194,7 +197,12 @@ def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any]
     description += f"These are the flags of {default.preset}."
     options, config = _parse_config("train", TrainOptions, default, arguments, description)
     if stored is not None:
+        more = stored.get(runs.EXTENDED, default.updates)
+        if config.updates != default.updates:
+            more = _check_extension(options.resume, config.updates, default, more)
+            config = dataclasses.replace(config, updates=default.updates)
         _check_resume(options, config, default, named)
+        stored = {**stored, runs.EXTENDED: more}
     _check_processes(options)
     return options, config, stored
 
@@ -244,6 +252,15 @@ def _check_resume(options: TrainOptions, config: Any, stored: Any, named: list[s
         if value != kept[flag] and flag != "devices":
             shown = flag.replace("_", "-")
             raise UsageError(f"--{shown}: {value} contradicts {where}, which has {kept[flag]}")
+
+
+def _check_extension(where: Any, updates: int, stored: Any, planned: int) -> int:
+    """The updates to go on to; raises UsageError where a run cannot."""
+    if updates < planned:
+        raise UsageError(f"--updates: {updates} contradicts {where}, which has {planned}")
+    if not stored.final_rate:
+        raise UsageError(f"--updates: {where} cannot go on, its rate is 0 after {stored.updates}")
+    return updates
 
 
 def _check_processes(options: TrainOptions) -> None:

@@ -38,7 +38,7 @@ usage: metajax COMMAND ...
   list                        the presets, the environments and the algorithms
   plan [PRESET] [--flags]     what that takes: memory, operations, the time of an update
   train [PRESET] [--flags]    meta-train (default: maze), judge on held-out tasks, print the table
-  train --resume RUN          go on exactly where RUN stopped
+  train --resume RUN          go on exactly where RUN stopped, or to more --updates
   evaluate RUN [--flags]      adapt the newest checkpoint to fresh tasks: a table, or --json
   render RUN                  a GIF and PNGs: the agent before and after adaptation, the curves
 
@@ -187,8 +187,10 @@ def _train(arguments: list[str]) -> int:
         with processes.together():
             if processes.first():
                 stack.enter_context(runs.holding(folder))
-            if stored is None and processes.first():
-                runs.create(folder, config, options.overwrite)
+                if stored is None:
+                    runs.create(folder, config, options.overwrite)
+                elif stored[runs.EXTENDED] != config.updates:
+                    runs.extend(folder, stored[runs.EXTENDED])
         held = stack.pop_all()
     with held:
         return _train_in(folder, config, experiment, stored, options.quiet)
@@ -196,13 +198,14 @@ def _train(arguments: list[str]) -> int:
 
 def _train_in(folder: Path, config: Any, experiment: Any, stored: Any, quiet: bool) -> int:
     """Trains in a run folder, from where it is, and judges the result."""
-    from . import processes, training
+    from . import processes, runs, training
 
+    updates = config.updates if stored is None else stored[runs.EXTENDED]
     if processes.first():
         _note_changes(stored)
     try:
         with processes.losing():
-            _train_learners(folder, config, experiment, quiet)
+            _train_learners(folder, config, experiment, updates, quiet)
             return _finish(folder, config, experiment)
     except training.Interrupted as stopped:
         if processes.first():
@@ -229,7 +232,7 @@ def _tuned(config: Any) -> Any:
     return dataclasses.replace(config, **{tuned.field: tuned.best})
 
 
-def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> None:
+def _train_learners(folder: Path, config: Any, experiment: Any, updates: int, quiet: bool) -> None:
     from . import checkpoints, experiments, roofline, runs, training
 
     peak = roofline.matrix_rate(experiment.mapping.mesh)
@@ -242,7 +245,7 @@ def _train_learners(folder: Path, config: Any, experiment: Any, quiet: bool) -> 
         with checking(checkpoints.CheckpointError):
             training.train(
                 learner,
-                updates=config.updates,
+                updates=updates,
                 seed=config.seed,
                 run=where,
                 resume=True,  # a new run has nothing yet

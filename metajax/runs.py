@@ -20,16 +20,19 @@ from .files import lock, write_whole
 __all__ = [
     "ADAPTATION",
     "CONFIG",
+    "EXTENDED",
     "MULTITASK",
     "RunError",
     "create",
     "described",
+    "extend",
     "holding",
     "read",
     "reserve",
 ]
 
 CONFIG = "config.json"
+EXTENDED = "extended_to"  # in it: updates, where those are more than the run began with
 ADAPTATION = "adaptation.json"
 MULTITASK = "multitask"  # the folder of the multi-task policy's run, inside the run
 
@@ -133,6 +136,16 @@ def read(run: Path) -> tuple[configs.TrainConfig, dict[str, Any]]:
         raise RunError(f"{run / CONFIG} is damaged (it is not JSON)") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{run / CONFIG} cannot be used ({error})") from None
+
+
+def extend(run: Path, updates: int) -> None:
+    """Has a run go on to so many updates, for good. What it was begun with stays as it is.
+
+    Its rates are those of the run as it began: what decays over a run has ended by then.
+    """
+    content = read(run)[1]
+    if content.get(EXTENDED) != updates:
+        write_json(run / CONFIG, {**content, EXTENDED: updates})
 
 
 def read_report(run: Path) -> dict[str, Any] | None:

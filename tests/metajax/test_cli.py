@@ -116,6 +116,21 @@ def test_a_finished_run_resumes_to_the_same_results(copied):
     assert everything(copied) == whole
 
 
+def test_an_extended_run_is_what_a_longer_one_is_to_the_bit(copied, tmp_path, capsys):
+    longer = tmp_path / "longer"
+    assert cli.run([*GRIDWORLD, "--updates", "6", "--run", str(longer)]) == 0
+    assert cli.run(["train", "--resume", str(copied), "--updates", "6", "--quiet"]) == 0
+    assert metrics(copied) == metrics(longer)
+    assert metrics(copied / "multitask") == metrics(longer / "multitask")
+    reports = [(run / "adaptation.json").read_text() for run in (copied, longer)]
+    assert reports[0] == reports[1]
+    # For good: it is finished, and not made shorter again.
+    assert cli.run(["train", "--resume", str(copied), "--quiet"]) == 0
+    assert len(metrics(copied)) == len(metrics(longer))
+    assert cli.run(["train", "--resume", str(copied), "--updates", "5"]) == 2
+    assert "which has 6" in capsys.readouterr().err
+
+
 def test_the_same_seed_gives_the_same_metrics(trained, tmp_path):
     assert cli.run([*GRIDWORLD, "--no-comparisons", "--run", str(tmp_path / "again")]) == 0
     assert metrics(tmp_path / "again") == metrics(trained)

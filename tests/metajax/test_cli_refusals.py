@@ -121,7 +121,7 @@ def test_overwrite_is_refused_where_there_is_no_run(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--updates", "9"], "--updates: 9 contradicts {run}, which has 4"),
+        (["--updates", "3"], "--updates: 3 contradicts {run}, which has 4"),
         (["--env.size", "5"], "--env.size: 5 contradicts {run}, which has 4"),
         (["--algorithm", "fomaml"], "--algorithm: fomaml contradicts {run}, which has maml"),
         (["--run", "elsewhere"], "--run: elsewhere contradicts --resume {run}"),
@@ -135,6 +135,14 @@ def test_a_flag_that_contradicts_the_resumed_run_is_named(trained, capsys, flags
     said = refused(capsys, "train", "--resume", trained, *flags)
     assert words.format(run=trained) in said
     assert everything(trained) == before
+
+
+def test_a_run_whose_rate_has_decayed_to_nothing_is_not_extended(copied, capsys):
+    content = json.loads((copied / "config.json").read_text())
+    content["config"]["final_rate"] = 0.0
+    (copied / "config.json").write_text(json.dumps(content))
+    said = refused(capsys, "train", "--resume", copied, "--updates", 9)
+    assert "its rate is 0 after 4" in said
 
 
 def test_a_preset_that_contradicts_the_resumed_run_is_named(trained, capsys):
