@@ -25,6 +25,7 @@ from .algorithms.hyper import meta_learned as meta_learned
 from .checkpoints import load as load
 from .checkpoints import save as save
 from .compiling import compiler_options as compiler_options
+from .compiling import keep_programs as keep_programs
 from .evaluation import evaluate as evaluate
 from .groups import Weighting as Weighting
 from .inner import Inner as Inner

@@ -41,8 +41,9 @@ def compiler_options(*, once: bool = False) -> dict[str, Any] | None:
 def keep_programs() -> None:
     """Compiled programs stay in the user's cache folder, so that a second start is a quick one.
 
-    jax's own settings decide where they are set: `JAX_COMPILATION_CACHE_DIR` moves the folder,
-    `JAX_ENABLE_COMPILATION_CACHE=0` keeps nothing.
+    All that jax compiles from here on, as the command line does. jax's own settings decide where
+    they are set: `JAX_COMPILATION_CACHE_DIR` moves the folder, `JAX_ENABLE_COMPILATION_CACHE=0`
+    keeps nothing.
     """
     import platformdirs
 

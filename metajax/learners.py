@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -151,6 +152,10 @@ def learners(
         weighting = _WEIGHTINGS[name](groups, group_of, best=optimum)
         return multitask(joint, inner, outer, tasks, weighting=weighting, mapping=mapping)
 
+    @functools.cache  # what is compiled of such a function is kept with it
+    def evaluation(steps: int) -> Adapt:
+        return adaptation(judging, inner._replace(steps=steps), mapping=mapping)
+
     special: dict[str, Callable[[], MetaLearner]] = {
         "imaml": lambda: imaml(
             problem,
@@ -187,6 +192,6 @@ def learners(
         training=problem,
         judging=judging,
         learner=special.get(name, of_maml)(),
-        evaluation=lambda steps: adaptation(judging, inner._replace(steps=steps), mapping=mapping),
+        evaluation=evaluation,
         multitask=joint_learner,
     )

@@ -1,4 +1,4 @@
-"""Compiled programs from earlier starts, found without tracing.
+"""Compiled programs from earlier starts, or earlier in this process, found without tracing.
 
 jax's own cache identifies a program by its code, which takes tracing and lowering: seconds of
 Python at every start, even if nothing is compiled. What the command line trains is determined by
@@ -22,6 +22,7 @@ import stat
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ from jax.experimental import serialize_executable
 from . import source
 from .compiling import compiler_options
 
-__all__ = ["NOWHERE", "Shelf", "folder", "shelf"]
+__all__ = ["NOWHERE", "Shelf", "folder", "remembered", "shelf"]
 
 logger = logging.getLogger("metajax")
 
@@ -284,6 +285,31 @@ def shelf(versions: Mapping[str, str], described: Any) -> Shelf:
     of_compiler = [versions.get(package) for package in ("jax", "jaxlib")]
     world = _digest([of_compiler, _settings(), _machine()])
     return Shelf(where, world, _digest([described, dict(versions), source.AT_START]))
+
+
+_memory: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+def remembered(owner: Any, what: Any, others: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """`make()`, or what it returned earlier in this process, for as long as `owner` lives.
+
+    As with `jax.jit`, a function is taken to stay what it is, and so is all that it closes over.
+
+    Args:
+        owner: the function that a program is of. What is made must not refer to it.
+        what: JSON-able, what tells its programs apart beside jax's settings and `others`.
+        others: functions and objects that they depend on too.
+        make: compiles one.
+    """
+    key = (_digest([what, _settings()]), *others)
+    try:
+        hash(key)
+        known = _memory.setdefault(owner, {})
+    except TypeError:  # nothing can be remembered of such objects
+        return make()
+    if key not in known:
+        known[key] = make()
+    return known[key]
 
 
 def _settings() -> dict[str, Any]:

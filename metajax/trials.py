@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +80,11 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
             mapping=mapping,
         )
 
+    @functools.cache  # what is compiled of such a function is kept with it
+    def evaluation(steps: int) -> Adapt:
+        return learner(problem(steps + 1, _JUDGING_TRIALS, judging)).adapt
+
+    @functools.cache
     def forgetful(steps: int) -> Adapt:
         """Plays as many episodes, each with a memory of its own."""
         one = learner(problem(1, _JUDGING_TRIALS, judging))
@@ -97,7 +103,7 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
         training=trained,
         judging=problem(config.evaluation_steps + 1, _JUDGING_TRIALS, judging),
         learner=remembering,
-        evaluation=lambda steps: learner(problem(steps + 1, _JUDGING_TRIALS, judging)).adapt,
+        evaluation=evaluation,
         multitask=remembering if in_one_episode else learner(problem(1, config.episodes, training)),
         multitask_evaluation=forgetful,
     )

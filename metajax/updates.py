@@ -5,6 +5,7 @@ The number of updates is data, so a shorter chunk of them needs no second progra
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 
 from . import jaxprs
 from .compiling import compiler_options
-from .programs import NOWHERE, Shelf
+from .programs import NOWHERE, Shelf, remembered
 from .streams import traced_key_stream
 from .types import MetaLearner, MetaState
 
@@ -99,7 +100,10 @@ def trace(learner: MetaLearner, like: MetaState | None = None) -> jax.stages.Tra
 
 
 class Programs:
-    """The two programs of a run, loaded from a shelf if it has them."""
+    """The two programs of a run, loaded from a shelf if it has them.
+
+    Without one they are those of an earlier run of this learner in this process, if it had one.
+    """
 
     def __init__(self, learner: MetaLearner, shelf: Shelf, counted: bool) -> None:
         self.learner = learner
@@ -110,11 +114,16 @@ class Programs:
 
     def start(self) -> Future[jax.stages.Compiled]:
         """Seed -> the first state; compiled in another thread while this one traces."""
+        if self._shelf == NOWHERE:
+            return remembered(self.learner.init, "start", (), self._compile_start)
         kept = self._shelf.take("start", _SEED)
-        if kept:
-            ready: Future[jax.stages.Compiled] = Future()
-            ready.set_result(kept[0])
-            return ready
+        if not kept:
+            return self._compile_start()
+        ready: Future[jax.stages.Compiled] = Future()
+        ready.set_result(kept[0])
+        return ready
+
+    def _compile_start(self) -> Future[jax.stages.Compiled]:
         thread = ThreadPoolExecutor(1, "metajax")
         lowered = self._start.lower(_SEED)
         return thread.submit(self._shelf.compile, "start", lowered, once=True)
@@ -123,12 +132,20 @@ class Programs:
         """The program of `trace`, and the operations of an update in matrix products, if counted.
 
         Args:
-            meanwhile: called once Python has nothing left to do but wait for the compiler.
+            meanwhile: called once Python has nothing left to do but wait for the compiler, if it
+                has to.
         """
+        if self._shelf == NOWHERE:
+            what = ["updates", str(self.state), self._counted]
+            make = functools.partial(self._compile_updates, meanwhile)
+            return remembered(self.learner.update, what, (), make)
         kept = self._shelf.take(UPDATES, self.state, _COUNT)
         if kept:
             meanwhile()
             return kept
+        return self._compile_updates(meanwhile)
+
+    def _compile_updates(self, meanwhile: Callable[[], None]) -> tuple[jax.stages.Compiled, float]:
         traced = trace(self.learner, self.state)
         lowered = traced.lower()
         meanwhile()

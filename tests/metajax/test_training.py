@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import chex
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 import toy
 
+import metajax as mj
 from metajax import checkpoints, loggers, streams, training
 from metajax.mapping import Mapping, map_tasks, task_mesh
 
@@ -67,6 +70,47 @@ def test_a_learner_is_traced_once_over_a_whole_run(tmp_path):
     counted = learner._replace(update=update)
     training.train(counted, run=tmp_path, **SETTINGS)  # 11 whole chunks and a last one of 1
     assert len(traces) == 1
+
+
+def counted() -> tuple[list[str], mj.MetaLearner]:
+    """A learner, and what of it was traced."""
+    learner, traced = toy.learner(), []
+
+    def noting(name):
+        def function(*args):
+            traced.append(name)
+            return getattr(learner, name)(*args)
+
+        return function
+
+    return traced, mj.MetaLearner(*(noting(name) for name in mj.MetaLearner._fields))
+
+
+def test_a_learner_is_compiled_once_in_a_process():
+    traced, learner = counted()
+    problem = toy.problem()
+    state = training.train(learner, **SETTINGS)
+    longer = training.train(learner, **{**SETTINGS, "updates": 60}, state=state)
+    mj.evaluate(learner, state.params, problem, tasks=4)
+    again = mj.evaluate(learner, longer.params, problem, tasks=4, seed=1)
+    assert (traced.count("update"), traced.count("adapt")) == (1, 1)
+    chex.assert_trees_all_equal(training.train(learner, **{**SETTINGS, "updates": 60}), longer)
+    # Not where the program is another one.
+    mj.evaluate(learner, longer.params, problem, tasks=8)
+    with jax.default_matmul_precision("highest"):
+        precise = mj.evaluate(learner, longer.params, problem, tasks=4, seed=1)
+    assert traced.count("adapt") == 3
+    np.testing.assert_allclose(precise.mean, again.mean, rtol=1e-5)
+
+
+def test_what_is_compiled_of_a_learner_goes_with_it():
+    _, learner = counted()
+    state = training.train(learner, **SETTINGS)
+    mj.evaluate(learner, state.params, toy.problem(), tasks=4)
+    functions = [weakref.ref(function) for function in learner]
+    del learner
+    gc.collect()
+    assert [function() for function in functions] == [None] * 3
 
 
 def test_chunks_add_up_to_one_update_after_another(whole):
