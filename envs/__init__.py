@@ -9,6 +9,8 @@ import dataclasses
 import difflib
 from typing import Any
 
+from . import render as render
+from . import solve as solve
 from .bandit import BernoulliBandit
 from .core import Box, Discrete, Environment, OneHot, SolvedEnvironment, Space, TimeStep
 from .gridworld import Gridworld
@@ -43,6 +45,8 @@ __all__ = [
     "Trial",
     "make",
     "registered",
+    "render",
+    "solve",
 ]
 
 _CLASSES: dict[str, type] = {

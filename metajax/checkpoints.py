@@ -225,8 +225,7 @@ class Keeper:
             self._thread = None
         failure, self._failure = self._failure, None
         if failure is not None:
-            reason = " ".join(str(failure).split())[:200]
-            raise OSError(f"could not write a checkpoint: {reason}") from failure
+            raise _unwritten(failure) from failure
 
     def close(self) -> None:
         """Waits for the last save and releases the directory."""
@@ -237,12 +236,23 @@ class Keeper:
                 for path in whole[self._keep :]:
                     shutil.rmtree(path)
         finally:
-            if self._checkpointer is not None:
-                self._checkpointer.close()
-                self._checkpointer = None
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
+            checkpointer, self._checkpointer = self._checkpointer, None
+            try:
+                if checkpointer is not None:
+                    checkpointer.close()
+            except Exception as error:  # Orbax tells of a failed save again
+                raise _unwritten(error) from error
+            finally:
+                if self._lock is not None:
+                    os.close(self._lock)
+                    self._lock = None
+
+
+def _unwritten(failure: BaseException) -> OSError:
+    reason = " ".join(str(failure).split())
+    if len(reason) > 300:  # between what failed and why there are long paths
+        reason = f"{reason[:140]} ... {reason[-140:]}"
+    return OSError(f"could not write a checkpoint: {reason}")
 
 
 def _orbax() -> Any:

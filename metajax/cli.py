@@ -50,8 +50,8 @@ PRESET may be MODULE:NAME, a configuration of your own: see docs/guide.md.
 def main() -> NoReturn:
     """The entry point of `metajax`."""
     logging.basicConfig(format="metajax: %(message)s")
-    # Our own messages on half-written checkpoints are better than Orbax's.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Our own messages on checkpoints are better than Orbax's, which come with tracebacks.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         status = run(sys.argv[1:])
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import shutil
@@ -279,3 +280,25 @@ def test_a_failed_save_is_reported_by_the_next_call(directory, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         keeper.close()
     assert newest(directory).update == 30
+
+
+# Orbax's threads leave event loops behind.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_is_one_error_and_loses_nothing(directory):
+    resource = pytest.importorskip("resource")  # a limit on files stands for a disk's
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save():
+        with checkpoints.Keeper(directory, config=CONFIG) as keeper:
+            keeper.save(40, make_state(40), {})
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(OSError, match=r"^could not write a checkpoint: .*File too large"):
+            save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    gc.collect()
+    assert newest(directory).update == 30
+    save()
+    assert newest(directory).update == 40
