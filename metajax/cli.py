@@ -108,6 +108,11 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         _say(f"failed: {error}")
         return 1
+    except RuntimeError as error:  # jax's, of any other kind than that of memory, is a bug of ours
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _say(f"failed: out of memory ({str(error).splitlines()[0]}); `metajax plan` says what fits")
+        return 1
 
 
 def _say(text: str) -> None:
@@ -242,7 +247,7 @@ def _train_learners(folder: Path, config: Any, experiment: Any, updates: int, qu
             experiment.multitask, folder / runs.MULTITASK, "for comparison: multi-task policy",
         )  # fmt: skip
     for row, (learner, where, title) in learners.items():
-        with checking(checkpoints.CheckpointError):
+        with checking(checkpoints.CheckpointError, training.TooLargeError):
             training.train(
                 learner,
                 updates=updates,
@@ -274,82 +279,18 @@ def _note_changes(stored: dict[str, Any] | None) -> None:
 
 def _finish(folder: Path, config: Any, experiment: Any) -> int:
     """Judges a trained run, and leaves the results in its folder and on screen."""
-    from . import processes, render, runs
+    from . import judging, processes, render, runs
 
-    rows, params = _rows(
-        folder, config, experiment, config.evaluation_tasks, config.evaluation_steps
-    )
+    rows, params = judging.rows(folder, config, experiment)
     with processes.together():
         if processes.first():
-            report = _report(config, rows)
+            report = judging.report(config, rows)
             runs.write_json(folder / runs.ADAPTATION, report)
-            _print_table(config, rows)
+            judging.print_table(config, rows)
             render.draw_curves(folder, config, report)
             render.draw_agent(folder, config, experiment, params)
             print(f"everything is in {folder}")
     return 0
-
-
-def _rows(
-    folder: Path, config: Any, experiment: Any, tasks: int, steps: int
-) -> tuple[dict[str, Any], Any]:
-    """name -> Adaptation, the run's learner first; and the parameters of that."""
-    import jax
-
-    from . import checkpoints, evaluation, experiments, runs, streams, training
-
-    def evaluator(adapting: Any, row: str = "") -> Any:
-        return evaluation.evaluator(
-            adapting(steps),
-            experiment.problem,
-            tasks=tasks,
-            seed=config.seed,
-            oracle=experiment.oracle,
-            mapping=experiment.mapping,
-            shelf=experiments.shelf(config, row, evaluation_steps=steps),
-        )
-
-    with checking():
-        adapt = evaluator(experiment.evaluation)
-    with checking(checkpoints.CheckpointError):
-        state, _ = training.restore(experiment.learner, folder, runs.described(folder))
-        joint = None
-        if (folder / runs.MULTITASK).is_dir():
-            described = runs.described(folder, runs.MULTITASK)
-            with contextlib.suppress(checkpoints.NoCheckpointError):  # not that far yet
-                joint, _ = training.restore(
-                    experiment.multitask, folder / runs.MULTITASK, described
-                )
-    # Compiled, for the few dozen operations that it is would else be so one by one.
-    random = jax.jit(experiment.problem.init)(streams.key_stream(config.seed, "baseline"))
-    rows = {config.algorithm: adapt(state.params), "random initialisation": adapt(random)}
-    if joint is not None:
-        if experiment.multitask_evaluation is not experiment.evaluation:
-            adapt = evaluator(experiment.multitask_evaluation, runs.MULTITASK)
-        rows["multi-task policy"] = adapt(joint.params)
-    return rows, state.params
-
-
-def _report(config: Any, rows: dict[str, Any]) -> dict[str, Any]:
-    from . import evaluation
-
-    (_, own), *others = rows.items()
-    return evaluation.report(
-        own, preset=config.preset, algorithm=config.algorithm, comparisons=dict(others)
-    )
-
-
-def _print_table(config: Any, rows: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from . import catalogue, evaluation
-
-    console = Console()
-    # Where nobody's window sets a width, the table takes what it needs.
-    console = console if console.is_terminal else Console(width=140)
-    title = f"{config.preset}: adaptation to held-out tasks"
-    unit = catalogue.unit_of(config.algorithm)
-    console.print(evaluation.table(rows, title=title, unit=unit))
 
 
 def _open(folder: Path, devices: int | None) -> tuple[Any, Any]:
@@ -372,28 +313,27 @@ def _evaluate(arguments: list[str]) -> int:
         if value is not None and value < least:
             raise UsageError(f"--{name}: expected at least {least}, got {value}")
     config, experiment = _open(options.run, options.devices)
-    tasks = config.evaluation_tasks if options.tasks is None else options.tasks
-    steps = config.evaluation_steps if options.steps is None else options.steps
-    rows, _ = _rows(options.run, config, experiment, tasks, steps)
+    from . import judging
+
+    rows, _ = judging.rows(options.run, config, experiment, options.tasks, options.steps)
     if options.json:
-        print(json.dumps(_report(config, rows), allow_nan=False))
+        print(json.dumps(judging.report(config, rows), allow_nan=False))
     else:
-        _print_table(config, rows)
+        judging.print_table(config, rows)
     return 0
 
 
 def _render(arguments: list[str]) -> int:
     options = parse(RenderOptions, arguments, "render", "Draws a run: its curves, and its agent.")
     config, experiment = _open(options.run, options.devices)
-    from . import checkpoints, render, runs, training
+    from . import checkpoints, judging, render, runs, training
 
     with checking(checkpoints.CheckpointError):
         state, _ = training.restore(experiment.learner, options.run, runs.described(options.run))
     report = runs.read_report(options.run)
     if report is None:
-        steps = config.evaluation_steps
-        rows, _ = _rows(options.run, config, experiment, config.evaluation_tasks, steps)
-        report = _report(config, rows)
+        rows, _ = judging.rows(options.run, config, experiment)
+        report = judging.report(config, rows)
     written = render.draw_curves(options.run, config, report)
     written += render.draw_agent(options.run, config, experiment, state.params)
     for path in written:

@@ -296,31 +296,36 @@ def report(
     return out
 
 
-def table(rows: Mapping[str, Adaptation], *, title: str, unit: str = "inner step") -> Table:
+def table(
+    rows: Mapping[str, Adaptation],
+    *,
+    title: str,
+    unit: str = "inner step",
+    narrow: bool = False,
+) -> Table:
     """The adaptation table: a row per starting point, a column per inner step.
 
     Args:
         rows: name -> its scores; the first is the one being evaluated, and gives the oracle.
         title: above the table.
         unit: what a column counts.
+        narrow: whether to leave out the intervals, and to break headings.
     """
     first = next(iter(rows.values()))
     shown = _columns(first.steps)
     out = Table(title=title, title_justify="left", caption_justify="left")
-    out.caption = (
-        f"mean over {first.tasks} held-out tasks and its bootstrap 95% interval; "
-        "IQM: mean of the middle half"
-    )
+    interval = "" if narrow else " and its bootstrap 95% interval"
+    out.caption = f"mean over {first.tasks} held-out tasks{interval}; IQM: mean of the middle half"
     for name, row in rows.items():
         if row.diverged:
             out.caption += f"; {name}: {row.diverged} tasks ended in no finite score"
-    out.add_column("score after", justify="left")
-    for step in shown:
-        out.add_column(f"{step} {unit}{'' if step == 1 else 's'}", justify="right")
-    out.add_column("IQM", justify="right")
-    out.add_column("made worse", justify="right")
+    out.add_column("score after", justify="left", overflow="fold")
+    headings = [f"{step} {unit}{'' if step == 1 else 's'}" for step in shown]
+    for heading in (*headings, "IQM", "made worse"):
+        lines = "\n".join(heading.rsplit(" ", 1)) if narrow else heading
+        out.add_column(lines, justify="right", no_wrap=narrow)
     for name, row in rows.items():
-        cells = [_cell(row, step) for step in shown]
+        cells = [_cell(row, step, narrow) for step in shown]
         worse = f"{row.negative_adaptation:.0%}"
         out.add_row(name, *cells, _number(row.iqm[-1]), worse)
     if first.oracle is not None:
@@ -332,7 +337,7 @@ def table(rows: Mapping[str, Adaptation], *, title: str, unit: str = "inner step
         out.add_section()
         for name, share in shares.items():
             assert share is not None
-            cells = [_cell(share, step) for step in shown]
+            cells = [_cell(share, step, narrow) for step in shown]
             out.add_row(f"{name} / optimal", *cells, _number(share.iqm[-1]), "")
     return out
 
@@ -344,10 +349,12 @@ def _columns(steps: Sequence[int]) -> list[int]:
     return [0, 1, 2, 3, steps[-1]]
 
 
-def _cell(row: Adaptation, step: int) -> Text:
+def _cell(row: Adaptation, step: int, narrow: bool) -> Text:
+    mean = Text(_number(row.mean[step]))
+    if narrow:
+        return mean
     low, high = row.ci95[step]
-    interval = Text(f"\n[{_number(low)}, {_number(high)}]", style="dim")
-    return Text(_number(row.mean[step])) + interval
+    return mean + Text(f"\n[{_number(low)}, {_number(high)}]", style="dim")
 
 
 def _number(value: float) -> str:

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-__all__ = ["Cost", "bodies", "cost", "intermediate_bytes", "live_bytes", "scoped_sizes"]
+__all__ = [
+    "Cost",
+    "bodies",
+    "cost",
+    "intermediate_bytes",
+    "live_bytes",
+    "longest_axis",
+    "scoped_sizes",
+]
 
 # What the compiler fuses into whatever reads it.
 _FREE = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "iota", "copy"}
@@ -128,6 +136,16 @@ def live_bytes(jaxpr: Any, inside: bool) -> int:
         most = max(most, alive + max(within, default=0))
         alive -= ending.get(i, 0)
     return most
+
+
+def longest_axis(jaxpr: Any) -> int:
+    """The length of the longest axis of any value."""
+    longest = 0
+    for equation in jaxpr.eqns:
+        shapes = [getattr(variable.aval, "shape", ()) for variable in equation.outvars]
+        inner = (longest_axis(body) for body in bodies(equation))
+        longest = max(longest, *inner, *(length for shape in shapes for length in shape), 0)
+    return longest
 
 
 def scoped_sizes(scope: str, jaxpr: Any) -> Iterator[int]:

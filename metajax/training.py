@@ -28,9 +28,9 @@ from .loggers import MetricsLog, Reporter
 from .programs import NOWHERE, Shelf
 from .streams import check_seed
 from .types import MetaLearner, MetaState
-from .updates import Programs, Totals, abstract_state, start, trace
+from .updates import Programs, TooLargeError, Totals, abstract_state, start, trace
 
-__all__ = ["Interrupted", "restore", "trace", "train"]
+__all__ = ["Interrupted", "TooLargeError", "restore", "trace", "train"]
 
 Array = jax.Array
 logger = logging.getLogger("metajax")
@@ -122,6 +122,7 @@ def train(
         CheckpointError: there are checkpoints and none can be used, or another process trains here.
         MetricsError: `metrics.jsonl` is damaged anywhere but at its end.
         Interrupted: see above.
+        TooLargeError: an array would be larger than XLA takes.
     """
     require_integer("updates", updates, 1)
     plan = _Plan(

@@ -20,14 +20,19 @@ from .programs import NOWHERE, Shelf, remembered
 from .streams import traced_key_stream
 from .types import MetaLearner, MetaState
 
-__all__ = ["UPDATES", "Programs", "Totals", "abstract_state", "start", "trace"]
+__all__ = ["UPDATES", "Programs", "TooLargeError", "Totals", "abstract_state", "start", "trace"]
 
 Array = jax.Array
 
 UPDATES = "updates"  # a shelf's label for the program of `trace`; its note: operations per update
 _TAKEN = ("update", "seconds", "roofline")  # fields that every line of the log has
+_LONGEST = 2**31  # of an axis; XLA's compiler aborts the process at some such lengths
 _SEED = jax.ShapeDtypeStruct((), np.uint32)
 _COUNT = jax.ShapeDtypeStruct((), np.int32)
+
+
+class TooLargeError(ValueError):
+    """An array of an update has an axis that is longer than XLA takes; the message is one line."""
 
 
 def start(learner: MetaLearner, shardings: Any = None) -> jax.stages.Wrapped:
@@ -81,6 +86,7 @@ def trace(learner: MetaLearner, like: MetaState | None = None) -> jax.stages.Tra
 
     Raises:
         ValueError: a metric is not a scalar, or has the name of another field of the log.
+        TooLargeError: see there.
     """
     state = like or abstract_state(learner)
     update = jax.jit(learner.update)  # traced once: for its metrics' names, and for the loop
@@ -96,7 +102,13 @@ def trace(learner: MetaLearner, like: MetaState | None = None) -> jax.stages.Tra
 
     options = compiler_options()
     program = jax.jit(updates, donate_argnums=0, keep_unused=True, compiler_options=options)
-    return program.trace(state, _COUNT)
+    traced = program.trace(state, _COUNT)
+    longest = jaxprs.longest_axis(traced.jaxpr.jaxpr)
+    if longest >= _LONGEST:
+        raise TooLargeError(
+            f"sizes: an update has an array with an axis of {longest}, beyond what XLA takes"
+        )
+    return traced
 
 
 class Programs:

@@ -110,6 +110,16 @@ def test_render_draws_what_was_removed(copied, capsys):
     )
 
 
+def test_a_narrow_window_gets_every_digit(trained, capsys, monkeypatch):
+    for columns, words in ((75, "4 held-out tasks; IQM"), (140, "95% interval")):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert cli.run(["evaluate", str(trained)]) == 0
+        out = capsys.readouterr().out
+        assert words in out
+        assert "…" not in out
+        assert max(map(len, out.splitlines())) <= columns
+
+
 def test_a_finished_run_resumes_to_the_same_results(copied):
     whole = everything(copied)
     assert cli.run(["train", "--resume", str(copied), "--quiet", "--devices", "2"]) == 0
