@@ -9,7 +9,45 @@ from typing import Any
 import numpy as np
 from jax.core import Tracer
 
-__all__ = ["require_integer", "require_network", "require_number"]
+__all__ = [
+    "require_actions",
+    "require_environment",
+    "require_integer",
+    "require_network",
+    "require_number",
+]
+
+
+def require_actions(space: Any) -> None:
+    """Raises TypeError for an action space that is neither `Discrete` nor a `Box` of one axis."""
+    if not hasattr(space, "n") and len(getattr(space, "shape", ())) != 1:
+        raise TypeError(f"action space: expected Discrete or a Box of one axis, got {space!r}")
+
+
+def require_environment(env: Any, horizon: int | None = None) -> None:
+    """Checks what of an environment can be seen before it is stepped, see `envs.core`.
+
+    Args:
+        env: the environment.
+        horizon: the most steps of an episode, where the environment does not have to say.
+
+    Raises:
+        ValueError: it is none, or its observation is not one array.
+        TypeError: see `require_actions`.
+    """
+    if isinstance(env, type):
+        raise ValueError(f"env: expected an environment, got the class {env.__name__}")
+    names = ["sample_task", "reset", "step", "observation_space", "action_space"]
+    names += ["max_horizon"] * (horizon is None)
+    if missing := [name for name in names if not hasattr(env, name)]:
+        raise ValueError(
+            f"env: expected an environment as `envs.core` has it, got {type(env).__name__} without "
+            f"{', '.join(missing)}"
+        )
+    space = env.observation_space
+    if not all(hasattr(space, name) for name in ("shape", "dtype", "low", "high")):
+        raise ValueError(f"observation space: expected a Box, of one array, got {space!r}")
+    require_actions(env.action_space)
 
 
 def require_integer(name: str, value: Any, low: int, high: int | None = None) -> None:

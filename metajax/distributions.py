@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .checks import require_actions
+
 __all__ = [
     "Distribution",
     "categorical",
@@ -208,8 +210,5 @@ def for_action_space(space: Any) -> Distribution:
     Raises:
         TypeError: the space is neither a set of `n` integers nor a box of one axis.
     """
-    if hasattr(space, "n"):
-        return categorical
-    if hasattr(space, "low") and len(space.shape) == 1:
-        return diagonal_gaussian
-    raise TypeError(f"action space: expected Discrete or a Box of one axis, got {space!r}")
+    require_actions(space)
+    return categorical if hasattr(space, "n") else diagonal_gaussian

@@ -17,9 +17,17 @@ import jax
 import jax.numpy as jnp
 
 from . import fused
-from .checks import require_integer, require_number
+from .checks import require_actions, require_integer, require_number
 
-__all__ = ["MLP", "CategoricalPolicy", "Conditioned", "GaussianPolicy", "Network", "mlp_policy"]
+__all__ = [
+    "MLP",
+    "CategoricalPolicy",
+    "Conditioned",
+    "GaussianPolicy",
+    "Network",
+    "initial_params",
+    "mlp_policy",
+]
 
 Array = jax.Array
 
@@ -34,6 +42,22 @@ class Network(Protocol):
     def init(self, key: Array, /, *inputs: Any) -> Any: ...
 
     def apply(self, params: Any, /, *inputs: Any) -> Any: ...
+
+
+def initial_params(network: Network, key: Array, space: Any, carry: Any) -> Any:
+    """The parameters that a policy begins with, for observations of a space.
+
+    Raises:
+        ValueError: the network takes something else.
+    """
+    try:
+        return network.init(key, jnp.zeros(space.shape, space.dtype), carry)
+    except (TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"network: init(key, observation, carry) of an observation of shape "
+            f"{tuple(space.shape)}, {space.dtype} failed: {reason}"
+        ) from error
 
 
 # A sum of so few products costs a CPU less in the loop that reads it than as a matrix product,
@@ -300,7 +324,9 @@ def mlp_policy(
 
     Raises:
         ValueError: a number out of range, or an activation that is not a function.
+        TypeError: an action space that is neither `Discrete` nor a `Box` of one axis.
     """
+    require_actions(action_space)
     widths = tuple(hidden) if isinstance(hidden, Iterable) else (hidden,)
     for width in widths:
         require_integer("hidden", width, 1)

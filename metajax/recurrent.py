@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .checks import require_integer, require_number
+from .checks import require_actions, require_integer, require_number
 from .networks import Dense, Network, matmul, weight_gradient
 
 __all__ = ["GRUPolicy", "gru_policy", "initial_carry", "over_time"]
@@ -225,7 +225,9 @@ def gru_policy(
 
     Raises:
         ValueError: a number out of range, or an activation that is not a function.
+        TypeError: an action space that is neither `Discrete` nor a `Box` of one axis.
     """
+    require_actions(action_space)
     widths = tuple(hidden) if isinstance(hidden, Iterable) else (hidden,)
     for name, value in (("memory", memory), *(("hidden", width) for width in widths)):
         require_integer(name, value, 1)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..baselines import BASELINES, Baseline, linear_features, linear_features_of_rows
-from ..checks import require_integer, require_network, require_number
+from ..checks import require_environment, require_integer, require_network, require_number
 from ..distributions import for_action_space
 from ..estimators import (
     SURROGATES,
@@ -22,7 +22,7 @@ from ..estimators import (
     ratio_surrogate,
 )
 from ..lookups import Reading, lookup, playing_by
-from ..networks import Network
+from ..networks import Network, initial_params
 from ..recurrent import initial_carry
 from ..returns import discounted_returns, generalised_advantages, normalise, paid_alike
 from ..rollout import Episodes, rollout
@@ -118,10 +118,11 @@ def policy_gradient(
         The problem; its batches are `Trajectories`.
 
     Raises:
-        ValueError: a size or a rate out of range, an unknown name, or a critic that the network
-            does not have.
+        ValueError: a size or a rate out of range, an unknown name, a critic that the network does
+            not have, or what is no environment, or no network for its observations.
         TypeError: an action space that is neither `Discrete` nor a `Box` of one axis.
     """
+    require_environment(env, horizon)
     steps = env.max_horizon if horizon is None else horizon
     for name, value in (("episodes", episodes), ("horizon", steps)):
         require_integer(name, value, 1)
@@ -153,7 +154,7 @@ def policy_gradient(
     is_binary = space.dtype.kind in "bu" and (space.low, space.high) == (0, 1)
 
     def init(key: Array) -> Params:
-        return network.init(key, jnp.zeros(space.shape, space.dtype), initial_carry(network))
+        return initial_params(network, key, space, initial_carry(network))
 
     playing = playing_by(observed, distribution)
 

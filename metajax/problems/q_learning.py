@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from ..baselines import mean_return
-from ..checks import require_integer, require_network, require_number
+from ..checks import require_environment, require_integer, require_network, require_number
 from ..distributions import epsilon_greedy
 from ..estimators import masked_mean
 from ..lookups import lookup, playing_by
-from ..networks import Network
+from ..networks import Network, initial_params
 from ..recurrent import initial_carry
 from ..returns import discounted_returns, n_step_returns, normalise
 from ..rollout import rollout
@@ -111,6 +111,7 @@ def q_learning(
         ValueError: actions that are not discrete, a size or a rate out of range, an unknown name,
             "policy" without exploring episodes, or "pairs" without one-hot observations.
     """
+    require_environment(env, horizon)
     if not hasattr(env.action_space, "n"):
         raise ValueError(f"action space: Q-learning expects Discrete, got {env.action_space!r}")
     steps = env.max_horizon if horizon is None else horizon
@@ -140,7 +141,7 @@ def q_learning(
         raise ValueError(f"mean_over: pairs are of one-hot observations, got {space!r}")
 
     def init(key: Array) -> Params:
-        return network.init(key, jnp.zeros(space.shape, space.dtype), ())
+        return initial_params(network, key, space, ())
 
     def collect(
         params: Params, task: Any, key: Array, epsilon: float | Array = epsilon

@@ -1,8 +1,11 @@
 """What a caller of the Python interface is told: one line that names the argument."""
 
 import dataclasses
+import re
 from functools import partial
+from types import MappingProxyType
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,6 +123,69 @@ def test_a_state_may_begin_as_a_number_of_python():
 def test_an_environment_that_breaks_the_protocol_is_told_where(mistake, message):
     with pytest.raises(ValueError, match=message):
         learn(Falling(mistake))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures(Falling):
+    observation_space = MappingProxyType({"height": Box(-1.0, 1.0, (1,))})
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers(Falling):
+    observation_space = Discrete(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch(Falling):
+    action_space = Box(-1.0, 1.0, ())
+
+
+class Nothing:
+    action_space = Discrete(3)
+
+
+@pytest.mark.parametrize(
+    ("env", "kind", "message"),
+    [
+        (Falling, ValueError, "env: expected an environment, got the class Falling"),
+        (
+            Nothing(),
+            ValueError,
+            "got Nothing without sample_task, reset, step, observation_space, ",
+        ),
+        (Pictures(), ValueError, "observation space: expected a Box, of one array, got {'height'"),
+        (Numbers(), ValueError, "observation space: expected a Box, of one array, got Discrete"),
+        (Switch(), TypeError, "action space: expected Discrete or a Box of one axis, got Box"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_is_no_environment_of_ours_is_told_apart(env, kind, message):
+    policy = mj.networks.mlp_policy(Discrete(3), (4,))
+    for problem in (mj.policy_gradient, mj.q_learning):
+        with pytest.raises(kind, match=re.escape(message)):
+            problem(env, policy, episodes=2)
+    for policy in (mj.networks.mlp_policy, mj.recurrent.gru_policy):
+        with pytest.raises(TypeError, match="action space: expected Discrete or a Box of one axis"):
+            policy(Switch().action_space)
+
+
+def test_a_network_that_does_not_take_the_observations_is_told_which():
+    class Bare(nn.Module):
+        @nn.compact
+        def __call__(self, observation):
+            return nn.Dense(3)(observation)
+
+    class Pixels(nn.Module):
+        @nn.compact
+        def __call__(self, observation, carry=()):
+            features = nn.Conv(3, (3, 3))(observation)
+            return features.reshape(*features.shape[:-3], -1), jnp.zeros(()), carry
+
+    message = r"network: init\(key, observation, carry\) of an observation of shape \(2,\), float32"
+    for network in (Bare(), Pixels()):
+        for problem in (mj.policy_gradient, mj.q_learning):
+            with pytest.raises(ValueError, match=message):
+                problem(Falling(), network, episodes=2).init(jax.random.key(0))
 
 
 @pytest.mark.parametrize(
