@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ALGORITHMS", "BY_MEMORY", "OPTIONS", "unit_of"]
+__all__ = ["ALGORITHMS", "BY_MEMORY", "OPTIONS", "WITH", "unit_of"]
 
 ALGORITHMS = {
     "maml": "MAML: second-order gradient through the inner steps (Finn et al. 2017)",
@@ -60,6 +60,16 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "surrogate": _BY_SURROGATE,
     "dice_lambda": _BY_SURROGATE,
     "groups": ("multitask-uncertainty", "multitask-gradnorm"),
+}
+
+
+_NOT_OF_REWARDS = ("surrogate", ("lvc", "log_prob", "loaded_dice"))
+
+# The values of another option that an option acts with; with any other it would be ignored.
+WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "dice_lambda": ("surrogate", ("loaded_dice",)),
+    **dict.fromkeys(("gae_lambda", "baseline", "normalise_advantage"), _NOT_OF_REWARDS),
+    "temperature": ("outer", ("policy",)),
 }
 
 

@@ -83,11 +83,12 @@ class TrainConfig:
     proximal: float | None = None
     """Strength of the pull toward the start in iMAML's inner problem; by default 1, or where an
     inner step is large, what undoes half of the way from the start in a step."""
-    damping: float = 0.0
+    damping: float | None = None
     """Added to that strength where iMAML solves for the meta-gradient, for inner steps that end
-    short of the minimum: with it about 1 / (steps x rate)."""
+    short of the minimum; by default what makes it 1 / (steps x rate), of policies 3 times that."""
     exploration: float = 1.0
-    """Weight of the credit for sampling in E-MAML."""
+    """Weight of the credit for sampling in E-MAML, in deviations of the score over tasks where
+    advantages are normalised."""
     trust_region: float = 0.01
     """Greatest KL divergence of the adapted policies from those that sampled, in MAML-TRPO."""
     epochs: int = 5
@@ -313,6 +314,8 @@ def check(config: TrainConfig) -> None:
         require_number(name, getattr(config, name, 1.0), above=True)
     require_number("held_out", getattr(config, "held_out", 0.0), 0, 1, below=True)
     require_number("final_rate", config.final_rate, 0, 1)
+    if len({*config.learn}) < len(config.learn):
+        raise ValueError(f"learn: expected each name once, got {' '.join(config.learn)}")
     for width in config.hidden:
         require_integer("hidden", width, 1)
     check_seed(config.seed)

@@ -17,7 +17,7 @@ from envs.core import provides
 from envs.tasksets import has_sides, samplers
 
 from . import programs, runs, training, trials
-from .catalogue import ALGORITHMS, BY_MEMORY, OPTIONS
+from .catalogue import ALGORITHMS, BY_MEMORY, OPTIONS, WITH
 from .configs import (
     ACTIVATIONS,
     PRECISIONS,
@@ -151,6 +151,12 @@ def _check_options(config: TrainConfig) -> None:
             few = len(algorithms) <= len(others)
             which = f"for {', '.join(algorithms)}, not" if few else "not for"
             raise ValueError(f"{name}: is {which} {config.algorithm}")
+    for name, (other, values) in WITH.items():
+        value = getattr(config, other, None)
+        if is_changed(name) and value not in values:
+            raise ValueError(f"{name}: acts with {other} {', '.join(values)}, not {value}")
+    if config.annealing and not config.inner_steps:
+        raise ValueError("annealing: is of the derivative through inner steps, which are 0")
     largest = max(config.inner_learning_rate, default=0.0)
     if config.proximal is not None and config.proximal * largest >= 2:
         raise ValueError(

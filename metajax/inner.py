@@ -186,6 +186,7 @@ class Record:
     # The losses at the start of each step, (K,), and their gradients by all parameters, leading
     # axis K; they judge the preceding steps, see `losses_along`.
     judgements: tuple[Array, Params] | None = None
+    last: Params = None  # the fast parameters that the last step started from
 
 
 def run(
@@ -236,8 +237,8 @@ def run(
         assert problem.query is not None
         collect = problem.query
 
-    def step(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], Any]:
-        fast, opt_state = carry
+    def step(carry: tuple[Params, Any, Params], key: Array) -> tuple[tuple[Params, ...], Any]:
+        fast, opt_state, _ = carry
         kept = score = samples = None
         if support is None or not ends:
             batch = collect(merge(fast, slow), task, key)
@@ -247,10 +248,11 @@ def run(
         with jax.named_scope("inner_gradient"):
             grads, judged = gradient(fast, slow, kept if support is None else support)
         record = (kept, grads, judged, score, samples)
-        return descend(inner.optimizer, grads, opt_state, fast, meta=params), record
+        after = descend(inner.optimizer, grads, opt_state, fast, meta=params)
+        return (*after, fast), record
 
     carry, (batches, gradients, judged_steps, scores, samples) = _over_steps(
-        step, (fast, inner.optimizer.init(fast)), keys
+        step, (fast, inner.optimizer.init(fast), fast), keys
     )
     adapted = merge(carry[0], slow)
     judged = collect(adapted, task, key_judged)
@@ -266,7 +268,7 @@ def run(
         score=jnp.concatenate([scores, problem.score(judged)[None]]),
         samples=used + problem.samples(judged),
     )
-    return adapted, Record(batches, gradients, judged, judged_steps), trace
+    return adapted, Record(batches, gradients, judged, judged_steps, carry[2]), trace
 
 
 def adaptation(problem: Problem, inner: Inner, *, mapping: Mapping = Mapping()) -> Adapt:

@@ -15,7 +15,7 @@ from .algorithms.imaml import proximal
 from .algorithms.learned_optimizer import learned_rule
 from .algorithms.meta_sgd import learned_rates
 from .algorithms.norml import learned_advantage
-from .configs import TrainConfig
+from .configs import PolicyConfig, TrainConfig
 from .groups import by_optimum
 from .inner import Inner, adaptation, sgd
 from .mapping import Mapping
@@ -50,6 +50,21 @@ def _strength(config: TrainConfig) -> float:
     """That of iMAML's pull, of which each inner step makes its rate's share."""
     largest = max(config.inner_learning_rate)
     return min(1.0, 0.5 / largest) if config.proximal is None else config.proximal
+
+
+# How many times 1 / (steps x rate) the pull and its damping are together, for policies: at 1, the
+# system was not positive definite for most tasks of our presets, and training went astray.
+_OF_POLICIES = 3.0
+
+
+def _damping(config: TrainConfig) -> float:
+    """What iMAML adds to that strength where inner steps stop short of a minimum."""
+    if config.damping is not None:
+        return config.damping
+    rates, steps = config.inner_learning_rate, config.inner_steps
+    travelled = sum(rates[:steps]) + rates[-1] * max(steps - len(rates), 0)
+    times = _OF_POLICIES if isinstance(config, PolicyConfig) else 1.0
+    return max(times / travelled - _strength(config), 0.0) if travelled else 0.0
 
 
 def _adapting(
@@ -163,11 +178,18 @@ def learners(
             outer,
             tasks,
             strength=_strength(config),
-            damping=config.damping,
+            damping=_damping(config),
             mapping=mapping,
         ),
         "emaml": lambda: emaml(
-            problem, inner, outer, tasks, exploration=config.exploration, mapping=mapping
+            problem,
+            inner,
+            outer,
+            tasks,
+            exploration=config.exploration,
+            # In the units of the outer loss. Q-learning's advantages always have that deviation.
+            normalise=tasks > 1 and getattr(config, "normalise_advantage", True),
+            mapping=mapping,
         ),
         "maml-trpo": lambda: maml_trpo(
             problem, inner, TrustRegion(bound=config.trust_region), tasks, mapping=mapping

@@ -254,6 +254,12 @@ _ANYWHERE: dict[str, dict[str, Any]] = {
 }
 _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("point", "oracle"): dict(outer_learning_rate=1e-2),  # one that knows the goal needs no noise
+    # With the one inner step of these settings it would be joint training.
+    **{
+        (name, algorithm): dict(inner_steps=3)
+        for name in ("maze", "gridworld", "point", "point-corners", "bandit-10x5", "tabular-mdp")
+        for algorithm in ("reptile", "reptile-serial")
+    },
     ("sinusoid-5", "reptile"): _REPTILE,
     ("sinusoid-10", "reptile"): _REPTILE,
     ("sinusoid-5", "imaml"): _IMAML,

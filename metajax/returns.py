@@ -125,13 +125,15 @@ def n_step_returns(
 
 
 def paid_alike(reward: Array, mask: Array) -> Array:
-    """Whether all episodes had the same rewards at every time, () bool; false for a single one.
+    """Whether all episodes had the same rewards at every time, () bool.
 
     Then nothing tells one action from another, and an advantage is just the error of a baseline,
-    which `normalise` would make as large as any.
+    which `normalise` would make as large as any. A single episode has none to compare with: it
+    counts if it was never paid, or the same at every step of the whole horizon.
     """
     if mask.shape[1] == 1:
-        return jnp.array(False)
+        same = jnp.all((reward == reward[:1]) | (mask == 0))
+        return same & (jnp.all(mask == 1) | (reward[0, 0] == 0))
     return jnp.all((reward == reward[:, :1]) & (mask == mask[:, :1]))
 
 

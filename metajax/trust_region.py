@@ -53,19 +53,27 @@ def _ratio(numerator: Array | float, denominator: Array) -> Array:
 def conjugate_gradients(
     product: Callable[[Params], Params], target: Params, steps: int
 ) -> tuple[Params, Params]:
-    """x with A x ≈ `target`, A positive definite and given as a `product`; and the residual."""
+    """x with A x ≈ `target`, A positive definite and given as a `product`; and the residual.
+
+    Along a direction of no positive curvature, which such an A does not have, it ends, and where
+    that is the first one, with `target` itself (Steihaug 1983).
+    """
     vector, restore = ravel_pytree(target)  # so that a step is a few kernels, not a few per leaf
 
-    def step(_: Array, carry: tuple[Array, Array, Array, Array]) -> tuple[Array, ...]:
-        solution, residual, direction, squared = carry
+    def step(number: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        solution, residual, direction, squared, going = carry
         image = ravel_pytree(product(restore(direction)))[0]
-        length = _ratio(squared, _dot(direction, image))
+        curvature = _dot(direction, image)
+        first, goes = number == 0, going & (curvature > 0)
+        length = jnp.where(goes, _ratio(squared, curvature), 0)
+        length = jnp.where(first & ~goes, 1, length)  # whose direction is the target
         solution = solution + length * direction
         residual = residual - length * image
         left = _dot(residual, residual)
-        return solution, residual, residual + _ratio(left, squared) * direction, left
+        return solution, residual, residual + _ratio(left, squared) * direction, left, goes
 
-    start = (jnp.zeros_like(vector), vector, vector, _dot(vector, vector))
+    going = jnp.array(True)
+    start = (jnp.zeros_like(vector), vector, vector, _dot(vector, vector), going)
     solution, residual, *_ = jax.lax.fori_loop(0, steps, step, start)
     return restore(solution), restore(residual)
 

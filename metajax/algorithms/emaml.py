@@ -61,13 +61,15 @@ def emaml(
     tasks: int,
     *,
     exploration: float = 1.0,
+    normalise: bool = False,
     mapping: Mapping = Mapping(),
 ) -> MetaLearner:
     """MAML that also credits the sampling before adaptation with the score after it.
 
     A task's sampling is credited with w (R − b), where R is its score after adaptation and b the
     mean score of the update's other tasks, a baseline that leaves the expectation unchanged; b is 0
-    for a single task.
+    for a single task. R is in the units of the rewards: where the losses have advantages of unit
+    standard deviation, `normalise` gives it one too, so that w means the same for every problem.
 
     Args:
         problem: a problem with a `log_prob` of its batches, such as policy gradient, or Q-learning
@@ -76,19 +78,23 @@ def emaml(
         outer: the outer optimiser.
         tasks: N, tasks per update.
         exploration: w, weight of that credit, see `exploring_loss`.
+        normalise: whether R − b is divided by the standard deviation of the tasks' R.
         mapping: how tasks are laid out on hardware; the batches of all tasks are alive at once.
 
     Returns:
         The learner, as from `maml`.
 
     Raises:
-        ValueError: an invalid size, a weight below 0, or a problem without a `log_prob`.
+        ValueError: an invalid size, a weight below 0, a problem without a `log_prob`, or a single
+            task whose score is to be normalised.
     """
     check_parts(problem, inner, outer)
     if problem.log_prob is None:
         raise ValueError("problem: E-MAML needs one that samples, expected a `log_prob`, got None")
     require_integer("inner steps", inner.steps, 1)
     require_number("exploration", exploration)
+    if normalise and tasks == 1:
+        raise ValueError("normalise: is over the tasks of an update, which are 1")
 
     def gradient(params: Params, record: Record, credit: Array) -> tuple[Any, Params]:
         def objective(params: Params) -> tuple[Array, Any]:
@@ -106,7 +112,10 @@ def emaml(
     ) -> tuple[Params, Any, dict[str, Array]]:
         reached = score(None, records)
         if tasks > 1:
+            deviation = jnp.std(reached)
             reached = (reached - jnp.mean(reached)) * (tasks / (tasks - 1))
+            if normalise:
+                reached /= jnp.where(deviation > 0, deviation, 1.0)
         grads, metrics = mean_gradient(params, (records, exploration * reached))
         metrics["gradient_norm"] = optax.tree.norm(grads)
         return *descend(outer, grads, opt_state, params), metrics

@@ -53,13 +53,16 @@ def imaml(
     """MAML with a proximal inner loss, differentiated by the implicit function theorem.
 
     φ minimises L(φ) + λ/2 ‖φ − θ‖², so dφ/dθ = (I + ∇²L(φ)/λ)⁻¹ (equation 6), applied by
-    conjugate gradients (algorithm 2). No inner step is kept, so memory does not grow with K; the
-    gradient is accurate as far as the K steps reach the minimum, where L should have no curvature
-    below −λ.
+    conjugate gradients (algorithm 2). No inner step is kept, so memory does not grow with K but for
+    the batches of a policy; the gradient is accurate as far as the K steps reach the minimum, where
+    L should have no curvature below −λ.
     If they stop short, φ depends on θ more than the minimum does: along curvatures below 1 / (K α),
     α the inner rate, as if it had not moved. `damping`, added to λ in equation 6 alone, accounts
     for this where λ + `damping` is about 1 / (K α).
-    On-policy, the batch that judges also gives the Hessian.
+    The loss of a policy has such curvatures, and its steps reach no minimum: there the system is
+    positive definite only for λ + `damping` of a few times 1 / (K α), which leaves the first terms
+    of the derivative through the steps. Its Hessian is that of the last inner batch, where it was
+    collected: that of the judging batch would be correlated with the gradient that it multiplies.
 
     Args:
         problem: the meta-learning problem; its inner loss must not bootstrap.
@@ -81,17 +84,21 @@ def imaml(
     check_parts(problem, inner, outer)
     if problem.bootstraps:  # its inner steps minimise no loss, so there is no Hessian to solve
         raise ValueError("problem: iMAML needs a loss that is minimised, got one that bootstraps")
+    require_integer("inner steps", inner.steps, 1)
     require_integer("solver steps", solver_steps, 1)
     require_number("damping", damping)
     inner = proximal(inner, strength)
     outer_loss = once_differentiated()(problem.outer_loss)
 
-    def meta_gradient(adapted: Params, support: Batch, judged: Batch) -> tuple[Any, Params]:
+    def meta_gradient(
+        adapted: Params, last: Params, support: Batch, judged: Batch
+    ) -> tuple[Any, Params]:
         value, grads = jax.value_and_grad(outer_loss, has_aux=True)(adapted, judged)
         (fast, slow), (grads_fast, grads_slow) = inner.split(adapted), inner.split(grads)
+        at = last if problem.on_policy else fast
 
         def scaled_product(vector: Params) -> tuple[Params, Params]:
-            products = hessian_product(problem, fast, slow, support, vector)
+            products = hessian_product(problem, at, slow, support, vector)
             return jax.tree.map(lambda leaf: leaf / (strength + damping), products)
 
         def system(vector: Params) -> Params:
@@ -106,9 +113,11 @@ def imaml(
     ) -> tuple[Params, dict[str, Array]]:
         del step
         adapted, record, trace = run(problem, inner, params, task, key, mapping.tile, ends=True)
-        support = record.judged if problem.on_policy else record.batches
+        support = record.batches
+        if problem.on_policy:
+            support = jax.tree.map(lambda leaf: leaf[-1], support)
         gradient = tiled(meta_gradient, mapping.tile)
-        (loss, aux), grads = gradient(adapted, support, record.judged)
+        (loss, aux), grads = gradient(adapted, record.last, support, record.judged)
         return grads, {**trace_metrics(trace), "outer_loss": loss, **aux}
 
     return from_task_gradient(problem, inner, outer, tasks, mapping, task_gradient)

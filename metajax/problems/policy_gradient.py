@@ -10,7 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..baselines import BASELINES, Baseline, linear_features, linear_features_of_rows
+from ..baselines import (
+    BASELINES,
+    Baseline,
+    linear_features,
+    linear_features_of_rows,
+    mean_return,
+)
 from ..checks import require_environment, require_integer, require_network, require_number
 from ..distributions import for_action_space
 from ..estimators import (
@@ -98,7 +104,8 @@ def policy_gradient(
             after an episode's last step counts nothing, truncated or not: no value stands for it.
         discount: γ in [0, 1].
         gae_lambda: λ in [0, 1].
-        baseline: "linear" (features of observation and time), "mean" (over episodes), "none",
+        baseline: "linear" (features of observation and time), "mean" (over two episodes or more),
+            "none",
             "critic" (the network's own value, which both losses teach) or a function, see
             `baselines.Baseline`.
         normalise_advantage: whether advantages get zero mean and unit standard deviation over the
@@ -141,6 +148,8 @@ def policy_gradient(
     require_number("value_weight", value_weight)
     require_network(network)
     fit = _choice("baseline", baseline, {**BASELINES, "critic": None})
+    if fit is mean_return and episodes == 1:
+        raise ValueError("baseline: a mean over one episode leaves no advantage, use another")
     objective = _choice("surrogate", surrogate, SURROGATES)
     of_rewards = objective is dice_surrogate
     critic = fit is None and not of_rewards

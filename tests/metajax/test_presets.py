@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs import PointNavigation, TaskSet
-from metajax import experiments, presets, runs, training
+from metajax import experiments, learners, presets, runs, training
 from metajax.arguments import parse_train
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
@@ -150,7 +150,26 @@ def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
         ),
         ("sinusoid-5", dict(algorithm="oracle"), "oracle is for episodes, got sinusoid-5"),
         ("tabular-mdp", dict(algorithm="oracle"), "expected one that can tell its task"),
-        ("maze", dict(dice_lambda=1.5), "dice_lambda: expected 0 to 1, got 1.5"),
+        (
+            "maze",
+            dict(surrogate="loaded_dice", dice_lambda=1.5),
+            "dice_lambda: expected 0 to 1, got 1.5",
+        ),
+        ("maze", dict(dice_lambda=0.5), "dice_lambda: acts with surrogate loaded_dice, not lvc"),
+        ("maze", dict(surrogate="dice", gae_lambda=0.5), "gae_lambda: acts with surrogate lvc, "),
+        ("maze", dict(surrogate="dice", baseline="none"), "baseline: acts with surrogate lvc, log"),
+        (
+            "gridworld-q",
+            dict(outer="td", temperature=0.5),
+            "temperature: acts with outer policy, not td",
+        ),
+        (
+            "gridworld",
+            dict(annealing=5, inner_steps=0),
+            "annealing: is of the derivative through inner steps, which are 0",
+        ),
+        ("gridworld", dict(learn=("discount", "discount")), "learn: expected each name once"),
+        ("bandit-10x5", dict(episodes=1), "baseline: a mean over one episode leaves no advantage"),
         ("maze", dict(devices=99), "devices: expected 1 to 2, got 99"),
     ],
 )
@@ -158,6 +177,20 @@ def test_value_out_of_range_is_refused_in_one_line(name, fields, message):
     with pytest.raises(ValueError, match=message) as error:
         experiments.build(dataclasses.replace(PRESETS[name], **fields))
     assert "\n" not in str(error.value)
+
+
+def test_the_damping_of_imaml_makes_up_for_the_length_of_its_steps():
+    settings = dict(inner_learning_rate=(0.1, 0.2), inner_steps=3)
+    for name, times in (("point", 3.0), ("sinusoid-5", 1.0)):
+        config = dataclasses.replace(PRESETS[name], **settings)
+        assert learners._strength(config) + learners._damping(config) == pytest.approx(times / 0.5)
+    assert learners._damping(dataclasses.replace(config, damping=0.25)) == 0.25
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_reptile_is_more_than_joint_training(name):
+    if name != "point-published":
+        assert presets.preset(name, "reptile").inner_steps > 1
 
 
 def test_an_algorithm_has_settings_of_its_own_unless_a_flag_says_otherwise():

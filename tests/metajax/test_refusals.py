@@ -153,7 +153,11 @@ class Nothing:
             ValueError,
             "got Nothing without sample_task, reset, step, observation_space, ",
         ),
-        (Pictures(), ValueError, "observation space: expected a Box, of one array, got {'height'"),
+        (
+            Pictures(),
+            ValueError,
+            "observation space: expected a Box, of one array, got mappingproxy",
+        ),
         (Numbers(), ValueError, "observation space: expected a Box, of one array, got Discrete"),
         (Switch(), TypeError, "action space: expected Discrete or a Box of one axis, got Box"),
     ],

@@ -76,7 +76,21 @@ def test_episodes_are_paid_alike_where_no_reward_and_no_length_differs():
     assert paid_alike(reward, mask)
     assert not paid_alike(reward.at[1, 0].set(0.0), mask)
     assert not paid_alike(reward, mask.at[1, 0].set(0.0))
-    assert not paid_alike(reward[:, :1], mask[:, :1])  # nothing to compare it with
+
+
+@pytest.mark.parametrize(
+    ("rewards", "taken", "alike"),
+    [
+        ([1.0, 0.5], [1.0, 1.0], False),
+        ([0.0, 0.0], [1.0, 1.0], True),
+        ([0.0, 0.0], [1.0, 0.0], True),
+        ([0.5, 0.5], [1.0, 1.0], True),
+        ([0.5, 0.0], [1.0, 0.0], False),  # paid for lasting: that it ended tells something
+    ],
+)
+def test_a_single_episode_is_paid_alike_where_no_step_tells_anything(rewards, taken, alike):
+    reward, mask = (jnp.array(values)[:, None] for values in (rewards, taken))
+    assert paid_alike(reward, mask) == alike
 
 
 @pytest.mark.parametrize("baseline", ["linear", "mean"])

@@ -58,6 +58,20 @@ def test_conjugate_gradients_solve_in_as_many_steps_as_there_are_numbers(system)
     assert not flat(conjugate_gradients(product, zeros, 6)[0]).any()  # nothing to solve
 
 
+def test_conjugate_gradients_end_where_a_direction_has_no_positive_curvature():
+    def solved(diagonal, target):
+        matrix = jnp.diag(jnp.array(diagonal))
+        target = jnp.array(target)
+        solution, residual = conjugate_gradients(lambda vector: matrix @ vector, target, 6)
+        np.testing.assert_allclose(residual, target - matrix @ solution, atol=1e-6)
+        return solution
+
+    # Of the target itself: 1 - 4 < 0.
+    np.testing.assert_allclose(solved([1.0, -4.0], [1.0, 1.0]), [1.0, 1.0])
+    # Of the second direction: the first step, of length |b|² / bᵀAb = 2, is kept.
+    np.testing.assert_allclose(solved([2.0, -1.0], [1.0, 1.0]), [2.0, 2.0])
+
+
 def test_longest_step_is_the_natural_gradient_on_the_edge_of_the_region(system):
     matrix, gradient, product = system
     step = flat(longest_step(mj.TrustRegion(bound=0.02, damping=0.1), gradient, product))
