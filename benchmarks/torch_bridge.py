@@ -136,10 +136,9 @@ def _grid_random(
     device: str,
 ) -> tuple[torch.Tensor, list[Any], list[Any]]:
     del tasks, judging
-    policy = torch_grids.by_sample(policies, setting.skip)
-    logits = torch.stack([policy(place) for place in _index(batch.observation, device).unbind()])
+    policy = torch_grids.by_sample(policies, setting.skip, lambda logits: logits.softmax(-2))
+    share = torch.stack([policy(place) for place in _index(batch.observation, device).unbind()])
     # The middle of the part of the unit interval that draws the action taken.
-    share = logits.softmax(-2)
     middle = share.cumsum(-2) - 0.5 * share  # (T, N, A, B)
     action = samples_last(batch.action, device).long()
     uniform = middle.gather(-2, action.unsqueeze(-2)).squeeze(-2)

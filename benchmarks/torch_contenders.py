@@ -117,6 +117,9 @@ def contenders(
     for other in by_square:
         kernels = torch_maml.eager(other)
         ways["torch batched, by square"] = functools.partial(batched, other, kernels)
+        ways["torch compiled, by square"] = functools.partial(
+            lambda game: batched(game, torch_maml.compiled(game)), other
+        )
     if device == "cuda":
         ways["torch batched, CUDA graph"] = lambda: batched(game, eager, graph=True)
         for other in by_square:

@@ -40,13 +40,16 @@ __all__ = [
     "loss_of",
     "make_grids",
     "outcome",
+    "thresholds",
     "to_batch",
 ]
 
+Mapped = Callable[[Tensor], Tensor]
+"""Logits (..., A, S) -> something of the same layout."""
 Policy = Callable[[Tensor], Tensor]
-"""Squares (N, S) -> logits (N, A, S); without the N for a policy that all tasks share."""
-Reading = Callable[[Params, float], Policy]
-"""Parameters and the scale of the linear path -> the policy."""
+"""Squares (N, S) -> mapped logits (N, A, S); without the N for a policy that all tasks share."""
+Reading = Callable[[Params, float, Mapped], Policy]
+"""Parameters, the scale of the linear path and what is wanted of the logits -> the policy."""
 
 _MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
 
@@ -113,9 +116,9 @@ def logits(params: Params, square: Tensor, skip: float) -> Tensor:
     return out if beside is None else out + skip * _rows(beside, square).mT
 
 
-def by_sample(params: Params, skip: float) -> Policy:
-    """The network sees every sample, as metajax's does."""
-    return lambda square: logits(params, square, skip)
+def by_sample(params: Params, skip: float, mapped: Mapped) -> Policy:
+    """The network sees every sample."""
+    return lambda square: mapped(logits(params, square, skip))
 
 
 def _table(params: Params, skip: float) -> Tensor:
@@ -125,9 +128,9 @@ def _table(params: Params, skip: float) -> Tensor:
     return logits(params, everywhere, skip)
 
 
-def by_square(params: Params, skip: float) -> Policy:
-    """The network sees each of the O squares once, and samples look up its logits."""
-    table = _table(params, skip)
+def by_square(params: Params, skip: float, mapped: Mapped) -> Policy:
+    """The network sees each of the O squares once, and samples look up what is wanted of it."""
+    table = mapped(_table(params, skip))
 
     def policy(square: Tensor) -> Tensor:
         if table.dim() == 2:
@@ -167,13 +170,17 @@ def loss_of(setting: Setting, reading: Reading) -> Callable[[Params, Batch], Ten
     return functools.partial(loss, setting=setting)
 
 
-def draw_actions(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Actions (..., S) int64 from logits (..., A, S) and numbers in [0, 1) (..., S).
+def thresholds(logits: Tensor) -> Tensor:
+    """Where the unit interval is divided between actions, (..., A - 1, S)."""
+    return logits.softmax(-2).cumsum(-2)[..., :-1, :]
+
+
+def draw_actions(thresholds: Tensor, uniform: Tensor) -> Tensor:
+    """Actions (..., S) int64 from `thresholds` (..., A - 1, S) and numbers in [0, 1) (..., S).
 
     By inverse transform; the last action gets what rounding leaves of the unit interval.
     """
-    cumulative = logits.softmax(-2).cumsum(-2)[..., :-1, :]
-    return (uniform.unsqueeze(-2) >= cumulative).sum(-2)
+    return (uniform.unsqueeze(-2) >= thresholds).sum(-2)
 
 
 def _play(
@@ -197,7 +204,8 @@ def _play(
     Returns:
         the actions and the squares they led to, both (steps, N, B) int64.
     """
-    policy, led, squares = reading(params, setting.skip), following.flatten(1), following.shape[-1]
+    policy = reading(params, setting.skip, thresholds)
+    led, squares = following.flatten(1), following.shape[-1]
     shared = params[0].dim() == 2  # one policy plays the episodes of all tasks as one (N·B,)
     actions, places = [], []
     for uniform in uniforms.unbind():

@@ -187,6 +187,7 @@ def compiled(game: Game, block: int = 10) -> Kernels:
     On a CPU, tanh is then computed from exponentials, twice as fast as the library's.
     """
     options: dict[str, Any] = {"cpp.use_decompose_tanh": True}
+    torch._dynamo.config.recompile_limit = 32  # of a function, by whichever ways it is compiled
     through = functools.partial(torch.compile, fullgraph=True, dynamic=False, options=options)
     inner = functools.partial(adapt_traceable, game=game)
     return Kernels(game.play and through(game.play), block, through(inner), through(game.outer))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch_credit import discounting
-from torch_grids import Grids, draw_actions, outcome
+from torch_grids import Grids, draw_actions, outcome, thresholds
 
 __all__ = [
     "Agent",
@@ -140,7 +140,8 @@ def play(agent: Agent, tasks: Grids, uniforms: Tensor, settings: Settings) -> tu
     for time, uniform in enumerate(uniforms.unbind()):
         hidden = torch.gru_cell(seen, hidden, *weights)
         logits = agent.logits(hidden)
-        action = draw_actions(logits.unsqueeze(-1), uniform.unsqueeze(-1)).squeeze(-1)
+        divided = thresholds(logits.unsqueeze(-1))
+        action = draw_actions(divided, uniform.unsqueeze(-1)).squeeze(-1)
         chosen = logits.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
         value = agent.value(hidden).squeeze(-1)
         place = led.gather(1, (action * squares + place).unsqueeze(1)).squeeze(1)

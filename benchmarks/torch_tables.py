@@ -25,6 +25,7 @@ from torch_grids import (
     loss_of,
     to_batch,
 )
+from torch_grids import thresholds as of_actions
 from torch_maml import Game, Kernels, Params, Setting
 
 __all__ = ["Draws", "Kind", "Tables", "game", "thresholds"]
@@ -83,7 +84,7 @@ def _play(
     Returns:
         the actions and the states they led to, both (steps, N, B) int64.
     """
-    policy, states = reading(params, setting.skip), reached.shape[-1] + 1
+    policy, states = reading(params, setting.skip, of_actions), reached.shape[-1] + 1
     shared = params[0].dim() == 2  # one policy plays the episodes of all tasks as one (N·B,)
 
     def act(seen: Tensor, uniform: Tensor) -> Tensor:
