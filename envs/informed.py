@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .core import Box, Environment, Space, TimeStep, require
+from .core import Box, Environment, Space, TimeStep, provides, require
 
 __all__ = ["Informed"]
 
@@ -28,24 +28,29 @@ class Informed:
     Observation: [O + T], the environment's, flattened, then `tell(task)`, flattened. The dtype is
       the environment's, unless that is an integer and `tell` returns floats: then it is that of
       `tell`. Integers have the environment's bounds, floats none.
-    Action, reward, termination, truncation, task and state: the environment's.
+    Action, reward, termination, truncation, task and state: the environment's, and so are
+      `optimal_return` and `optimal_action` if it has an oracle.
 
     Raises:
-      ValueError: an environment whose observation is not an array, one without a `tell` of its own
-        if none is given, or a `tell` of another dtype than its, unless floats join integers.
+      ValueError: no environment, one whose observation is not an array, one without a `tell` of its
+        own if none is given, or a `tell` of another dtype than its, unless one of them is floats.
     """
 
     env: Environment
-    # task -> an array of the observation's dtype, or floats if that is an integer; None: `env.tell`
+    # task -> an array of the observation's dtype, or of another where either is floats; None:
+    # `env.tell`
     tell: Callable[[Any], Array] | None = None
 
     def __post_init__(self) -> None:
+        require("env", self.env, provides(self.env, Environment), "an environment")
         space = self.env.observation_space
         require("env", self.env, isinstance(space, Box), "one that observes an array")
-        tells = self.tell is not None or hasattr(self.env, "tell")
+        tells = callable(self.tell or getattr(self.env, "tell", None))
         require("env", self.env, tells, "one that can tell its task")
         told = self._told.dtype
-        fits = told == self._dtype_of(told)
+        seen = self._dtype_of(told)
+        whole = not np.issubdtype(told, np.floating)
+        fits = told == seen or (whole and np.issubdtype(seen, np.floating))
         require("tell", told, fits, f"the observation's dtype, {space.dtype}, or a real one")
 
     def _dtype_of(self, told: np.dtype) -> np.dtype:
@@ -87,13 +92,24 @@ class Informed:
         state, timestep = self.env.step(key, state, action, task)
         return state, self._informed(timestep, task)
 
-    def optimal_return(self, task: Any) -> Array:
-        """The environment's, if it has an oracle."""
-        return self.env.optimal_return(task)  # type: ignore[attr-defined]
+    # Properties, so that an environment without an oracle is informed without one.
+    @property
+    def optimal_return(self) -> Callable[[Any], Array]:
+        """The environment's.
 
-    def optimal_action(self, state: Any, task: Any) -> Array:
-        """The environment's, if it has an oracle."""
-        return self.env.optimal_action(state, task)  # type: ignore[attr-defined]
+        Raises:
+          AttributeError: an environment without an oracle.
+        """
+        return self.env.optimal_return  # type: ignore[attr-defined]
+
+    @property
+    def optimal_action(self) -> Callable[[Any, Any], Array]:
+        """The environment's.
+
+        Raises:
+          AttributeError: as `optimal_return`.
+        """
+        return self.env.optimal_action  # type: ignore[attr-defined]
 
     def _tell(self, task: Any) -> Array:
         tell = self.tell or self.env.tell  # type: ignore[attr-defined]

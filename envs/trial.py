@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -47,7 +48,8 @@ class Trial:
       last step ended an episode, 0 or 1. All but the first part are 0 after `reset`.
     Action, reward (float32): the environment's.
     Termination: never. Truncation: with the last step of the last episode.
-    Task: the environment's. State: `TrialState`.
+    Task: the environment's. So are `tell`, `optimal_return` and `optimal_action`, if it has them.
+    State: `TrialState`.
 
     The step that ends an episode, by termination or truncation, also begins the next one: its
     reward and end flag belong to the old episode, its observation to the new one, as in RL² and
@@ -125,27 +127,45 @@ class Trial:
         """
         return jnp.cumsum(observation[..., -1] > 0.5, axis=0, dtype=jnp.int32)
 
-    def optimal_return(self, task: Any) -> Array:
+    # Properties, so that a trial has what its environment has and no more. They return methods,
+    # which are equal every time: compiled programs are looked up by them.
+    @property
+    def tell(self) -> Callable[[Any], Array]:
+        """The environment's.
+
+        Raises:
+          AttributeError: it has none.
+        """
+        return self.env.tell  # type: ignore[attr-defined]
+
+    @property
+    def optimal_return(self) -> Callable[[Any], Array]:
         """`episodes` times the environment's, as the task is known from the start: () float32.
 
         Raises:
-          ValueError: an environment without an oracle, such as an adapted one.
+          AttributeError: an environment without an oracle, such as an adapted one.
         """
-        return self.episodes * self._solved.optimal_return(task)
+        return self._of_solved(self._best_return)
 
-    def optimal_action(self, state: TrialState, task: Any) -> Array:
+    @property
+    def optimal_action(self) -> Callable[[TrialState, Any], Array]:
         """The environment's optimal action.
 
         Raises:
-          ValueError: as `optimal_return`.
+          AttributeError: as `optimal_return`.
         """
-        return self._solved.optimal_action(state.inner, task)
+        return self._of_solved(self._best_action)
 
-    @property
-    def _solved(self) -> SolvedEnvironment:
+    def _best_return(self, task: Any) -> Array:
+        return self.episodes * self.env.optimal_return(task)  # type: ignore[attr-defined]
+
+    def _best_action(self, state: TrialState, task: Any) -> Array:
+        return self.env.optimal_action(state.inner, task)  # type: ignore[attr-defined]
+
+    def _of_solved(self, method: Callable[..., Array]) -> Callable[..., Array]:
         if not provides(self.env, SolvedEnvironment):
-            raise ValueError(f"env: {type(self.env).__name__} has no oracle, expected one that has")
-        return self.env
+            raise AttributeError(f"env: {type(self.env).__name__} has no oracle")
+        return method
 
     @property
     def _action_length(self) -> int:

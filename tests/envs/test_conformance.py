@@ -11,6 +11,7 @@ from key_uses import spent_twice
 from whole_episodes import COUNT, SOLVED, first_task, run_episodes, sample_tasks, traces
 
 import envs
+from envs.core import provides
 
 # The environments that draw in an episode, and the variance that a step adds to a return.
 _VARIANCE = {envs.BernoulliBandit: 0.25, envs.TabularMDP: 2.0, envs.PointCorners: 0.01}
@@ -44,7 +45,7 @@ def _all_in(space, values):
 @pytest.mark.smoke
 def test_it_is_a_hashable_environment(env):
     assert isinstance(env, envs.Environment)
-    assert isinstance(env, envs.SolvedEnvironment) == (not isinstance(env, envs.PointCorners))
+    assert provides(env, envs.SolvedEnvironment) == (not isinstance(env, envs.PointCorners))
     assert hash(env) == hash(dataclasses.replace(env))
     assert env == dataclasses.replace(env)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -145,7 +146,7 @@ def test_forms_do_not_depend_on_the_default_precision(env):
         task = jax.eval_shape(env.sample_task, key)
         state, timestep = jax.eval_shape(env.reset, key, task)
         action = jax.ShapeDtypeStruct(env.action_space.shape, env.action_space.dtype)
-        if isinstance(env, envs.SolvedEnvironment):
+        if provides(env, envs.SolvedEnvironment):
             best = jax.eval_shape(env.optimal_action, state, task)
             assert (best.shape, best.dtype) == (action.shape, action.dtype)
         assert timestep.observation.dtype == env.observation_space.dtype
@@ -181,7 +182,7 @@ def test_the_horizon_of_a_task_is_the_one_that_counts(env):
     np.testing.assert_array_equal(found.timesteps.truncated[at_the_end], ~terminated)
     assert (found.lengths <= episodes * horizons).all()
     # The oracle reads it too.
-    if isinstance(env, envs.SolvedEnvironment):
+    if provides(env, envs.SolvedEnvironment):
         best = run_episodes(env, tasks, 0.0)
         if not _is_random(env):
             np.testing.assert_allclose(best.returns, best.optimal, atol=1e-5)
@@ -220,7 +221,7 @@ def test_alone_and_uncompiled_is_as_in_a_compiled_batch(env, random_episodes):
     )
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
     chex.assert_trees_all_close(stacked, expected, atol=1e-6)
-    if isinstance(env, envs.SolvedEnvironment):
+    if provides(env, envs.SolvedEnvironment):
         best = env.optimal_return(task)
         np.testing.assert_allclose(best, random_episodes.optimal[index], rtol=1e-6)
 

@@ -1,6 +1,8 @@
 """An informed environment is its environment, with the task in sight."""
 
+import copy
 import dataclasses
+import pickle
 
 import chex
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 import envs
+from envs.core import provides
 
 GRID = envs.make("gridworld", horizon=4)
 
@@ -19,7 +22,7 @@ def tell(task):
 
 def test_an_informed_environment_is_the_same_but_for_what_it_tells():
     env = envs.Informed(GRID, tell)
-    assert isinstance(env, envs.SolvedEnvironment)
+    assert provides(env, envs.SolvedEnvironment)
     assert hash(env) == hash(envs.Informed(GRID, tell))
     actions = jnp.array([1, 2, 3], jnp.int32)
 
@@ -82,9 +85,32 @@ def test_a_grid_tells_walls_goal_and_controls_as_bits():
     np.testing.assert_array_equal(controls.reshape(5, 5), np.eye(5)[[0, 2, 1, 4, 3]])
 
 
+@pytest.mark.smoke  # whether a wrapper has a member depends on the interpreter
+def test_an_oracle_is_there_where_the_environment_has_one():
+    assert not provides(envs.Informed(envs.PointCorners()), envs.SolvedEnvironment)
+    solved = envs.Informed(envs.PointNavigation())
+    for env in (solved, copy.deepcopy(solved), pickle.loads(pickle.dumps(solved))):
+        assert provides(env, envs.SolvedEnvironment)
+        assert env == solved
+
+
+def test_a_trial_tells_its_task_as_its_environment_does():
+    point, grid = (envs.Informed(envs.Trial(env)) for env in (envs.PointNavigation(), GRID))
+    for env in (point, grid):
+        task = env.sample_task(jax.random.key(0))
+        _, timestep = env.reset(jax.random.key(1), task)
+        told = env.env.tell(task).ravel()
+        # The bits of a grid are told in the dtype of what the trial observes.
+        np.testing.assert_array_equal(timestep.observation[-told.size :], told.astype(jnp.float32))
+        assert env.observation_space.contains(timestep.observation)
+
+
 @pytest.mark.parametrize(
     ("env", "message"),
     [
+        (3, "env: got 3, expected an environment"),
+        (envs.Informed(GRID), "env: got .*, expected one that can tell its task"),
+        (envs.Trial(envs.make("tabular-mdp")), "env: got .*, expected one that can tell its task"),
         (envs.make("tabular-mdp"), r"env: got .*, expected one that can tell its task"),
         (envs.make("maze", slip=0.1), "slip: got 0.1, expected 0 where a policy is told the task"),
         (envs.make("gridworld", rewards=1.0), "rewards: got 1.0, expected 0 where"),

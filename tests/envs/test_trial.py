@@ -11,6 +11,7 @@ from whole_episodes import CONFIGURATIONS, run_episodes, sample_tasks
 
 import envs
 from envs import TaskSet, Trial
+from envs.core import provides
 
 TRIAL = CONFIGURATIONS["trial-of-mazes"]
 
@@ -44,8 +45,12 @@ def test_a_trial_of_an_environment_without_an_oracle_has_none_either():
     task = trial.sample_task(jax.random.key(0))
     state, _ = trial.reset(jax.random.key(0), task)
     trial.step(jax.random.key(0), state, jnp.int32(0), task)
-    with pytest.raises(ValueError, match="_Unsolved has no oracle"):
+    assert not provides(trial, envs.SolvedEnvironment)
+    with pytest.raises(AttributeError, match="_Unsolved has no oracle"):
         trial.optimal_return(task)
+    assert provides(Trial(TRIAL.env), envs.SolvedEnvironment)
+    assert TRIAL.optimal_return == TRIAL.optimal_return  # programs are looked up by it
+    assert not hasattr(Trial(envs.make("tabular-mdp")), "tell")
 
 
 @pytest.mark.smoke

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import envs
+from envs.core import provides
 
 # Every registered environment as it comes, and configurations that reach other code. MiniGrid's
 # 640 steps would take most of the time of all tests of environments.
@@ -56,7 +57,7 @@ CONFIGURATIONS = {
     ),
 }
 
-SOLVED = [id for id, env in CONFIGURATIONS.items() if isinstance(env, envs.SolvedEnvironment)]
+SOLVED = [id for id, env in CONFIGURATIONS.items() if provides(env, envs.SolvedEnvironment)]
 
 COUNT = 96  # tasks in a batch
 traces = collections.Counter()  # how often the episodes of an environment were traced
@@ -114,7 +115,7 @@ def _compiled(env):
     def batch(keys, tasks, wander, actions):
         traces[env] += 1
         episodes = jax.vmap(functools.partial(_episode, env))(keys, tasks, wander, actions)
-        solved = isinstance(env, envs.SolvedEnvironment)
+        solved = provides(env, envs.SolvedEnvironment)
         optimal = jax.vmap(env.optimal_return)(tasks) if solved else jnp.full(COUNT, jnp.nan)
         return *episodes, optimal
 
@@ -126,7 +127,7 @@ def _episode(env, keys, task, wander, actions):
         state, timestep, lives = carry
         key, wanders, action = given
         lives = lives & ~(timestep.terminated | timestep.truncated)
-        if isinstance(env, envs.SolvedEnvironment):
+        if provides(env, envs.SolvedEnvironment):
             action = jnp.where(wanders, action, env.optimal_action(state, task))
         state, timestep = env.step(key, state, action, task)
         return (state, timestep, lives), ((state, timestep, lives), action)
