@@ -67,7 +67,7 @@ class TaskSet:
         """
         require_integer("count", count, 1, 2**31 - 1)
         require_integer("chunk", chunk, 1)
-        form_of(_form_drawn_by(env))
+        form_of(_form_drawn_by(env.sample_task))
         chunk = min(chunk, count)
 
         def draw(index: Array) -> tuple[Any, Array]:
@@ -90,7 +90,7 @@ class TaskSet:
         Raises:
           ValueError: no tasks, or tasks whose leaves are not those that `env.sample_task` draws.
         """
-        found, expected = form_of(tasks), form_of(_form_drawn_by(env))
+        found, expected = form_of(tasks), form_of(_form_drawn_by(env.sample_task))
         count = next(iter(found[0][2]), 0)
         expected = [[name, dtype, [count, *shape]] for name, dtype, shape in expected]
         require("tasks", found, found == expected and count > 0, f"one or more of {expected}")
@@ -112,7 +112,7 @@ class TaskSet:
             tasks of another environment.
         """
         is_env = hasattr(like, "sample_task")
-        form = _form_drawn_by(like) if is_env else like
+        form = _form_drawn_by(like.sample_task) if is_env else like
         tasks, environment = read_tasks(path, form, described(like) if is_env else None)
         return cls(tasks, jax.jit(jax.vmap(content_hash))(tasks), environment)
 
@@ -233,13 +233,17 @@ def content_hash(task: Any) -> Array:
 
     Each 32-bit word is scrambled with a key that depends on its position, and the results are
     summed; two sums use different keys.
+
+    Raises:
+      ValueError: a task without leaves, or a leaf that does not hold bools, integers or floats.
     """
-    leaves = jax.tree.leaves(task)
-    form = json.dumps([[str(leaf.dtype), list(leaf.shape)] for leaf in leaves])
+    # A leaf in numpy or Python is hashed as what a set keeps of it, so that its side is the same.
+    task = jax.tree.map(jnp.asarray, task)
+    form = json.dumps([[dtype, shape] for _, dtype, shape in form_of(task)])
     seeds = np.frombuffer(hashlib.sha256(form.encode()).digest()[:8], "<u4").astype(np.uint32)
     sums = jnp.asarray(seeds)
     first = 0
-    for words in map(_words, leaves):
+    for words in map(_words, jax.tree.leaves(task)):
         place = np.arange(first, first + words.size, dtype=np.uint32)
         keys = _mixed(place * np.uint32(_GOLDEN) ^ seeds[:, None])
         sums += jnp.sum(_mixed(words ^ keys), axis=-1, dtype=jnp.uint32)
@@ -264,10 +268,13 @@ def sampler_of_side(
       salt: as in `TaskSet.split`.
 
     Raises:
-      ValueError: a share outside (0, 1), or a salt that is not an unsigned 32-bit integer.
+      ValueError: a share outside (0, 1), a salt that is not an unsigned 32-bit integer, or tasks
+        that have no `content_hash`.
     """
     require("share", share, 0 < share < 1, "a number between 0 and 1")
     require_integer("salt", salt, 0, 2**32 - 1)
+    form = _form_drawn_by(sample_task)
+    form_of(form)
     draws = math.ceil(math.log(1e-9) / math.log(1 - share if first else share))
     bound = min(round(share * 2**32), 2**32 - 1)
 
@@ -283,10 +290,10 @@ def sampler_of_side(
         def draw(carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
             drawn, _, _ = carry
             task = sample_task(keys[drawn])
+            task = jax.tree.map(lambda leaf, kept: jnp.asarray(leaf, kept.dtype), task, form)
             place = _place(content_hash(task), salt)
             return drawn + 1, (place < jnp.uint32(bound)) == first, task
 
-        form = jax.eval_shape(sample_task, key)
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), form)
         return jax.lax.while_loop(missed, draw, (jnp.int32(0), jnp.array(False), nothing))[2]
 
@@ -320,11 +327,13 @@ def has_sides(
       draws: how many tasks are drawn.
 
     Raises:
-      ValueError: a share outside (0, 1), or a number that is not an integer in its range.
+      ValueError: a share outside (0, 1), a number that is not an integer in its range, or tasks
+        that have no `content_hash`.
     """
     require("share", share, 0 < share < 1, "a number between 0 and 1")
     require_integer("salt", salt, 0, 2**32 - 1)
     require_integer("draws", draws, 1)
+    form_of(_form_drawn_by(sample_task))
     bound = min(round(share * 2**32), 2**32 - 1)
 
     # One by one: the program of a single draw compiles faster than that of many.
@@ -365,8 +374,8 @@ def _mixed(words: Any) -> Any:
     return words ^ words >> np.uint32(16)
 
 
-def _form_drawn_by(env: Environment) -> Any:
-    return jax.eval_shape(env.sample_task, jax.random.key(0))
+def _form_drawn_by(sample_task: Callable[[Array], Any]) -> Any:
+    return jax.eval_shape(sample_task, jax.random.key(0))
 
 
 def described(env: Any) -> str:

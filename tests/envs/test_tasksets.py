@@ -1,5 +1,7 @@
 """Sets of tasks: identity by content, splits that do not leak."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from any_task import anything
 
 import envs
 from envs import Gridworld, Maze, PointNavigation, TaskSet, taskfiles
+from envs.point import PointTask
 from envs.tasksets import content_hash, has_sides, sampler_of_side
 
 ENV = envs.make("point")
@@ -20,6 +23,15 @@ GOAL = GRIDWORLD.sample_task(jax.random.key(0))
 def longer():
     """Of the same key, drawn in other chunks, and with what was drawn twice."""
     return TaskSet.make(ENV, jax.random.key(0), 3000, chunk=1000, unique=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Precise:
+    """One task, in numpy's doubles and a number of Python's."""
+
+    def sample_task(self, key):
+        del key
+        return {"gains": np.full(3, 0.1), "steps": 4}
 
 
 class Keyed:
@@ -122,6 +134,31 @@ def test_a_filter_takes_a_mask_or_a_function_of_a_task(goals):
 def test_the_hash_of_a_task_is_the_same_everywhere():
     assert content_hash(anything()).tolist() == [49298060, 99784570]
     assert jax.jit(content_hash)(anything()).tolist() == [49298060, 99784570]
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (Maze(size=5).from_text("#####\n#S.X#\n#####"), [3079661208, 4013056437]),
+        (PointTask(jnp.array([0.5, -0.25]), jnp.int32(9)), [2112382160, 2855446680]),
+    ],
+    ids=["maze", "point"],
+)
+def test_a_task_of_ours_keeps_its_side_in_later_versions(task, expected):
+    assert content_hash(task).tolist() == expected
+
+
+def test_a_task_is_hashed_as_a_set_keeps_it(tmp_path):
+    """In numpy or Python it falls on the side that it has when its file is read."""
+    sample = Precise().sample_task
+    drawn = TaskSet.make(Precise(), jax.random.key(0), 50)
+    drawn.save(tmp_path / "precise.npz")
+    loaded = TaskSet.load(tmp_path / "precise.npz", Precise())
+    np.testing.assert_array_equal(drawn.hashes, loaded.hashes)
+    np.testing.assert_array_equal(content_hash(sample(jax.random.key(0))), drawn.hashes[0])
+    assert content_hash({"steps": 3}).tolist() == content_hash({"steps": np.int32(3)}).tolist()
+    kept = sampler_of_side(sample, 0.5, first=bool(drawn.side(0.5)[0]))(jax.random.key(1))
+    chex.assert_trees_all_equal(kept, drawn.get(0))
 
 
 def test_the_hash_of_a_batch_is_that_of_each_task(points):
@@ -238,6 +275,12 @@ def test_a_sampler_of_a_side_draws_what_the_split_has_there():
             r"tasks: got .*\[0, 2\].*, expected one or more of",
         ),
         (lambda: TaskSet.make(Keyed(), jax.random.key(0), 9), "task leaf key: got 'key<fry>'"),
+        (lambda: has_sides(Keyed().sample_task, 0.5), "task leaf key: got 'key<fry>'"),
+        (
+            lambda: sampler_of_side(Keyed().sample_task, 0.5, first=True),
+            "task leaf key: got 'key<fry>'",
+        ),
+        (lambda: content_hash({"wave": jnp.complex64(1)}), "task leaf wave: got 'complex64'"),
         (lambda: taskfiles.form_of({"a": jax.random.key(0)}), "task leaf a: got 'key<fry>'"),
         (lambda: taskfiles.form_of(None), "task: got None, expected a pytree with an array in it"),
     ],
