@@ -3,6 +3,8 @@
 `rgb` is pure JAX, to be compiled and batched, with one tile per square. The others draw in more
 detail, in numpy, one task at a time.
 
+A wrapped environment, `Informed` or `Trial`, is drawn as the one that it holds.
+
 A ring marks the start, a target the goal and a disc the agent; a line is the path it took, darker
 for later steps.
 """
@@ -19,6 +21,7 @@ import numpy as np
 
 from .grids import unpack
 from .gridworld import Gridworld
+from .informed import Informed
 from .maze import Maze
 from .minigrid import MiniGrid, world
 from .minigrid.view import full_grid
@@ -38,11 +41,12 @@ from .paint import (
 )
 from .point import PointNavigation
 from .point_corners import PointCorners
-from .tiles import COLOURS, picture, tile_of
+from .tiles import COLOURS, LEAST, picture, tile_of
+from .trial import Trial
 
 Array = jax.Array
 
-__all__ = ["frame", "frames", "rgb", "sheet", "still", "text"]
+__all__ = ["frame", "frames", "has_picture", "rgb", "sheet", "still", "text"]
 
 _SUPERSAMPLED = 3
 
@@ -69,6 +73,12 @@ class _Scene(NamedTuple):
     margin: float = 0.0  # width of the band along the sides in which no goal lies
 
 
+def has_picture(env: Any) -> bool:
+    """Whether `still` draws the environment, wrapped or not."""
+    env, _ = _unwrapped(env)
+    return isinstance(env, Maze | Gridworld | MiniGrid) or type(env) in _PLANES
+
+
 def frame(env: Any, task: Any, position: Any, trail: Any = None, pixels: int = 320) -> np.ndarray:
     """A picture of one task and of the agent on it.
 
@@ -88,6 +98,7 @@ def frame(env: Any, task: Any, position: Any, trail: Any = None, pixels: int = 3
     path = np.asarray(position, float)[None]
     if trail is not None:
         path = np.concatenate([np.asarray(trail, float), path])
+    env, _ = _unwrapped(env)
     scene = _scene(env, task)
     return _draw(scene, _background(scene, pixels), _places(env, path), len(path))
 
@@ -111,6 +122,7 @@ def frames(env: Any, task: Any, positions: Any, length: int, pixels: int = 320) 
     path = np.asarray(positions, float)
     if not 1 <= length <= len(path):
         raise ValueError(f"length: got {length}, expected from 1 to {len(path)}")
+    env, _ = _unwrapped(env)
     scene = _scene(env, task)
     background, places = _background(scene, pixels), _places(env, path)
     ends = range(1, length + 1)
@@ -127,11 +139,19 @@ def still(env: Any, state: Any, task: Any, pixels: int = 320) -> np.ndarray:
       pixels: greatest height and width of the picture.
 
     Raises:
-      ValueError: as `frame`; for a `MiniGrid`, as `rgb`.
+      ValueError: another environment, or too few pixels.
     """
+    env, state = _unwrapped(env, state)
+    if not has_picture(env):
+        known = "Maze, Gridworld, MiniGrid, PointNavigation or PointCorners"
+        raise ValueError(f"env: got {type(env).__name__}, expected {known}")
     if isinstance(env, MiniGrid):
+        squares = max(env.shape)
+        if pixels < LEAST * squares:
+            expected = f"at least {LEAST * squares} for {squares} squares along a side"
+            raise ValueError(f"pixels: got {pixels}, expected {expected}")
         draw = jax.jit(rgb, static_argnums=(0, 3))
-        return np.asarray(draw(env, state, task, pixels // max(env.shape)))
+        return np.asarray(draw(env, state, task, pixels // squares))
     return frame(env, task, state.position, pixels=pixels)
 
 
@@ -150,6 +170,7 @@ def rgb(env: Any, state: Any, task: Any, pixels: int = 8) -> Array:
     Raises:
       ValueError: another environment, or too few pixels.
     """
+    env, state = _unwrapped(env, state)
     if isinstance(env, MiniGrid):
         image = full_grid(state, task, env.shape[1]).transpose(1, 0, 2).astype(jnp.int32)
         tiles = jnp.asarray(_minigrid_tiles())[image[..., 0], image[..., 1], image[..., 2]]
@@ -223,6 +244,7 @@ def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -
 
 def _first_picture(env: Any, task: Any, pixels: int) -> np.ndarray:
     """A task before the first step of an episode, uint8, at most `pixels` high and wide."""
+    env, _ = _unwrapped(env)
     if isinstance(env, MiniGrid):
         state, _ = env.reset(jax.random.key(0), task)
         return still(env, state, task, pixels)
@@ -235,6 +257,7 @@ def text(env: Any, task: Any, state: Any) -> str:
     Raises:
       ValueError: an environment that `frame` does not draw.
     """
+    env, state = _unwrapped(env, state)
     scene = _scene(env, task)
     floor = "  " if isinstance(env, Maze) else "· "
     lines = np.where(scene.walls, "██", floor)
@@ -244,6 +267,15 @@ def text(env: Any, task: Any, state: Any) -> str:
         if 0 <= row < scene.side and 0 <= column < scene.side:
             lines[row, column] = sign
     return "\n".join("".join(line).rstrip() for line in lines)
+
+
+def _unwrapped(env: Any, state: Any = None) -> tuple[Any, Any]:
+    """The environment within all wrappers, and its part of their state if that is given."""
+    while isinstance(env, Informed | Trial):
+        if isinstance(env, Trial) and state is not None:
+            state = state.inner
+        env = env.env
+    return env, state
 
 
 def _scene(env: Any, task: Any) -> _Scene:

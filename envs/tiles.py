@@ -15,9 +15,12 @@ import numpy as np
 
 from .paint import AGENT, GOAL, LINE, PAPER, SHADE, START, WALL, blend, disc, rectangle, segment
 
-__all__ = ["COLOURS", "TILES", "picture", "tile_of"]
+__all__ = ["COLOURS", "LEAST", "TILES", "picture", "tile_of"]
 
 Array = jax.Array
+
+LEAST = 4
+"""The least side of a tile in pixels."""
 
 # The colours of objects, in MiniGrid's order.
 COLOURS = {
@@ -178,8 +181,8 @@ def picture(tiles: Array, agent: Array, heading: Array | None, pixels: int) -> A
     Raises:
       ValueError: too few pixels.
     """
-    if pixels < 4:
-        raise ValueError(f"pixels: got {pixels}, expected at least 4 a square")
+    if pixels < LEAST:
+        raise ValueError(f"pixels: got {pixels}, expected at least {LEAST} a square")
     high, wide = tiles.shape
     squares = jnp.asarray(_atlas(pixels))[tiles]
     sprite = jnp.asarray(_agents(pixels))[jnp.int32(4) if heading is None else heading]

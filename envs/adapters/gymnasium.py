@@ -182,10 +182,13 @@ def to_gymnasium(
       render_mode: "rgb_array" for pictures by `envs.render.still`, or None.
 
     Raises:
-      ValueError: tasks that are not of `env`, or another render mode.
+      ValueError: tasks that are not of `env`, another render mode, or one for an environment that
+        `envs.render` does not draw.
     """
     modes = (None, *ToGymnasium.metadata["render_modes"])
     require("render_mode", render_mode, render_mode in modes, "'rgb_array' or None")
+    shown = render_mode is None or render.has_picture(env)
+    require("render_mode", render_mode, shown, f"None for {type(env).__name__}, which is not drawn")
     return ToGymnasium(env, None if tasks is None else as_tasks(env, tasks), render_mode)
 
 

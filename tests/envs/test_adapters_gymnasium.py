@@ -124,6 +124,14 @@ def test_pictures_are_of_the_episode_under_way():
     assert to_gymnasium(MAZE).render() is None
 
 
+def test_a_wrapped_environment_is_pictured_as_what_it_wraps():
+    for wrapped in (envs.Trial(MAZE), envs.Informed(MAZE), envs.Trial(envs.Informed(MAZE))):
+        env = to_gymnasium(wrapped, render_mode="rgb_array")
+        env.reset(options={"task": _one(0)})
+        expected = envs.render.frame(MAZE, _one(0), _one(0).start)
+        np.testing.assert_array_equal(env.render(), expected)
+
+
 def test_a_picture_of_minigrid_is_that_of_its_whole_state():
     minigrid = envs.MiniGrid("empty", size=5)
     env = to_gymnasium(minigrid, render_mode="rgb_array")
@@ -150,6 +158,10 @@ def test_a_picture_of_minigrid_is_that_of_its_whole_state():
             "render_mode: got 'human', expected 'rgb_array' or None",
         ),
         (
+            lambda _: to_gymnasium(envs.Trial(envs.BernoulliBandit()), render_mode="rgb_array"),
+            "render_mode: got 'rgb_array', expected None for Trial, which is not drawn",
+        ),
+        (
             lambda _: to_gymnasium_vector(MAZE, 0),
             "num_envs: got 0, expected an integer of at least 1",
         ),
@@ -158,7 +170,7 @@ def test_a_picture_of_minigrid_is_that_of_its_whole_state():
             "task: got 5, expected 3 tasks",
         ),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_bad_input_is_refused_in_one_line(call, message):
     env = to_gymnasium(MAZE, _tasks())

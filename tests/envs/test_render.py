@@ -206,6 +206,18 @@ def test_a_sheet_has_a_picture_of_each_task():
         ),
         (lambda env, task: render.rgb(env, env.reset(None, task)[0], task, 3), "pixels: got 3"),
         (lambda env, task: render.sheet(env, task, columns=0), "expected at least 1"),
+        (
+            lambda env, task: render.still(envs.BernoulliBandit(), None, None),
+            "env: got BernoulliBandit, expected Maze, Gridworld, MiniGrid, PointNav",
+        ),
+        (
+            lambda env, task: render.still(envs.Trial(envs.MazeSeries()), None, None),
+            "env: got MazeSeries, expected Maze",
+        ),
+        (
+            lambda env, task: render.still(envs.MiniGrid("fourrooms", size=19), None, None, 60),
+            "pixels: got 60, expected at least 76 for 19 squares along a side",
+        ),
     ],
 )
 def test_pictures_that_cannot_be_are_refused(call, message):
