@@ -14,6 +14,7 @@ __all__ = [
     "START",
     "TRAIL",
     "WALL",
+    "arrow",
     "blend",
     "disc",
     "rectangle",
@@ -41,6 +42,25 @@ def disc(picture: np.ndarray, centre: np.ndarray, radius: float, colour: np.ndar
       colour: (3,), 0 to 255.
     """
     segment(picture, centre, centre, radius, colour)
+
+
+def arrow(picture: np.ndarray, centre: np.ndarray, heading: int, side: float) -> None:
+    """Paints the agent as an arrow head, in place.
+
+    Args:
+      picture: float [H, W, 3].
+      centre: (down, right) in pixels, the middle of its square.
+      heading: where it points: 0 up, 1 right, 2 down, 3 left.
+      side: of its square, in pixels.
+    """
+    ahead = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)][heading], float) * side
+    aside = np.array([ahead[1], -ahead[0]])
+    # Segments across it, from its tip to its base.
+    for colour, width in ((PAPER, 0.16), (AGENT, 0.1)):
+        for share in np.linspace(0, 1, 2 * round(side)):
+            middle = centre + (0.26 - 0.5 * share) * ahead
+            half = 0.27 * share * aside
+            segment(picture, middle - half, middle + half, width * side, colour)
 
 
 def segment(

@@ -5,8 +5,8 @@ detail, in numpy, one task at a time.
 
 A wrapped environment, `Informed` or `Trial`, is drawn as the one that it holds.
 
-A ring marks the start, a target the goal and a disc the agent; a line is the path it took, darker
-for later steps.
+A ring marks the start, a target the goal and a disc the agent, or an arrow head if it has a
+heading; a line is the path it took, darker for later steps.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from .paint import (
     START,
     TRAIL,
     WALL,
+    arrow,
     blend,
     disc,
     segment,
@@ -79,7 +80,9 @@ def has_picture(env: Any) -> bool:
     return isinstance(env, Maze | Gridworld | MiniGrid) or type(env) in _PLANES
 
 
-def frame(env: Any, task: Any, position: Any, trail: Any = None, pixels: int = 320) -> np.ndarray:
+def frame(
+    env: Any, task: Any, position: Any, trail: Any = None, pixels: int = 320, heading: Any = None
+) -> np.ndarray:
     """A picture of one task and of the agent on it.
 
     Args:
@@ -88,22 +91,26 @@ def frame(env: Any, task: Any, position: Any, trail: Any = None, pixels: int = 3
       position: (2,), the agent's position.
       trail: [t, 2], its earlier positions, oldest first; None for no trail.
       pixels: side of the picture, at least 32.
+      heading: (), the direction the agent faces, 0 up, 1 right, 2 down, 3 left; None for none.
 
     Returns:
       uint8 [pixels, pixels, 3].
 
     Raises:
-      ValueError: another environment, or too few pixels.
+      ValueError: another environment, too few pixels, or a heading outside 0 to 3.
     """
     path = np.asarray(position, float)[None]
     if trail is not None:
         path = np.concatenate([np.asarray(trail, float), path])
     env, _ = _unwrapped(env)
     scene = _scene(env, task)
-    return _draw(scene, _background(scene, pixels), _places(env, path), len(path))
+    faced = _headings(None if heading is None else [heading], 1)
+    return _draw(scene, _background(scene, pixels), _places(env, path), len(path), faced[0])
 
 
-def frames(env: Any, task: Any, positions: Any, length: int, pixels: int = 320) -> np.ndarray:
+def frames(
+    env: Any, task: Any, positions: Any, length: int, pixels: int = 320, headings: Any = None
+) -> np.ndarray:
     """An episode as pictures, with a trail that grows from one to the next.
 
     Args:
@@ -112,12 +119,13 @@ def frames(env: Any, task: Any, positions: Any, length: int, pixels: int = 320) 
       positions: [T, 2], the agent's positions from the start of the episode on.
       length: how many pictures, one for each of the first `length` positions.
       pixels: side of a picture, at least 32.
+      headings: [T], the directions the agent faces there; None for none.
 
     Returns:
       uint8 [length, pixels, pixels, 3].
 
     Raises:
-      ValueError: as `frame`, or a length outside 1 to T.
+      ValueError: as `frame`, a length outside 1 to T, or other than T headings.
     """
     path = np.asarray(positions, float)
     if not 1 <= length <= len(path):
@@ -125,8 +133,11 @@ def frames(env: Any, task: Any, positions: Any, length: int, pixels: int = 320) 
     env, _ = _unwrapped(env)
     scene = _scene(env, task)
     background, places = _background(scene, pixels), _places(env, path)
+    faced = _headings(headings, len(path))
     ends = range(1, length + 1)
-    return np.stack([_draw(scene, background, places[:end], length) for end in ends])
+    return np.stack(
+        [_draw(scene, background, places[:end], length, faced[end - 1]) for end in ends]
+    )
 
 
 def still(env: Any, state: Any, task: Any, pixels: int = 320) -> np.ndarray:
@@ -152,7 +163,8 @@ def still(env: Any, state: Any, task: Any, pixels: int = 320) -> np.ndarray:
             raise ValueError(f"pixels: got {pixels}, expected {expected}")
         draw = jax.jit(rgb, static_argnums=(0, 3))
         return np.asarray(draw(env, state, task, pixels // squares))
-    return frame(env, task, state.position, pixels=pixels)
+    heading = getattr(state, "heading", None)
+    return frame(env, task, state.position, pixels=pixels, heading=heading)
 
 
 def rgb(env: Any, state: Any, task: Any, pixels: int = 8) -> Array:
@@ -248,7 +260,8 @@ def _first_picture(env: Any, task: Any, pixels: int) -> np.ndarray:
     if isinstance(env, MiniGrid):
         state, _ = env.reset(jax.random.key(0), task)
         return still(env, state, task, pixels)
-    return frame(env, task, getattr(task, "start", np.zeros(2)), pixels=pixels)
+    start, heading = getattr(task, "start", np.zeros(2)), getattr(task, "heading", None)
+    return frame(env, task, start, pixels=pixels, heading=heading)
 
 
 def text(env: Any, task: Any, state: Any) -> str:
@@ -305,6 +318,16 @@ def _places(env: Any, positions: np.ndarray) -> np.ndarray:
     return positions + 0.5
 
 
+def _headings(headings: Any, count: int) -> list[int | None]:
+    """The heading at each of `count` places, or None."""
+    if headings is None:
+        return [None] * count
+    faced = np.asarray(headings)
+    if faced.shape != (count,) or not np.isin(faced, range(4)).all():
+        raise ValueError(f"heading: got {faced.tolist()}, expected {count} from 0 to 3")
+    return [int(heading) for heading in faced]
+
+
 def _background(scene: _Scene, pixels: int) -> np.ndarray:
     """Floor, grid lines and walls: float [pixels, pixels, 3]."""
     if pixels < 32:
@@ -351,7 +374,9 @@ def _rounded(mask: np.ndarray, unit: float) -> np.ndarray:
     return blocks.mean(axis=(1, 3))
 
 
-def _draw(scene: _Scene, background: np.ndarray, path: np.ndarray, length: int) -> np.ndarray:
+def _draw(
+    scene: _Scene, background: np.ndarray, path: np.ndarray, length: int, heading: int | None
+) -> np.ndarray:
     """The scene with the agent at the end of `path` [t, 2]; `length` places span the colours."""
     picture = background.copy()
     unit = len(picture) / scene.side
@@ -365,6 +390,9 @@ def _draw(scene: _Scene, background: np.ndarray, path: np.ndarray, length: int) 
         disc(picture, goal, radius * mark, colour)
     disc(picture, start, 0.2 * mark, START)
     disc(picture, start, 0.11 * mark, PAPER)
-    disc(picture, places[-1], 0.36 * mark, PAPER)
-    disc(picture, places[-1], 0.3 * mark, AGENT)
+    if heading is None:
+        disc(picture, places[-1], 0.36 * mark, PAPER)
+        disc(picture, places[-1], 0.3 * mark, AGENT)
+    else:
+        arrow(picture, places[-1], heading, mark)
     return np.round(picture).astype(np.uint8)

@@ -13,7 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .paint import AGENT, GOAL, LINE, PAPER, SHADE, START, WALL, blend, disc, rectangle, segment
+from .paint import (
+    AGENT,
+    GOAL,
+    LINE,
+    PAPER,
+    SHADE,
+    START,
+    WALL,
+    arrow,
+    blend,
+    disc,
+    rectangle,
+    segment,
+)
 
 __all__ = ["COLOURS", "LEAST", "TILES", "picture", "tile_of"]
 
@@ -234,14 +247,7 @@ def _agent(tile: np.ndarray, heading: int) -> None:
         disc(tile, middle, 0.36 * side, PAPER)
         disc(tile, middle, 0.3 * side, AGENT)
         return
-    ahead = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)][heading], float) * side
-    aside = np.array([ahead[1], -ahead[0]])
-    # An arrow head: segments across it, from its tip to its base.
-    for paint, width in ((PAPER, 0.16), (AGENT, 0.1)):
-        for share in np.linspace(0, 1, 2 * side):
-            middle_of = middle + (0.26 - 0.5 * share) * ahead
-            half = 0.27 * share * aside
-            segment(tile, middle_of - half, middle_of + half, width * side, paint)
+    arrow(tile, middle, heading, side)
 
 
 def _blank(pixels: int) -> np.ndarray:

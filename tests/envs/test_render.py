@@ -58,6 +58,26 @@ def test_a_maze_shows_walls_floor_exit_agent_and_trail():
     assert not _near(_middle(later, (1, 1), 5), paint.AGENT)
 
 
+def test_an_agent_with_a_heading_is_drawn_facing_it():
+    env, task = envs.Maze(size=5, heading=True), _corridor()[1]
+    pictures = []
+    for heading in range(4):
+        task = dataclasses.replace(task, heading=jnp.int32(heading))
+        state, _ = env.reset(jax.random.key(0), task)
+        pictures.append(render.still(env, state, task, PIXELS))
+        first = render.sheet(env, jax.tree.map(lambda leaf: leaf[None], task), pixels=PIXELS)
+        np.testing.assert_array_equal(first[11:-11, 11:-11], pictures[-1])
+    # What of its square the agent covers when it faces up, turned clockwise.
+    up, *others = (np.abs(picture[36:72, 36:72] - paint.AGENT).max(-1) <= 1 for picture in pictures)
+    assert 100 < up.sum() < 600
+    assert up[:18].sum() < up[18:].sum()  # the tip is ahead, the base behind
+    for turns, other in enumerate(others, 1):
+        np.testing.assert_array_equal(np.rot90(up, -turns), other)
+    found = render.frames(env, task, [(1, 1)] * 4, 4, PIXELS, headings=range(4))
+    last = render.frame(env, task, (1, 1), [(1, 1)] * 3, PIXELS, heading=3)
+    np.testing.assert_array_equal(found[3], last)
+
+
 @pytest.mark.parametrize("size", [9, 31, 63])
 def test_every_square_of_a_maze_has_its_colour(size):
     env = envs.Maze(size=size)
@@ -136,6 +156,8 @@ def test_bad_input_is_refused_in_one_line():
         render.frame(env, task, (1, 1), pixels=8)
     with pytest.raises(ValueError, match="length: got 3, expected from 1 to 2"):
         render.frames(env, task, [(1, 1), (1, 2)], 3)
+    with pytest.raises(ValueError, match=r"heading: got \[4\], expected 1 from 0 to 3"):
+        render.frame(env, task, (1, 1), heading=4)
 
 
 @pytest.mark.smoke
