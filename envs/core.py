@@ -8,6 +8,7 @@ axis N.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Protocol, TypeGuard, TypeVar, dataclass_transform, runtime_checkable
 
 import jax
@@ -45,10 +46,18 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
 
 @dataclasses.dataclass(frozen=True)
 class Discrete:
-    """The integers 0..n-1, int32, shape ()."""
+    """The integers 0..n-1, int32, shape ().
+
+    Raises:
+      ValueError: an n that is not an integer of at least 1, or a shape that is none.
+    """
 
     n: int
     shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_integer("n", self.n, 1, 2**31 - 1)
+        object.__setattr__(self, "shape", _lengths(self.shape))
 
     @property
     def dtype(self) -> np.dtype:
@@ -57,16 +66,26 @@ class Discrete:
     def sample(self, key: Array) -> Array:
         return jax.random.randint(key, self.shape, 0, self.n, self.dtype)
 
-    def contains(self, value: Array) -> Array:
-        """Whether `value` is in the space, () bool; false where shape or dtype differ."""
-        if value.shape != self.shape or value.dtype != self.dtype:
+    def contains(self, value: Array | int) -> Array:
+        """Whether `value` is in the space, () bool; false where shape or dtype differ.
+
+        An integer of Python, which has no dtype, is in it if its value is.
+        """
+        if isinstance(value, int) and not isinstance(value, bool):
+            return jnp.asarray(self.shape == () and 0 <= value < self.n)
+        if np.shape(value) != self.shape or jnp.result_type(value) != self.dtype:
             return jnp.asarray(False)
         return jnp.all((value >= 0) & (value < self.n))
 
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """Arrays of one shape and dtype with every element in [low, high]."""
+    """Arrays of one shape and dtype with every element in [low, high].
+
+    Raises:
+      ValueError: bounds that are not numbers, or with nothing of the dtype from the lower to the
+        upper one, or a shape that is none.
+    """
 
     low: float
     high: float
@@ -75,42 +94,88 @@ class Box:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
+        object.__setattr__(self, "shape", _lengths(self.shape))
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float | np.number) and not np.isnan(value)
+            require(name, value, number, "a number")
+        holds = self.low <= self.high and self.low < np.inf and self.high > -np.inf
+        if holds and self._is_whole:
+            low, high = self._bounds
+            holds = low <= high
+        bounds = (self.low, self.high)
+        require("low, high", bounds, holds, f"a range with {self.dtype}s in it")
+
+    @property
+    def _is_whole(self) -> bool:
+        return np.issubdtype(self.dtype, np.integer)
+
+    @property
+    def _bounds(self) -> tuple[Any, Any]:
+        """The least and the greatest element: integers if those are, else in the dtype."""
+        if self._is_whole:
+            ends = np.iinfo(self.dtype)
+            low = ends.min if self.low < ends.min else math.ceil(self.low)
+            high = ends.max if self.high > ends.max else math.floor(self.high)
+            return low, high
+        with np.errstate(over="ignore"):  # a bound that no float32 reaches is infinite
+            low, high = np.array([self.low, self.high], self.dtype)
+        return low, high
 
     def sample(self, key: Array) -> Array:
-        """Uniform in the box; standard normal if a bound is infinite."""
-        if np.issubdtype(self.dtype, np.integer):
-            return jax.random.randint(
-                key, self.shape, int(self.low), int(self.high) + 1, self.dtype
-            )
-        if not np.isfinite([self.low, self.high]).all():
+        """Uniform in the box.
+
+        With one bound infinite, the distance from the other is exponential, with mean 1; with both,
+        floats are standard normal. Integers are uniform over those of their dtype.
+        """
+        low, high = self._bounds
+        if self._is_whole:
+            return _whole(key, self.shape, self.dtype, low, high)
+        if np.isfinite(low) and np.isfinite(high):
+            # Of half the size: the whole range may be wider than the greatest float.
+            half = jax.random.uniform(key, self.shape, self.dtype, low / 2, high / 2)
+            return half + half
+        if not np.isfinite(low) and not np.isfinite(high):
             return jax.random.normal(key, self.shape, self.dtype)
-        return jax.random.uniform(key, self.shape, self.dtype, self.low, self.high)
+        distance = jax.random.exponential(key, self.shape, self.dtype)
+        return low + distance if np.isfinite(low) else high - distance
 
     def contains(self, value: Array) -> Array:
         """Whether `value` is in the space, () bool; false where shape or dtype differ."""
         if value.shape != self.shape or value.dtype != self.dtype:
             return jnp.asarray(False)
-        as_float = value.astype(jnp.float32)
-        return jnp.all((as_float >= self.low) & (as_float <= self.high))
+        low, high = (np.array(bound, self.dtype) for bound in self._bounds)
+        return jnp.all((value >= low) & (value <= high))
 
 
-@dataclasses.dataclass(frozen=True, init=False)
+@dataclasses.dataclass(frozen=True)
 class OneHot(Box):
     """One-hot vectors, uint8 [n].
 
     An environment with this observation space may offer `observed_row(state, task)`, () int32, the
     index of the 1, so that a learner need not search for it. A wrapper that changes the observation
     must change `observed_row` as well.
+
+    Raises:
+      ValueError: an n that is not an integer of at least 1.
     """
+
+    low: float = dataclasses.field(default=0, init=False)
+    high: float = dataclasses.field(default=1, init=False)
+    shape: tuple[int, ...] = dataclasses.field(init=False)
+    dtype: np.dtype = dataclasses.field(default=np.dtype(np.uint8), init=False)
+    n: int  # length of a vector
 
     one_hot = True  # lets a learner detect this space without importing the class
 
-    def __init__(self, n: int) -> None:
-        super().__init__(0, 1, (n,), np.dtype(np.uint8))
+    def __post_init__(self) -> None:
+        require_integer("n", self.n, 1)
+        object.__setattr__(self, "shape", (self.n,))
+        super().__post_init__()
 
     def sample(self, key: Array) -> Array:
-        (n,) = self.shape
-        return jax.nn.one_hot(jax.random.randint(key, (), 0, n), n, dtype=self.dtype)
+        index = jax.random.randint(key, (), 0, self.n)
+        return jax.nn.one_hot(index, self.n, dtype=self.dtype)
 
     def contains(self, value: Array) -> Array:
         """Whether `value` is in the space, () bool; false where shape or dtype differ."""
@@ -119,6 +184,27 @@ class OneHot(Box):
 
 
 Space = Discrete | Box
+
+
+def _lengths(shape: Any) -> tuple[int, ...]:
+    """A shape as a tuple."""
+    whole = isinstance(shape, list | tuple) and all(
+        isinstance(length, int | np.integer) and length >= 0 for length in shape
+    )
+    require("shape", shape, whole, "a tuple of lengths")
+    return tuple(int(length) for length in shape)
+
+
+def _whole(key: Array, shape: tuple[int, ...], dtype: np.dtype, low: int, high: int) -> Array:
+    """Integers, uniform from `low` to `high`, both included."""
+    ends = np.iinfo(dtype)
+    if (low, high) == (ends.min, ends.max):
+        bits = jax.random.bits(key, shape, f"uint{ends.bits}")
+        return jax.lax.bitcast_convert_type(bits, dtype)
+    # The upper bound of `randint` is excluded, so it has to be a number of the dtype as well.
+    lift = int(high == ends.max)
+    start, end = (np.array(bound - lift, dtype) for bound in (low, high + 1))
+    return jax.random.randint(key, shape, start, end, dtype) + np.array(lift, dtype)
 
 
 @pytree_dataclass
