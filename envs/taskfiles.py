@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .core import require
+from .core import require, require_integer
 
 __all__ = ["FORMAT", "form_of", "read_tasks", "write_tasks"]
 
@@ -39,13 +39,15 @@ def form_of(task: Any) -> list[list[Any]]:
     """The path, dtype and shape of every leaf of one task.
 
     Raises:
-      ValueError: a task without leaves, or a leaf that does not hold bools, integers or floats.
+      ValueError: a task without leaves, or a leaf that is no array of bools, integers or floats.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(task)
     require("task", task, len(leaves) > 0, "a pytree with an array in it")
     form = []
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
+        is_array = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+        require(f"task leaf {name}" if name else "task", leaf, is_array, "an array")
         plain = any(jnp.issubdtype(leaf.dtype, kind) for kind in _KINDS)
         require(f"task leaf {name}", str(leaf.dtype), plain, "bools, integers or floats")
         form.append([name, str(leaf.dtype), list(leaf.shape)])
@@ -99,6 +101,7 @@ def read_tasks(path: str | Path, like: Any, environment: str | None) -> tuple[An
         if not holds:
             raise ValueError(f"{path}: {reason}")
 
+    check(not Path(path).is_dir(), "a directory, expected a file")
     with open(path, "rb") as file:
         check(zipfile.is_zipfile(file), "not a task set, or cut short (not an npz archive)")
         try:
@@ -113,10 +116,14 @@ def read_tasks(path: str | Path, like: Any, environment: str | None) -> tuple[An
         found, expected = header["environment"], json.loads(environment)
         check(found == expected, f"tasks of {_difference(found, expected)}")
     form = form_of(like)
-    for found, expected in zip(header["leaves"], form, strict=False):
+    held, count = header["leaves"], header["count"]
+    for found, expected in zip(held, form, strict=False):
         check(found == expected, f"a task has {_leaf(found)}, expected {_leaf(expected)}")
-    count = len(header["leaves"])
-    check(count == len(form), f"a task has {count} leaves, expected {len(form)}")
+    check(len(held) == len(form), f"a task has {len(held)} leaves, expected {len(form)}")
+    expected = _shapes(like, count, content["differs"])
+    for name, shape in expected.items():
+        found = content[name].shape
+        check(found == shape, f"{name} has shape {found}, expected {shape} for {count} tasks")
 
     leaves, planes = [], content["planes"]
     end = 0
@@ -124,7 +131,7 @@ def read_tasks(path: str | Path, like: Any, environment: str | None) -> tuple[An
         start, end = end, end + leaf.size * leaf.dtype.itemsize
         first, differs = content["first"][start:end], content["differs"][start:end]
         used = int(np.bitwise_count(differs).sum())
-        rows = _unpack(first, differs, planes[:used], header["count"])
+        rows = _unpack(first, differs, planes[:used], count)
         planes = planes[used:]
         leaves.append(jnp.asarray(_from_bytes(rows, leaf)))
     environment = json.dumps(header["environment"], sort_keys=True)
@@ -137,7 +144,21 @@ def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         header = json.loads(archive["header"].tobytes())
         if header["format"] != FORMAT:
             return {}, header
-        return {name: archive[name] for name in (*_CONTENT, "sha256")}, header
+        require_integer("count", header["count"], 1)
+        require("leaves", header["leaves"], isinstance(header["leaves"], list), "a list")
+        environment = header["environment"]
+        require("environment", environment, isinstance(environment, dict | str), "a description")
+        content = {name: archive[name] for name in (*_CONTENT, "sha256")}
+        for name, array in content.items():
+            require(name, str(array.dtype), array.dtype == np.uint8, "uint8")
+        return content, header
+
+
+def _shapes(like: Any, count: int, differs: np.ndarray) -> dict[str, tuple[int, ...]]:
+    """The shape of each array that holds the content of `count` tasks."""
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
+    bits = int(np.bitwise_count(differs).sum())
+    return {"first": (size,), "differs": (size,), "planes": (bits, -(-count // 8))}
 
 
 def _digest(content: dict[str, np.ndarray]) -> np.ndarray:
@@ -184,15 +205,19 @@ def _bits(differs: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def _difference(found: Any, expected: Any) -> str:
     """How two environments differ, in words."""
-    if found["class"] != expected["class"]:
-        return f"{found['class']}, expected {expected['class']}"
-    for name in sorted({*found["fields"], *expected["fields"]}):
-        values = [env["fields"].get(name, "no such field") for env in (found, expected)]
+    # One without fields is described by its class alone.
+    envs = [env if isinstance(env, dict) else {"class": env} for env in (found, expected)]
+    names = [env.get("class") for env in envs]
+    if names[0] != names[1]:
+        return f"{names[0]}, expected {names[1]}"
+    fields = [each if isinstance(each := env.get("fields"), dict) else {} for env in envs]
+    for name in sorted({*fields[0], *fields[1]}):
+        values = [each.get(name, "no such field") for each in fields]
         if values[0] != values[1]:
-            return f"{found['class']} with {name} {values[0]}, expected {values[1]}"
-    return f"another {found['class']}"
+            return f"{names[0]} with {name} {values[0]}, expected {values[1]}"
+    return f"another {names[0]}"
 
 
-def _leaf(leaf: list[Any]) -> str:
-    name, dtype, shape = leaf
-    return f"{name} {dtype}{shape}"
+def _leaf(leaf: Any) -> str:
+    name, *kind = leaf if isinstance(leaf, list) and leaf else [leaf]
+    return f"{name} {''.join(map(str, kind))}".strip()

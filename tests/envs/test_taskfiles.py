@@ -115,6 +115,48 @@ def test_what_is_not_a_task_set_of_ours_is_refused_with_the_reason(file):
         TaskSet.load(file.with_name("nothing"), ENV)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(count=10_000), r"planes has shape \(\d+, 1\), expected \(\d+, 1250\) for 10000"),
+        (dict(count=-1), "count: got -1, expected an integer of at least 1"),
+        (dict(leaves=None), "leaves: got None, expected a list"),
+        (dict(leaves=[3, "horizon"]), r"a task has 3, expected goal float32\[2\]"),
+        (dict(environment=None), "environment: got None, expected a description"),
+        (dict(environment={}), "tasks of None, expected PointNavigation"),
+        (dict(environment={"class": "PointNavigation", "fields": 3}), "with horizon no such field"),
+        (dict(planes=lambda planes: planes[:-1]), r"planes has shape .* for 5 tasks"),
+        (dict(first=lambda first: first[:-1]), r"first has shape \(11,\), expected \(12,\)"),
+        (dict(differs=lambda differs: differs.astype(float)), "differs: got 'float64'"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_though_its_digest_fits(whole, changes, message):
+    path = whole[0]
+    with np.load(path) as archive:
+        content = dict(archive)
+    header = json.loads(content["header"].tobytes())
+    for name, change in changes.items():
+        if callable(change):
+            content[name] = change(content[name])
+        else:
+            header[name] = change
+    content["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    content["sha256"] = taskfiles._digest(content)
+    with open(path.with_name("forged"), "wb") as file:
+        np.savez(file, **content)
+    with pytest.raises(ValueError, match=message) as refusal:
+        TaskSet.load(path.with_name("forged"), ENV)
+    assert str(refusal.value).startswith(str(path.with_name("forged")))
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_is_no_file_or_no_environment_is_refused(file):
+    with pytest.raises(ValueError, match=r": a directory, expected a file$"):
+        TaskSet.load(file.parent, ENV)
+    with pytest.raises(ValueError, match="task: got 3, expected an array"):
+        TaskSet.load(file, 3)
+
+
 def test_pickled_content_is_never_opened(tmp_path):
     class Trap:
         def __reduce__(self):
@@ -142,6 +184,21 @@ def test_tasks_of_another_environment_are_refused(file, like, message):
     with pytest.raises(ValueError, match=message) as refusal:
         TaskSet.load(file, like)
     assert str(refusal.value).startswith(f"{file}: ")
+
+
+class Bare:
+    """An environment that is no dataclass: its class alone describes it."""
+
+    def sample_task(self, key):
+        return ENV.sample_task(key)
+
+
+def test_tasks_of_an_environment_without_fields_come_back(tmp_path):
+    tasks = TaskSet.make(Bare(), jax.random.key(0), 5)
+    tasks.save(tmp_path / "bare.npz")
+    chex.assert_trees_all_equal(TaskSet.load(tmp_path / "bare.npz", Bare()), tasks)
+    with pytest.raises(ValueError, match="tasks of Bare, expected PointNavigation"):
+        TaskSet.load(tmp_path / "bare.npz", ENV)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(goals, file, monkeypatch):
