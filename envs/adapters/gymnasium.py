@@ -114,8 +114,11 @@ class ToGymnasiumVector(gymnasium.vector.VectorEnv):
         """Starts N episodes on `options["task"]` [N, ...], or else on tasks that it draws.
 
         Raises:
-          ValueError: anything but N tasks of the environment.
+          ValueError: anything but N tasks of the environment, or a `reset_mask` among the options:
+            an episode is followed by another in the step that ends it, and by nothing else.
         """
+        masked = options is not None and "reset_mask" in options
+        require("options", "reset_mask", not masked, "none, as all episodes are started")
         super().reset(seed=seed)
         tasks = None if options is None else options.get("task")
         if tasks is not None:
@@ -147,13 +150,13 @@ class ToGymnasiumVector(gymnasium.vector.VectorEnv):
         infos = {}
         if ended.any():
             last = np.full(self.num_envs, None, object)
-            nothing = np.full(self.num_envs, None, object)
             for index in np.flatnonzero(ended):
-                last[index], nothing[index] = np.array(timestep.observation[index]), {}
+                last[index] = np.array(timestep.observation[index])
+            # Of infos, gymnasium batches the values; ours have none.
             infos = {
                 "final_obs": last,
                 "_final_obs": ended,
-                "final_info": nothing,
+                "final_info": {},
                 "_final_info": ended.copy(),
             }
         return (
@@ -195,8 +198,9 @@ def to_gymnasium(
 def to_gymnasium_vector(env: Environment, num_envs: int, tasks: Any = None) -> ToGymnasiumVector:
     """N copies of `env` as one `gymnasium.vector.VectorEnv` whose step is one compiled call.
 
-    Episodes are reset in the step that ends them (`AutoresetMode.SAME_STEP`). Without a set of
-    tasks, every step therefore computes the drawing of N new ones.
+    Episodes are reset in the step that ends them (`AutoresetMode.SAME_STEP`), which gymnasium's
+    `NormalizeObservation` for vectors refuses. Without a set of tasks, every step therefore
+    computes the drawing of N new ones.
 
     Args:
       env: the environment.
@@ -271,6 +275,7 @@ def _checked(space: Space, action: Any, batch: tuple[int, ...]) -> np.ndarray:
         require("action", action, fits, f"integers from 0 to {space.n - 1}")
     else:
         require("action", action.dtype.name, action.dtype.kind in "iuf", "numbers")
+        require("action", np.nan, not np.isnan(action).any(), "numbers")
     return action.astype(space.dtype)
 
 

@@ -62,6 +62,9 @@ def test_a_batch_steps_as_its_members_do():
         ends |= flags
         np.testing.assert_array_equal(observations[~ended], final[~ended])
         assert ("final_obs" in infos) == ended.any()
+        if ended.any():
+            assert infos["final_info"] == {}
+            np.testing.assert_array_equal(infos["_final_info"], ended)
         for i in np.flatnonzero(ended):
             assert infos["_final_obs"][i]
             np.testing.assert_array_equal(infos["final_obs"][i], final[i])
@@ -169,8 +172,18 @@ def test_a_picture_of_minigrid_is_that_of_its_whole_state():
             lambda _: to_gymnasium_vector(MAZE, 3).reset(options={"task": _tasks()}),
             "task: got 5, expected 3 tasks",
         ),
+        (
+            lambda _: to_gymnasium_vector(MAZE, 3).reset(
+                options={"reset_mask": np.array([True, False, False])}
+            ),
+            "options: got 'reset_mask', expected none, as all episodes are started",
+        ),
+        (
+            lambda _: to_gymnasium(envs.PointNavigation()).step([np.nan, 0.0]),
+            "action: got nan, expected numbers",
+        ),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_bad_input_is_refused_in_one_line(call, message):
     env = to_gymnasium(MAZE, _tasks())
