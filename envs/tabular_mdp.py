@@ -128,7 +128,7 @@ class TabularMDP:
 
     def optimal_action(self, state: TabularMDPState, task: TabularMDPTask) -> Array:
         """The best action for the steps that remain, () int32. Each call runs value iteration."""
-        left = task.horizon - state.steps
+        left = jnp.maximum(task.horizon - state.steps, 1)  # any action, after the last step
         values = value_iteration(task.transition, task.reward, horizon=left)
         return jnp.argmax(values[state.state]).astype(jnp.int32)
 

@@ -63,8 +63,30 @@ def test_the_horizon_may_be_data():
     [
         (dict(discount=1.1), "discount: got 1.1, expected a number from 0 to 1"),
         (dict(), "discount: got 1.0, expected less than 1 where there is no horizon"),
+        (dict(horizon=0), "horizon: got 0, expected an integer of at least 1"),
+        (dict(horizon=jnp.int32(-3)), "horizon: got .*-3.*, expected an integer of at least 1"),
+        (dict(horizon=2.0), "horizon: got 2.0, expected an integer"),
+        (dict(discount=0.9, tolerance=2.0), "tolerance: got 2.0, expected a number between 0 and"),
+        (dict(discount=0.9, tolerance=0.0), "tolerance: got 0.0, expected a number between 0 and"),
     ],
 )
-def test_a_discount_out_of_range_is_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_number_out_of_range_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message) as refusal:
         value_iteration(*_process(0, 2, 2), **fields)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda transition, reward: (transition, reward.astype(int)),
+        lambda transition, reward: (transition, reward[:1]),
+        lambda transition, reward: (transition[:, :, :1], reward),
+        lambda transition, reward: (reward, reward),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_in_one_line(change):
+    expected = r"transition, reward: got .*, expected floats \[S, A, S\] and floats \[S, A\]$"
+    with pytest.raises(ValueError, match=expected) as refusal:
+        value_iteration(*change(*_process(0, 2, 2)), horizon=3)
+    assert "\n" not in str(refusal.value)
