@@ -28,7 +28,8 @@ Array = jax.Array
 _GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: successive multiples are far apart
 
 
-@dataclasses.dataclass(frozen=True)
+# Equal to itself only: arrays compare element by element, and have no hash.
+@dataclasses.dataclass(frozen=True, eq=False)
 class TaskSet:
     """M tasks of one environment; a pytree that passes through `jax.jit` as an argument.
 

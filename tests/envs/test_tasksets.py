@@ -79,6 +79,13 @@ def test_a_set_is_sampled_uniformly_inside_jit(goals):
     assert timestep.observation.shape == GRIDWORLD.observation_space.shape
 
 
+def test_a_set_is_equal_to_itself_alone_and_may_be_a_key(goals):
+    other = goals.filter(jnp.ones(21, bool))
+    assert goals == goals
+    assert goals != other
+    assert len({goals: 0, other: 1}) == 2
+
+
 def test_inside_jit_a_mask_does_what_a_split_does(goals):
     """Each task of the side is drawn as often as another, and none beside it."""
 
