@@ -7,7 +7,7 @@ two cells is open if they are joined, and everything else is wall.
 A generator returns the walls, uint32 [2 * cells_high + 1, words], and takes
 
 - key: typed, consumed.
-- cells_high, cells_wide: int, the cells of the grid; at most 31 wide.
+- cells_high, cells_wide: int, the cells of the grid; 31 wide at most, and 255 high by division.
 - high, wide: () int32, the cells of this maze, at most those of the grid; the rest is wall, so that
   mazes of different sizes can share a batch. None: all of them.
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from ..core import require
 from ..grids import unpack
 from .cells import cells_inside, have_next, require_cells, walls_of
 
 __all__ = ["recursive_division"]
 
 Array = jax.Array
+
+_MOST_CELLS_HIGH = 255
 
 
 def recursive_division(
@@ -33,9 +36,11 @@ def recursive_division(
     Args: those of every generator; see `envs.mazes`.
 
     Raises:
-      ValueError: a side below 1, or more than 31 cells wide.
+      ValueError: a side below 1, more than 31 cells wide, or more than 255 high: a chamber is four
+        bytes.
     """
     require_cells(cells_high, cells_wide)
+    require("cells_high", cells_high, cells_high <= _MOST_CELLS_HIGH, "at most 255")
     trips = (cells_high - 1) * (cells_wide - 1)
     rows = jnp.arange(cells_high, dtype=jnp.uint32)
 

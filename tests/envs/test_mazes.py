@@ -205,3 +205,10 @@ def test_divided_mazes_come_as_often_as_their_walls():
 def test_impossible_sides_are_refused(name, high, wide):
     with pytest.raises(ValueError, match=f"got {high} high by {wide} wide"):
         mazes.GENERATORS[name](jax.random.key(0), high, wide)
+
+
+def test_a_division_is_as_high_as_a_byte_counts():
+    (walls,) = _sample("division", 255, 2, 1)
+    _assert_perfect(walls, 255, 2)
+    with pytest.raises(ValueError, match="cells_high: got 256, expected at most 255"):
+        mazes.recursive_division(jax.random.key(0), 256, 2)
