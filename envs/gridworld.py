@@ -203,7 +203,10 @@ class Gridworld:
         return GridworldTask(level.walls, level.start, level.goal, jnp.array(steps, jnp.int32))
 
     def to_text(self, task: GridworldTask) -> str:
-        """The drawing of a task, which `from_text` reads back."""
+        """The drawing of a task's level, which `from_text` reads back.
+
+        It shows neither the horizon nor controls, slip and rewards.
+        """
         return levels.draw(task.walls, self.size, task.start, task.goal, None)
 
     def mutate(self, key: Array, task: GridworldTask) -> GridworldTask:

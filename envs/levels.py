@@ -1,7 +1,8 @@
 """Grid levels as text drawings, and checks and mutations of levels.
 
-A drawing has one line per row: `#` is a wall, `.` (or a space) is open, `S` is the start, `X` the
-goal. If the agent has a heading, one of `^ > v <` marks the start.
+A drawing has one line per row: `#` is a wall, `.` is open, `S` is the start, `X` the goal. If the
+agent has a heading, one of `^ > v <` marks the start. Within walls along all sides, a space is open
+too; elsewhere it would look like indentation.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def parse(text: str, size: int, faces: bool, border: bool = True) -> Level:
       text: lines of equal length; blank lines around them and common indentation are dropped.
       size: squares along a side of the grid.
       faces: whether the start is drawn as a heading.
-      border: whether the squares along the sides must be walls.
+      border: whether the squares along the sides must be walls; if not, no square is a space.
 
     Raises:
       ValueError: a ragged line, an unknown character, a missing or repeated start or goal, a
@@ -47,12 +48,13 @@ def parse(text: str, size: int, faces: bool, border: bool = True) -> Level:
     """
     lines = _lines(text)
     wide = len(lines[0])
+    signs = _SIGNS if border else _SIGNS.replace(" ", "")
     for number, line in enumerate(lines):
         if len(line) != wide:
             raise ValueError(f"text: line {number + 1} has {len(line)} characters, expected {wide}")
-        odd = next((sign for sign in line if sign not in _SIGNS), None)
+        odd = next((sign for sign in line if sign not in signs), None)
         if odd is not None:
-            raise ValueError(f"text: line {number + 1} has {odd!r}, expected one of {_SIGNS!r}")
+            raise ValueError(f"text: line {number + 1} has {odd!r}, expected one of {signs!r}")
     fits = len(lines) <= size and wide <= size
     if not fits:
         raise ValueError(f"text: got {len(lines)} by {wide}, expected at most {size} by {size}")

@@ -248,7 +248,10 @@ class Maze:
         return dataclasses.replace(task, heading=level.heading)
 
     def to_text(self, task: MazeTask) -> str:
-        """The drawing of a task, which `from_text` reads back."""
+        """The drawing of a task's level, which `from_text` reads back.
+
+        It shows neither the horizon nor controls, slip and rewards.
+        """
         return levels.draw(task.walls, self.size, task.start, task.exit, task.heading)
 
     def mutate(self, key: Array, task: MazeTask) -> MazeTask:

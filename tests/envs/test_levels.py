@@ -55,6 +55,16 @@ def test_an_open_grid_is_drawn_without_a_border():
     task = env.from_text("S#.\n..X\n...")
     assert task.goal.tolist() == [1, 2]
     assert env.to_text(task) == "S#.\n..X\n..."
+    assert env.to_text(env.from_text("  S#.\n  ..X\n  ...")) == "S#.\n..X\n..."
+
+
+def test_a_space_is_a_square_within_a_border_only():
+    """Spaces of an open side would be taken for indentation, and the level would be shifted."""
+    assert Maze(size=5).from_text("####\n#SX#\n#  #\n####").start.tolist() == [1, 1]
+    with pytest.raises(ValueError, match=r"text: line 1 has ' ', expected one of '#\.SX"):
+        Gridworld(size=3).from_text("S  \n.#X\n...")
+    with pytest.raises(ValueError, match="text: line 1 has"):
+        Gridworld(size=4).from_text("  #S\n ..X\n  ..\n  ..")
 
 
 @pytest.mark.parametrize(
