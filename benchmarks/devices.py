@@ -171,7 +171,7 @@ def main() -> None:
     options = tyro.cli(Options)
     if options.preset not in PRESETS:
         near = nearest(options.preset, PRESETS)
-        raise SystemExit(f"preset: unknown {options.preset!r}; nearest: {near}")
+        raise SystemExit(f"preset: unknown {options.preset!r}; {near}")
     console = Console()
     try:
         report = measure(options, console)

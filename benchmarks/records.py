@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["hardware", "processor", "versions", "write"]
+__all__ = ["commit", "hardware", "processor", "versions", "write"]
 
 
 def processor() -> str:
@@ -50,8 +52,30 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def commit() -> str | None:
+    """The commit whose sources run here, with a + where they were edited; None outside of git."""
+    root = Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        sources = ("metajax", "envs", "benchmarks/*.py")
+        edited = git("status", "--porcelain", "--untracked-files=no", *sources)
+        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(edited)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def write(path: Path, record: Mapping[str, Any], *packages: str) -> None:
-    """Writes `record` as JSON, preceded by where and with which packages it was measured."""
+    """Writes `record` as JSON, preceded by where, when, of which commit and with which packages."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"hardware": hardware(), "versions": versions(*packages), **record}
+    content = {
+        "hardware": hardware(),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "versions": versions(*packages),
+        **record,
+    }
     path.write_text(json.dumps(content, indent=2, default=str) + "\n")

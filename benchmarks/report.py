@@ -116,7 +116,8 @@ def lines(rows: Any, x: str, y: str) -> str:
 def section(path: Path) -> str:
     """The section of one record."""
     record = json.loads(path.read_text())
-    where = [_cell(record.pop(key)) for key in ("hardware", "versions") if key in record]
+    stamps = ("hardware", "date", "commit", "versions")
+    where = [_cell(record.pop(key)) for key in stamps if record.get(key)]
     scalars = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
     parts = [part(name, content) for name, content in record.items() if name not in scalars]
     return "".join(

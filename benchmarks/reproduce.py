@@ -243,6 +243,8 @@ class Row:
     interval: tuple[float, float] | None  # 95%
     updates: int
     seconds: float  # of the whole command, training and evaluation
+    env_steps: int  # of training, or examples
+    commit: str | None  # see `records.commit`: tables may be of different days
 
 
 def _shortened(preset: str) -> tuple[str, ...]:
@@ -286,6 +288,8 @@ def _row(table: str, entry: Entry, step: int, run: Run, stats: dict[str, Any]) -
         interval,
         run.metrics[-1]["update"],
         run.wall_seconds,
+        run.metrics[-1]["env_steps"],
+        records.commit(),
     )
 
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from .catalogue import ALGORITHMS
+
 __all__ = [
     "EvaluateOptions",
     "PlanOptions",
@@ -94,7 +96,10 @@ def checking(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds or (ValueError, OSError) as error:  # noqa: B030
-        raise UsageError(" ".join(str(error).split())) from None
+        text = str(error)
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            text = f"{error.filename}: {error.strerror}"
+        raise UsageError(" ".join(text.split())) from None
 
 
 def parse(what: Any, arguments: list[str], command: str, description: str) -> Any:
@@ -153,6 +158,8 @@ def _preset(arguments: list[str]) -> tuple[list[str], Any]:
     from . import configs, presets, runs
 
     named = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
+    if named and arguments and arguments[0] in ALGORITHMS:
+        raise UsageError(f"unexpected {arguments[0]}; as an algorithm: --algorithm {arguments[0]}")
     for name in (each for each in named if not presets.is_ours(each)):
         is_run = False
         with contextlib.suppress(OSError):  # a name that no file can have
@@ -173,7 +180,7 @@ def parse_plan(arguments: list[str]) -> tuple[PlanOptions, Any]:
     """The options, and the configuration as `parse_train` reads it."""
     _, default = _preset(arguments)
     description = "Says what training takes, before it runs; compiles, and writes nothing."
-    options, config = _parse_config("plan", PlanOptions, default, arguments, description)
+    options, config = _parse_config("plan [PRESET]", PlanOptions, default, arguments, description)
     if options.memory is not None and options.memory <= 0:
         raise UsageError(f"--memory: expected above 0, got {options.memory}")
     return options, config
@@ -195,7 +202,7 @@ def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any]
     description = "Meta-trains, evaluates on held-out tasks and writes a run folder. Presets: "
     description += f"{', '.join(presets.PRESETS)}, or MODULE:NAME for your own. "
     description += f"These are the flags of {default.preset}."
-    options, config = _parse_config("train", TrainOptions, default, arguments, description)
+    options, config = _parse_config("train [PRESET]", TrainOptions, default, arguments, description)
     if stored is not None:
         more = stored.get(runs.EXTENDED, default.updates)
         if config.updates != default.updates:
@@ -212,7 +219,8 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
         if argument.startswith(f"{flag}="):
             return argument.partition("=")[2]
         if argument == flag and index + 1 < len(arguments):
-            return arguments[index + 1]
+            value = arguments[index + 1]
+            return None if value.startswith("--") else value  # what is missing, tyro says
     return None
 
 
@@ -226,7 +234,7 @@ def _parse_config(
     hidden = [("preset", tyro.conf.Suppress[str])]
     flags = dataclasses.make_dataclass(kind.__name__, hidden, bases=(kind,), frozen=True)
     both = dataclasses.make_dataclass(
-        command.title(),
+        own.__name__,
         [("config", Annotated[flags, tyro.conf.arg(name="")], flags(**values))],
         bases=(own,),
     )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import __version__
 from .arguments import (
     EvaluateOptions,
     RenderOptions,
@@ -93,6 +94,9 @@ def run(arguments: Sequence[str]) -> int:
     if command in ("-h", "--help"):
         print(USAGE, end="")
         return 0
+    if command == "--version":
+        print(f"metajax {__version__}")
+        return 0
     try:
         if command not in commands:
             raise UsageError(f"command: expected one of {', '.join(commands)}, got {command!r}")
@@ -138,6 +142,9 @@ def _use_devices(devices: int | None) -> None:
 
 
 def _list(arguments: list[str]) -> int:
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
     if arguments:
         raise UsageError(f"list takes no arguments, got {arguments[0]!r}")
     import envs

@@ -266,9 +266,10 @@ def environments() -> list[str]:
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """The known names that `name` may have meant, for an error's text."""
+    """Which known names `name` may have meant, or what there is, for an error's text."""
     known = list(known)
-    return ", ".join(difflib.get_close_matches(name, known, cutoff=0.4) or known)
+    close = difflib.get_close_matches(name, known, cutoff=0.4)
+    return f"nearest: {', '.join(close)}" if close else f"there are {', '.join(known)}"
 
 
 def restore(cls: Any, content: dict[str, Any]) -> Any:
@@ -297,7 +298,7 @@ def check(config: TrainConfig) -> None:
     """Raises ValueError, in one line, for a value out of range."""
     if config.algorithm not in ALGORITHMS:
         near = nearest(config.algorithm, ALGORITHMS)
-        raise ValueError(f"algorithm: unknown {config.algorithm!r}; nearest: {near}")
+        raise ValueError(f"algorithm: unknown {config.algorithm!r}; {near}")
     for name, known in (("activation", ACTIVATIONS), ("precision", PRECISIONS)):
         if (value := getattr(config, name)) not in known:
             raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")

@@ -34,6 +34,10 @@ class Adaptation:
     samples: np.ndarray  # (N,) int, environment steps or examples used for each task
     oracle: np.ndarray | None = None  # (N,) float, the best score of each task, where known
 
+    def __repr__(self) -> str:
+        means = " -> ".join(map(_number, self.mean))
+        return f"<Adaptation to {self.tasks} tasks: {means}>"
+
     @property
     def tasks(self) -> int:
         return self.score.shape[0]

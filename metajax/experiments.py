@@ -38,17 +38,31 @@ __all__ = ["Experiment", "build", "check_held_out", "load", "shelf"]
 
 
 class Experiment(NamedTuple):
-    """What a configuration describes."""
+    """What a configuration describes.
 
-    problem: Problem  # of evaluation
-    training: Problem  # of the learner
+    Attributes:
+        problem: of evaluation.
+        training: the problem that the learner is of.
+        learner: the algorithm's.
+        evaluation: inner steps, or episodes before a trial's last -> adapting by so many.
+        network: what the problems' parameters are of; `problem.init` makes them.
+        multitask: joint training on the same tasks, with the same samples an update.
+        multitask_evaluation: as `evaluation`, of its parameters.
+        oracle: task -> (), the greatest expected score, where it is known.
+        environment: of reinforcement learning.
+        mapping: of tasks on devices.
+    """
+
+    problem: Problem
+    training: Problem
     learner: MetaLearner
-    evaluation: Callable[[int], Adapt]  # by so many inner steps
-    multitask: MetaLearner  # joint training on the same tasks, with the same samples an update
-    multitask_evaluation: Callable[[int], Adapt]  # as `evaluation`, of its parameters
-    oracle: Callable[[Any], Any] | None  # task -> () greatest expected score
+    evaluation: Callable[[int], Adapt]
+    network: Network
+    multitask: MetaLearner
+    multitask_evaluation: Callable[[int], Adapt]
+    oracle: Callable[[Any], Any] | None
     environment: Any | None
-    mapping: Mapping  # of tasks on devices
+    mapping: Mapping
 
 
 def _environment(config: TrainConfig) -> Any:
@@ -211,6 +225,7 @@ def build(config: TrainConfig, *, begun: bool = False) -> Experiment:
         training=made.training,
         learner=made.learner,
         evaluation=made.evaluation,
+        network=made.network,
         multitask=made.multitask,
         multitask_evaluation=made.multitask_evaluation or made.evaluation,
         oracle=oracle,

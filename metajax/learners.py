@@ -36,6 +36,7 @@ class Learners(NamedTuple):
     judging: Problem  # of evaluation, with the same
     learner: MetaLearner
     evaluation: Callable[[int], Adapt]  # by so many inner steps
+    network: Network  # that the problems are about
     multitask: MetaLearner  # joint training
     # the same of joint training; None: adapted in the same way
     multitask_evaluation: Callable[[int], Adapt] | None = None
@@ -215,5 +216,6 @@ def learners(
         judging=judging,
         learner=special.get(name, of_maml)(),
         evaluation=evaluation,
+        network=network,
         multitask=joint_learner,
     )

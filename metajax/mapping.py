@@ -50,11 +50,17 @@ _CHUNK = 2048
 
 
 class Mapping(NamedTuple):
-    """How tasks are laid out on hardware. By default the sizes are chosen automatically."""
+    """How tasks are laid out on hardware. By default the sizes are chosen automatically.
 
-    mesh: jax.sharding.Mesh | None = None  # one axis, "tasks"; None is one device
-    chunk: int | None = None  # tasks of one device that are alive at once
-    tile: int | None = None  # tasks of a chunk whose gradient is taken at once
+    Attributes:
+        mesh: of one axis, "tasks", as `task_mesh` makes it; None is one device.
+        chunk: tasks of one device that are alive at once.
+        tile: tasks of a chunk whose gradient is taken at once.
+    """
+
+    mesh: jax.sharding.Mesh | None = None
+    chunk: int | None = None
+    tile: int | None = None
 
     @property
     def devices(self) -> int:

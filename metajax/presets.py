@@ -341,7 +341,7 @@ def is_ours(name: str) -> bool:
 def _imported(name: str) -> TrainConfig:
     module, _, attribute = name.partition(":")
     if not attribute:
-        raise ValueError(f"preset: unknown {name!r}; nearest: {nearest(name, _SETTINGS)}")
+        raise ValueError(f"preset: unknown {name!r}; {nearest(name, _SETTINGS)}")
     here = str(Path.cwd())
     if here not in sys.path:  # `python -m metajax` has it, the script `metajax` does not
         sys.path.insert(0, here)

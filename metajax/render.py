@@ -27,11 +27,18 @@ CANDIDATES = 32  # held-out tasks, of which one is shown
 PIXELS = 320
 
 
+class _Pose(NamedTuple):
+    """Where an agent is, and the direction that it faces, if it has one."""
+
+    position: jax.Array  # (..., 2)
+    heading: jax.Array | None  # (...)
+
+
 class _Played(NamedTuple):
     """A task's batch, replayed: B columns of at most T steps, each one episode or a trial."""
 
-    before: jax.Array  # (T, B, 2), the position before each step
-    after: jax.Array  # (T, B, 2)
+    before: _Pose  # (T, B, ...), before each step
+    after: _Pose  # (T, B, ...)
     mask: jax.Array  # (T, B), 1 where a step was taken
     reward: jax.Array  # (T, B)
     episode: jax.Array  # (T, B) int32, which one of its trial a step belongs to
@@ -78,9 +85,11 @@ def draw_agent(
         title = f"after {steps} {unit_of(config.algorithm)}{'' if steps == 1 else 's'}"
         shown[title] = _median_episode(after, steps if remembers else 0)
     films = {}
-    for title, (positions, score) in shown.items():
-        length = len(positions)
-        pictures = envs.render.frames(experiment.environment, task, positions, length, PIXELS)
+    for title, (pose, score) in shown.items():
+        length = len(pose.position)
+        pictures = envs.render.frames(
+            experiment.environment, task, pose.position, length, PIXELS, pose.heading
+        )
         films[f"{title}: return {score:.2f}"] = pictures
     written = [run / "agent.gif", run / "agent.png"]
     pictures = plots.side_by_side(films)
@@ -126,14 +135,17 @@ def _play(experiment: experiments.Experiment, params: Params, task: Any, key: ja
         episode = Trial(env, 1).episode_of(batch.observation)
     begins = jnp.diff(episode, axis=0, prepend=-1) > 0
 
-    def step(state: Any, now: tuple[jax.Array, ...]) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+    def pose(state: Any) -> _Pose:
+        return _Pose(state.position, getattr(state, "heading", None))
+
+    def step(state: Any, now: tuple[jax.Array, ...]) -> tuple[Any, tuple[_Pose, _Pose]]:
         action, observation, begins = now
         first = start
         if isinstance(env, PointCorners):
             first = dataclasses.replace(start, position=observation[:, :2])
         state = jax.vmap(_either)(begins, first, state)
         following, _ = jax.vmap(env.step, in_axes=(None, 0, 0, None))(key, state, action, task)
-        return following, (state.position, following.position)
+        return following, (pose(state), pose(following))
 
     steps = (batch.action, batch.observation, begins)
     _, (before, after) = jax.lax.scan(step, start, steps)
@@ -144,8 +156,8 @@ def _either(condition: jax.Array, one: Any, other: Any) -> Any:
     return jax.tree.map(lambda *leaves: jnp.where(condition, *leaves), one, other)
 
 
-def _median_episode(played: _Played, index: int) -> tuple[np.ndarray, float]:
-    """The positions (L+1, 2) and the return, of the column whose return is the median.
+def _median_episode(played: _Played, index: int) -> tuple[_Pose, float]:
+    """The L + 1 poses and the return, of the column whose return is the median.
 
     Args:
         played: of a task.
@@ -155,5 +167,8 @@ def _median_episode(played: _Played, index: int) -> tuple[np.ndarray, float]:
     scores = np.sum(played.reward, axis=0, where=belongs)
     column = int(np.argsort(scores)[len(scores) // 2])
     steps = np.flatnonzero(belongs[:, column])
-    positions = [played.before[steps[:1], column], played.after[steps, column]]
-    return np.concatenate(positions), float(scores[column])
+
+    def along(before: Any, after: Any) -> np.ndarray:
+        return np.concatenate([before[steps[:1], column], after[steps, column]])
+
+    return jax.tree.map(along, played.before, played.after), float(scores[column])

@@ -23,9 +23,11 @@ __all__ = [
     "CheckpointError",
     "check_structure",
     "describe",
+    "difference",
     "fingerprint",
     "is_empty",
     "seal",
+    "specs",
     "unseal",
 ]
 
@@ -52,8 +54,7 @@ def describe(state: Any, config: str, progress: Mapping[str, Any]) -> dict[str, 
     leaves = _leaves(state)
     if all(is_empty(leaf) for leaf in leaves.values()):
         raise CheckpointError("there is no array to save")
-    specs = {path: _spec(leaf) for path, leaf in leaves.items()}
-    return {"format": FORMAT, "config": config, "progress": dict(progress), "leaves": specs}
+    return {"format": FORMAT, "config": config, "progress": dict(progress), "leaves": specs(state)}
 
 
 def seal(path: Path, record: dict[str, Any]) -> None:
@@ -120,17 +121,25 @@ def _spec(leaf: Any) -> str:
     return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
 
 
+def specs(tree: Any) -> dict[str, str]:
+    """Path -> dtype and shape of each leaf."""
+    return {path: _spec(leaf) for path, leaf in _leaves(tree).items()}
+
+
+def difference(found: Mapping[str, str], expected: Mapping[str, str]) -> str | None:
+    """The first leaf in which two `specs` differ, in words; None where none does."""
+    for path in [*expected, *found]:
+        there, here = found.get(path, "nothing"), expected.get(path, "nothing")
+        if there != here:
+            return f"{path or 'the array'}: {there}, expected {here}"
+    return None
+
+
 def check_structure(record: dict[str, Any], like: Any) -> None:
     """Raises CheckpointError where a checkpoint's arrays are not those of `like`."""
-    stored = record["leaves"]
-    expected = {path: _spec(leaf) for path, leaf in _leaves(like).items()}
-    for path in [*expected, *stored]:
-        there, here = stored.get(path, "nothing"), expected.get(path, "nothing")
-        if there != here:
-            where = path or "the array"
-            raise CheckpointError(
-                f"it has another structure ({where}: {there} in the checkpoint, {here} expected)"
-            )
+    differs = difference(record["leaves"], specs(like))
+    if differs:
+        raise CheckpointError(f"it has another structure ({differs})")
 
 
 def is_empty(leaf: Any) -> bool:

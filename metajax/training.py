@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import checkpoints, processes
+from . import checkpoints, processes, seals
 from .checks import require_integer
 from .loggers import MetricsLog, Reporter
 from .programs import NOWHERE, Shelf
@@ -272,9 +272,9 @@ def _run_chunks(
 
 def _done(state: MetaState, like: MetaState) -> int:
     """The updates that a state has had."""
-    shapes = [[(x.shape, x.dtype) for x in jax.tree.leaves(tree)] for tree in (state, like)]
-    if jax.tree.structure(state) != jax.tree.structure(like) or shapes[0] != shapes[1]:
-        raise ValueError("state: expected one of this learner, got another structure")
+    differs = seals.difference(seals.specs(state), seals.specs(like))
+    if differs or jax.tree.structure(state) != jax.tree.structure(like):
+        raise ValueError(f"state: expected one of this learner, got {differs or 'another tree'}")
     return int(state.step)
 
 

@@ -43,20 +43,19 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
     env = getattr(config, "env")  # noqa: B009  (each subclass has its own kind)
     training, judging = samplers(env.sample_task, config.held_out)
     *before, memory = config.hidden
+    network = gru_policy(
+        env.action_space,
+        memory,
+        before,
+        ACTIVATIONS[config.activation],
+        initial_std=config.initial_std,
+        action_scale=config.action_scale,
+        dtype=PRECISIONS[config.precision],
+    )
 
     def problem(episodes: int, trials: int, sample_task: Callable[[Array], Any]) -> Problem:
-        trial = Trial(env, episodes)
-        network = gru_policy(
-            trial.action_space,
-            memory,
-            before,
-            ACTIVATIONS[config.activation],
-            initial_std=config.initial_std,
-            action_scale=config.action_scale,
-            dtype=PRECISIONS[config.precision],
-        )
         return policy_gradient(
-            trial,
+            Trial(env, episodes),
             network,
             episodes=trials,
             discount=config.discount,
@@ -104,6 +103,7 @@ def learners(config: TrainConfig, mapping: Mapping) -> Learners:
         judging=problem(config.evaluation_steps + 1, _JUDGING_TRIALS, judging),
         learner=remembering,
         evaluation=evaluation,
+        network=network,
         multitask=remembering if in_one_episode else learner(problem(1, config.episodes, training)),
         multitask_evaluation=forgetful,
     )

@@ -77,33 +77,47 @@ class Divergence(NamedTuple):
 class Problem(NamedTuple):
     """What a meta-learner trains on, without knowing which kind of problem it is.
 
-    Every function is pure and written for one task.
+    Every function is pure and written for one task. The first six are needed; what follows them is
+    what some algorithms ask for.
+
+    Attributes:
+        sample_task: key -> task.
+        init: key -> params, any pytree of float arrays.
+        collect: params, task, key -> batch, any pytree; no gradient flows through it.
+        inner_loss: params, batch -> (), aux; its gradient adapts. By name it also takes what
+            `hyper`, `bootstraps` and `transitions` say.
+        outer_loss: params, batch -> (), aux; what the adaptation is judged by.
+        score: batch -> (), higher is better: what people read.
+        query: params, task, key -> held-out batch of a supervised task, see `on_policy`.
+        scores: batch -> (E,), of trials of several episodes: the score of the first, ..., last one.
+        samples: batch -> () int32, environment steps or examples.
+        log_prob: params, batch -> () mean log-probability of the steps sampled.
+        hyper: what `inner_loss` (or `collect`) takes by name: arrays () that replace these values.
+        ratio_loss: params, batch, clip -> (), aux: both losses for a batch that other parameters
+            collected, by the probability ratio, clipped where a number is given.
+        divergence: the mean KL(the policy that collected a batch ‖ that of `params`).
+        bootstraps: whether `inner_loss` takes `target` by name: parameters that its targets are
+            computed from. Without it they are computed from `params` and held constant, as in an
+            inner step.
+        transitions: batch of episodes -> features of each step, (T, B, F), and 1 where they are
+            known, (T, B). Then `inner_loss` takes `bonus` (T, B) by name, which is added to the
+            advantages.
     """
 
-    sample_task: Callable[[Array], Any]  # key -> task
-    init: Callable[[Array], Params]  # key -> params
-    collect: Callable[[Params, Any, Array], Batch]  # params, task, key -> batch; no gradient flows
-    inner_loss: Callable[..., tuple[Array, Any]]  # params, batch -> (), aux; its gradient adapts
-    outer_loss: Callable[[Params, Batch], tuple[Array, Any]]  # judges the adaptation -> (), aux
-    score: Callable[[Batch], Array]  # -> (), higher is better: what people read
-    query: Callable[[Params, Any, Array], Batch] | None = None  # held-out data of a supervised task
-    # Of trials of several episodes: -> (E,), the score of the first, ..., last one.
+    sample_task: Callable[[Array], Any]
+    init: Callable[[Array], Params]
+    collect: Callable[[Params, Any, Array], Batch]
+    inner_loss: Callable[..., tuple[Array, Any]]
+    outer_loss: Callable[[Params, Batch], tuple[Array, Any]]
+    score: Callable[[Batch], Array]
+    query: Callable[[Params, Any, Array], Batch] | None = None
     scores: Callable[[Batch], Array] | None = None
-    samples: Callable[[Batch], Array] = lambda batch: jax.numpy.int32(
-        0
-    )  # environment steps or examples
-    log_prob: Callable[[Params, Batch], Array] | None = None  # -> () mean over the steps sampled
-    # What `inner_loss` (or `collect`) also takes by name: arrays () that replace these values.
+    samples: Callable[[Batch], Array] = lambda batch: jax.numpy.int32(0)
+    log_prob: Callable[[Params, Batch], Array] | None = None
     hyper: tuple[Hyperparameter, ...] = ()
-    # For a batch that other parameters collected: both losses, by the probability ratio, clipped
-    # where a number is given; and the mean KL(their policy ‖ that of `params`).
     ratio_loss: Callable[[Params, Batch, float | None], tuple[Array, Any]] | None = None
     divergence: Divergence | None = None
-    # Whether `inner_loss` takes `target` by name: parameters that its targets are computed from.
-    # Without it they are computed from `params` and held constant, as in an inner step.
     bootstraps: bool = False
-    # Batch of episodes -> features of each step, (T, B, F), and 1 where they are known, (T, B).
-    # Then `inner_loss` takes `bonus` (T, B) by name, which is added to the advantages.
     transitions: Callable[[Batch], tuple[Array, Array]] | None = None
 
     @property
@@ -119,23 +133,35 @@ class Problem(NamedTuple):
 
 @pytree_dataclass
 class MetaState:
-    """What a meta-learner carries from one update to the next, and what a checkpoint keeps."""
+    """What a meta-learner carries from one update to the next, and what a checkpoint keeps.
 
-    params: Params  # meta-parameters
-    opt_state: Any  # of the outer optimiser
-    step: Array  # () int32, updates done
-    key: Array  # () typed key, constant over a run: update i draws from fold_in(key, i)
-    weighting: Any = ()  # of the task groups' weights, see `groups`
+    Attributes:
+        params: meta-parameters.
+        opt_state: of the outer optimiser.
+        step: () int32, updates done.
+        key: () typed key, constant over a run: update i draws from fold_in(key, i).
+        weighting: of the task groups' weights, see `groups`.
+    """
+
+    params: Params
+    opt_state: Any
+    step: Array
+    key: Array
+    weighting: Any = ()
 
 
 @pytree_dataclass
 class Trace:
-    """Scores and samples of one task's adaptation."""
+    """Scores and samples of one task's adaptation.
 
-    # (K+1,) float32, before the first inner step, ..., after the last; in training only those two.
-    # (E,) of a policy with memory: of the first, ..., last episode of a trial
+    Attributes:
+        score: (K+1,) float32, before the first inner step, ..., after the last; in training only
+            those two. Of a policy with memory (E,), of the first, ..., last episode of a trial.
+        samples: () int32, environment steps or examples used, the judging batch included.
+    """
+
     score: Array
-    samples: Array  # () int32, environment steps or examples used, the judging batch included
+    samples: Array
 
 
 Adapt = Callable[[Params, Any, Array], tuple[Params, Trace]]
@@ -145,9 +171,13 @@ Adapt = Callable[[Params, Any, Array], tuple[Params, Trace]]
 class MetaLearner(NamedTuple):
     """An algorithm: a factory's three pure functions.
 
-    `update` is the whole inner-plus-outer step; jit it, scan it, donate its state.
+    Attributes:
+        init: key -> state.
+        update: state -> state, metrics: the whole inner-plus-outer step; jit it, scan it, donate
+            its state.
+        adapt: params, task, key -> adapted params, trace.
     """
 
-    init: Callable[[Array], MetaState]  # key -> state
-    update: Callable[[MetaState], tuple[MetaState, dict[str, Array]]]  # state -> state, metrics
-    adapt: Adapt  # params, task, key -> adapted params, trace
+    init: Callable[[Array], MetaState]
+    update: Callable[[MetaState], tuple[MetaState, dict[str, Array]]]
+    adapt: Adapt

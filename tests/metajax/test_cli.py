@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from command_line import GRIDWORLD, SINUSOID, everything, metrics
 
+import metajax as mj
 from metajax import catalogue, cli, compiling, experiments, loggers, presets, runs
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -108,6 +109,20 @@ def test_render_draws_what_was_removed(copied, capsys):
     assert sorted(written) == sorted(
         str(path) for path in [*copied.glob("*.png"), *copied.glob("*.gif")]
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--version"], f"metajax {mj.__version__}"),
+        (["list", "--help"], "usage: metajax COMMAND"),
+        (["train", "--help"], "usage: metajax train [PRESET]"),
+        (["train", "--resume", "--help"], "usage: metajax train [PRESET]"),
+    ],
+)
+def test_what_is_asked_for_is_told(capsys, arguments, words):
+    assert cli.run(arguments) == 0
+    assert words in capsys.readouterr().out
 
 
 def test_a_narrow_window_gets_every_digit(trained, capsys, monkeypatch):

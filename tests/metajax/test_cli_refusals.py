@@ -79,6 +79,11 @@ def joining(coordinator: str, processes: int, process_id: int) -> list[str]:
         (["train", "--resume"], "Missing value for argument '--resume'"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder (it does not exist)"),
         (["plan", "mazes"], "preset: unknown 'mazes'; nearest: maze"),
+        (
+            ["train", "gridworld", "fomaml"],
+            "unexpected fomaml; as an algorithm: --algorithm fomaml",
+        ),
+        (["train", "--resume", "--updates", "3"], "Missing value for argument '--resume'"),
         (["plan", "--memory", "0"], "--memory: expected above 0, got 0"),
         (["plan", "--tasks", "0"], "tasks: expected at least 1, got 0"),
         (["plan", "--run", "somewhere"], "Unrecognized options: --run"),

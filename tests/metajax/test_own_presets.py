@@ -62,8 +62,8 @@ def test_a_run_of_it_is_refused_where_its_module_is_not(folder, capsys, monkeypa
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("cart", "preset: unknown 'cart'; nearest: "),
-        ("cart:", "preset: unknown 'cart:'; nearest: "),
+        ("cart", "preset: unknown 'cart'; there are maze, "),
+        ("cart:", "preset: unknown 'cart:'; there are maze, "),
         ("cart:NONE", "has no attribute 'NONE'"),
         ("nowhere_at_all:CART", "No module named 'nowhere_at_all'"),
         (":CART", "cannot be imported from here"),
