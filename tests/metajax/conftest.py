@@ -29,3 +29,9 @@ def trained(compiled_once, tmp_path_factory) -> Path:
 @pytest.fixture
 def copied(trained, tmp_path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "grid"))
+
+
+@pytest.fixture(autouse=True)
+def of_no_window(monkeypatch):
+    """No width of a window, which some who start the tests say theirs is."""
+    monkeypatch.delenv("COLUMNS", raising=False)

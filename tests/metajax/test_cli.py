@@ -117,7 +117,6 @@ def test_render_draws_what_was_removed(copied, capsys):
         (["--version"], f"metajax {mj.__version__}"),
         (["list", "--help"], "usage: metajax COMMAND"),
         (["train", "--help"], "usage: metajax train [PRESET]"),
-        (["train", "--resume", "--help"], "usage: metajax train [PRESET]"),
     ],
 )
 def test_what_is_asked_for_is_told(capsys, arguments, words):
