@@ -1,7 +1,7 @@
 """Has anything become slower? Compares new ratios with those of an earlier record.
 
     python benchmarks/maml_vs_torch.py --json new.json
-    python benchmarks/guard.py new.json results/maml_vs_torch-point-cpu2.json
+    python benchmarks/guard.py new.json benchmarks/results/maml_vs_torch-point-cpu2.json
 
 Only ratios between two sides of one run are compared, never times, which depend on the machine.
 Exits with status 1 if a ratio fell by more than `--within`.
