@@ -15,7 +15,6 @@ from .core import (
     Box,
     Discrete,
     Environment,
-    SolvedEnvironment,
     Space,
     TimeStep,
     provides,
@@ -145,7 +144,7 @@ class Trial:
         Raises:
           AttributeError: an environment without an oracle, such as an adapted one.
         """
-        return self._of_solved(self._best_return)
+        return self._where("optimal_return", self._best_return)
 
     @property
     def optimal_action(self) -> Callable[[TrialState, Any], Array]:
@@ -154,7 +153,7 @@ class Trial:
         Raises:
           AttributeError: as `optimal_return`.
         """
-        return self._of_solved(self._best_action)
+        return self._where("optimal_action", self._best_action)
 
     def _best_return(self, task: Any) -> Array:
         return self.episodes * self.env.optimal_return(task)  # type: ignore[attr-defined]
@@ -162,9 +161,9 @@ class Trial:
     def _best_action(self, state: TrialState, task: Any) -> Array:
         return self.env.optimal_action(state.inner, task)  # type: ignore[attr-defined]
 
-    def _of_solved(self, method: Callable[..., Array]) -> Callable[..., Array]:
-        if not provides(self.env, SolvedEnvironment):
-            raise AttributeError(f"env: {type(self.env).__name__} has no oracle")
+    def _where(self, name: str, method: Callable[..., Array]) -> Callable[..., Array]:
+        if not hasattr(self.env, name):
+            raise AttributeError(f"env: {type(self.env).__name__} has no oracle, no {name}")
         return method
 
     @property

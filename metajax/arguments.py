@@ -205,7 +205,7 @@ def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any]
     options, config = _parse_config("train [PRESET]", TrainOptions, default, arguments, description)
     if stored is not None:
         more = stored.get(runs.EXTENDED, default.updates)
-        if config.updates != default.updates:
+        if _value_of("--updates", arguments) is not None:
             more = _check_extension(options.resume, config.updates, default, more)
             config = dataclasses.replace(config, updates=default.updates)
         _check_resume(options, config, default, named)

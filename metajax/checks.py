@@ -20,7 +20,8 @@ __all__ = [
 
 def require_actions(space: Any) -> None:
     """Raises TypeError for an action space that is neither `Discrete` nor a `Box` of one axis."""
-    if not hasattr(space, "n") and len(getattr(space, "shape", ())) != 1:
+    is_box = hasattr(space, "low") and len(space.shape) == 1
+    if not hasattr(space, "n") and not is_box:
         raise TypeError(f"action space: expected Discrete or a Box of one axis, got {space!r}")
 
 
@@ -45,7 +46,9 @@ def require_environment(env: Any, horizon: int | None = None) -> None:
             f"{', '.join(missing)}"
         )
     space = env.observation_space
-    if not all(hasattr(space, name) for name in ("shape", "dtype", "low", "high")):
+    names = ["shape", "dtype"]
+    names += ["low", "high"] * (getattr(space, "dtype", np.dtype(int)).kind in "bui")
+    if not all(hasattr(space, name) for name in names):
         raise ValueError(f"observation space: expected a Box, of one array, got {space!r}")
     require_actions(env.action_space)
 

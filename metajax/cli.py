@@ -196,23 +196,27 @@ def _train(arguments: list[str]) -> int:
             config = _tuned(config)
         experiment = experiments.build(config, begun=stored is not None)
         folder = folder or runs.reserve(config)
+        updates = config.updates if stored is None else stored[runs.EXTENDED]
         with processes.together():
+            if processes.greatest(updates) != updates:
+                raise UsageError("--updates: expected the same for all processes")
             if processes.first():
                 stack.enter_context(runs.holding(folder))
                 if stored is None:
                     runs.create(folder, config, options.overwrite)
-                elif stored[runs.EXTENDED] != config.updates:
-                    runs.extend(folder, stored[runs.EXTENDED])
+                elif updates != config.updates:
+                    runs.extend(folder, updates)
         held = stack.pop_all()
     with held:
-        return _train_in(folder, config, experiment, stored, options.quiet)
+        return _train_in(folder, config, experiment, stored, updates, options.quiet)
 
 
-def _train_in(folder: Path, config: Any, experiment: Any, stored: Any, quiet: bool) -> int:
+def _train_in(
+    folder: Path, config: Any, experiment: Any, stored: Any, updates: int, quiet: bool
+) -> int:
     """Trains in a run folder, from where it is, and judges the result."""
-    from . import processes, runs, training
+    from . import processes, training
 
-    updates = config.updates if stored is None else stored[runs.EXTENDED]
     if processes.first():
         _note_changes(stored)
     try:

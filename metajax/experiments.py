@@ -260,7 +260,7 @@ def shelf(config: TrainConfig, row: str = "", **others: Any) -> programs.Shelf:
         row: which of the run's learners, see `runs.described`.
         **others: what else determines the programs, JSON-able.
     """
-    if not is_ours(config.preset):
+    if not is_ours(config.preset) or type(config) is not type(preset(config.preset)):
         return programs.NOWHERE
     return programs.shelf(runs.versions(), {**runs.computed(config, row), **others})
 

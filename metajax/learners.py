@@ -188,8 +188,8 @@ def learners(
             outer,
             tasks,
             exploration=config.exploration,
-            # In the units of the outer loss. Q-learning's advantages always have that deviation.
-            normalise=tasks > 1 and getattr(config, "normalise_advantage", True),
+            # In the units of the outer loss.
+            normalise=tasks > 1 and getattr(config, "normalise_advantage", False),
             mapping=mapping,
         ),
         "maml-trpo": lambda: maml_trpo(

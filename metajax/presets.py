@@ -344,10 +344,10 @@ def _imported(name: str) -> TrainConfig:
         raise ValueError(f"preset: unknown {name!r}; {nearest(name, _SETTINGS)}")
     here = str(Path.cwd())
     if here not in sys.path:  # `python -m metajax` has it, the script `metajax` does not
-        sys.path.insert(0, here)
+        sys.path.append(here)
     try:
         config = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError, OSError) as error:
         raise ValueError(f"preset: {name} cannot be imported from here ({error})") from None
     if not isinstance(config, TrainConfig):
         raise ValueError(

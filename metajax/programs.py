@@ -43,6 +43,7 @@ _PROGRAM, _LABEL, _TEMPORARY = ".program", ".label", ".tmp"
 _DAY = 86400.0  # seconds
 _MOST_BYTES = 2**28  # of all programs of a folder; the least recently used go first
 _MOST_LABELS = 2000  # likewise: even an edit that changes no program adds a label
+_REMEMBERED = 8  # programs of a function, in memory
 _OTHERS = 0o022  # write permission of group and others
 
 
@@ -294,6 +295,7 @@ def remembered(owner: Any, what: Any, others: tuple[Any, ...], make: Callable[[]
     """`make()`, or what it returned earlier in this process, for as long as `owner` lives.
 
     As with `jax.jit`, a function is taken to stay what it is, and so is all that it closes over.
+    An owner's programs are the last few: those of functions that are made anew each time go again.
 
     Args:
         owner: the function that a program is of. What is made must not refer to it.
@@ -301,14 +303,15 @@ def remembered(owner: Any, what: Any, others: tuple[Any, ...], make: Callable[[]
         others: functions and objects that they depend on too.
         make: compiles one.
     """
-    key = (_digest([what, _settings()]), *others)
+    key = (_digest([what, _settings(), str(jax.sharding.get_abstract_mesh())]), *others)
     try:
         hash(key)
         known = _memory.setdefault(owner, {})
     except TypeError:  # nothing can be remembered of such objects
         return make()
-    if key not in known:
-        known[key] = make()
+    known[key] = known.pop(key) if key in known else make()  # the last used is the last
+    for oldest in [*known][:-_REMEMBERED]:
+        del known[oldest]
     return known[key]
 
 

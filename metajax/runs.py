@@ -141,11 +141,12 @@ def read(run: Path) -> tuple[configs.TrainConfig, dict[str, Any]]:
 def extend(run: Path, updates: int) -> None:
     """Has a run go on to so many updates, for good. What it was begun with stays as it is.
 
-    Its rates are those of the run as it began: what decays over a run has ended by then.
+    Its outer rate stays what it was at the end of the run as it began.
     """
     content = read(run)[1]
-    if content.get(EXTENDED) != updates:
+    if content.get(EXTENDED, 0) < updates:
         write_json(run / CONFIG, {**content, EXTENDED: updates})
+        (run / ADAPTATION).unlink(missing_ok=True)  # of fewer updates
 
 
 def read_report(run: Path) -> dict[str, Any] | None:

@@ -55,8 +55,8 @@ def conjugate_gradients(
 ) -> tuple[Params, Params]:
     """x with A x ≈ `target`, A positive definite and given as a `product`; and the residual.
 
-    Along a direction of no positive curvature, which such an A does not have, it ends, and where
-    that is the first one, with `target` itself (Steihaug 1983).
+    Along a direction of no positive curvature, which such an A does not have, it ends, as Steihaug
+    (1983) does but without a step to an edge; where that is the first one, with `target` itself.
     """
     vector, restore = ravel_pytree(target)  # so that a step is a few kernels, not a few per leaf
 
@@ -64,7 +64,7 @@ def conjugate_gradients(
         solution, residual, direction, squared, going = carry
         image = ravel_pytree(product(restore(direction)))[0]
         curvature = _dot(direction, image)
-        first, goes = number == 0, going & (curvature > 0)
+        first, goes = number == 0, going & ~(curvature <= 0)
         length = jnp.where(goes, _ratio(squared, curvature), 0)
         length = jnp.where(first & ~goes, 1, length)  # whose direction is the target
         solution = solution + length * direction

@@ -127,7 +127,9 @@ class Programs:
     def start(self) -> Future[jax.stages.Compiled]:
         """Seed -> the first state; compiled in another thread while this one traces."""
         if self._shelf == NOWHERE:
-            return remembered(self.learner.init, "start", (), self._compile_start)
+            begun = remembered(self.learner.init, "start", (), self._compile_start)
+            failed = begun.done() and begun.exception() is not None
+            return self._compile_start() if failed else begun
         kept = self._shelf.take("start", _SEED)
         if not kept:
             return self._compile_start()

@@ -69,7 +69,8 @@ def emaml(
     A task's sampling is credited with w (R − b), where R is its score after adaptation and b the
     mean score of the update's other tasks, a baseline that leaves the expectation unchanged; b is 0
     for a single task. R is in the units of the rewards: where the losses have advantages of unit
-    standard deviation, `normalise` gives it one too, so that w means the same for every problem.
+    standard deviation, `normalise` gives it one too, so that w means the same for every problem;
+    the expectation then changes a little, as the deviation is of the task's own R too.
 
     Args:
         problem: a problem with a `log_prob` of its batches, such as policy gradient, or Q-learning

@@ -59,10 +59,10 @@ def imaml(
     If they stop short, φ depends on θ more than the minimum does: along curvatures below 1 / (K α),
     α the inner rate, as if it had not moved. `damping`, added to λ in equation 6 alone, accounts
     for this where λ + `damping` is about 1 / (K α).
-    The loss of a policy has such curvatures, and its steps reach no minimum: there the system is
-    positive definite only for λ + `damping` of a few times 1 / (K α), which leaves the first terms
-    of the derivative through the steps. Its Hessian is that of the last inner batch, where it was
-    collected: that of the judging batch would be correlated with the gradient that it multiplies.
+    The loss of a policy has such curvatures, and its steps reach no minimum. The system is then
+    positive definite only for λ + `damping` of a few times 1 / (K α), and the result close to the
+    first terms of the derivative through the steps. The Hessian is that of the last inner batch,
+    where that was collected: that of the judging batch is correlated with the judging gradient.
 
     Args:
         problem: the meta-learning problem; its inner loss must not bootstrap.

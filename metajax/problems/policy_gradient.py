@@ -221,8 +221,10 @@ def policy_gradient(
     def scaled(advantage: Array, played: Episodes | Trajectories) -> Array:
         if of_rewards or not normalise_advantage:
             return advantage
-        alike = paid_alike(played.reward, played.mask)
-        return jnp.where(alike, 0.0, normalise(advantage, played.mask))
+        scaled = normalise(advantage, played.mask)
+        if critic:  # which knows more than this batch
+            return scaled
+        return jnp.where(paid_alike(played.reward, played.mask), 0.0, scaled)
 
     @jax.named_scope("advantage")
     def credit(

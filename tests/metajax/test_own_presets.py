@@ -22,6 +22,8 @@ SMALL += ["--env.max-horizon", "3", "--evaluation-tasks", "4", "--evaluation-ste
 def folder(tmp_path, monkeypatch):
     """A working directory with the example's module, which no other test has imported."""
     shutil.copy(CART, tmp_path / "cart.py")
+    (tmp_path / "broken.py").write_text("CART = = 1")
+    (tmp_path / "empty_handed.py").write_text("open('data.txt')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
@@ -67,6 +69,9 @@ def test_a_run_of_it_is_refused_where_its_module_is_not(folder, capsys, monkeypa
         ("cart:NONE", "has no attribute 'NONE'"),
         ("nowhere_at_all:CART", "No module named 'nowhere_at_all'"),
         (":CART", "cannot be imported from here"),
+        (".cart:CART", "cannot be imported from here"),
+        ("broken:CART", "cannot be imported from here (invalid syntax"),
+        ("empty_handed:CART", "cannot be imported from here ([Errno 2] No such file"),
         ("cart:Cart", "expected cart:Cart to be a configuration"),
     ],
 )

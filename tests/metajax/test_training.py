@@ -21,7 +21,7 @@ import pytest
 import toy
 
 import metajax as mj
-from metajax import checkpoints, loggers, streams, training
+from metajax import checkpoints, loggers, programs, streams, training
 from metajax.mapping import Mapping, map_tasks, task_mesh
 
 SETTINGS = {"updates": 45, "seed": 3, "log_every": 4, "checkpoint_every": 8, "progress": False}
@@ -101,6 +101,17 @@ def test_a_learner_is_compiled_once_in_a_process():
         precise = mj.evaluate(learner, longer.params, problem, tasks=4, seed=1)
     assert traced.count("adapt") == 3
     np.testing.assert_allclose(precise.mean, again.mean, rtol=1e-5)
+
+
+def test_programs_of_functions_that_are_new_each_time_do_not_pile_up():
+    _, learner = counted()
+    made = []
+    for number in range(2 * programs._REMEMBERED):
+        what = ["evaluation", number]
+        made.append(programs.remembered(learner.adapt, what, (), lambda: object()))
+        again = programs.remembered(learner.adapt, ["evaluation", 0], (), lambda: object())
+    assert again is made[0]  # in use
+    assert len(programs._memory[learner.adapt]) == programs._REMEMBERED
 
 
 def test_what_is_compiled_of_a_learner_goes_with_it():
