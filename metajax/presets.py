@@ -260,6 +260,8 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
         for name in ("maze", "gridworld", "point", "point-corners", "bandit-10x5", "tabular-mdp")
         for algorithm in ("reptile", "reptile-serial")
     },
+    # A goal that no episode came upon is found by sampling elsewhere.
+    ("gridworld", "emaml"): dict(exploration=3.0),
     ("sinusoid-5", "reptile"): _REPTILE,
     ("sinusoid-10", "reptile"): _REPTILE,
     ("sinusoid-5", "imaml"): _IMAML,
