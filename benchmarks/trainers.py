@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import one_file_ppo
 import records
 import tyro
 from rich.console import Console
@@ -92,6 +91,8 @@ def _rejax(
 
 def one_file(tasks: Any, seed: int) -> Learned:
     """The defaults of `one_file_ppo`."""
+    import one_file_ppo
+
     settings = one_file_ppo.Settings(updates=60)
     env = to_gymnax(ENV, tasks, returns=5)
     train = one_file_ppo.make_train(settings, env, env.default_params)
