@@ -266,7 +266,7 @@ def _check_extension(where: Any, updates: int, stored: Any, planned: int) -> int
     """The updates to go on to; raises UsageError where a run cannot."""
     if updates < planned:
         raise UsageError(f"--updates: {updates} contradicts {where}, which has {planned}")
-    if not stored.final_rate:
+    if updates > planned and not stored.final_rate:
         raise UsageError(f"--updates: {where} cannot go on, its rate is 0 after {stored.updates}")
     return updates
 

@@ -53,7 +53,7 @@ def initial_params(network: Network, key: Array, space: Any, carry: Any) -> Any:
     try:
         return network.init(key, jnp.zeros(space.shape, space.dtype), carry)
     except (TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
             f"network: init(key, observation, carry) of an observation of shape "
             f"{tuple(space.shape)}, {space.dtype} failed: {reason}"

@@ -9,6 +9,7 @@ import pytest
 from command_line import GRIDWORLD, everything, refused
 
 from metajax import cli, runs
+from metajax.arguments import parse_train
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -148,6 +149,8 @@ def test_a_run_whose_rate_has_decayed_to_nothing_is_not_extended(copied, capsys)
     (copied / "config.json").write_text(json.dumps(content))
     said = refused(capsys, "train", "--resume", copied, "--updates", 9)
     assert "its rate is 0 after 4" in said
+    arguments = ["--resume", str(copied), "--updates", "4"]  # no more than it has
+    assert parse_train(arguments)[2][runs.EXTENDED] == 4
 
 
 def test_a_preset_that_contradicts_the_resumed_run_is_named(trained, capsys):

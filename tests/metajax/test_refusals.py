@@ -185,8 +185,13 @@ def test_a_network_that_does_not_take_the_observations_is_told_which():
             features = nn.Conv(3, (3, 3))(observation)
             return features.reshape(*features.shape[:-3], -1), jnp.zeros(()), carry
 
+    class Silent(nn.Module):
+        @nn.compact
+        def __call__(self, observation, carry=()):
+            raise ValueError
+
     message = r"network: init\(key, observation, carry\) of an observation of shape \(2,\), float32"
-    for network in (Bare(), Pixels()):
+    for network in (Bare(), Pixels(), Silent()):
         for problem in (mj.policy_gradient, mj.q_learning):
             with pytest.raises(ValueError, match=message):
                 problem(Falling(), network, episodes=2).init(jax.random.key(0))
