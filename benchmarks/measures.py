@@ -1,7 +1,8 @@
-"""Where the episodes of `point-corners` end: its rewards, which can repeat, do not show that."""
+"""What published tables report of a run, where that is not the score after so many inner steps."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import metajax as mj
 from envs.point_corners import STRIDE
 from metajax import evaluation, experiments, runs, streams, training
 
-__all__ = ["arrival"]
+__all__ = ["arrival", "total"]
 
 
 def _by_distance(problem: mj.Problem) -> mj.Problem:
@@ -33,21 +34,52 @@ def _by_distance(problem: mj.Problem) -> mj.Problem:
 
 
 def arrival(run: Path, row: str | None = None) -> dict[str, Any]:
-    """Statistics of that score over a run's held-out tasks, in the form of `adaptation.json`.
+    """Where the episodes of `point-corners` end: its rewards, which can repeat, do not show that.
 
-    They are those of the run's learner, or of the row "random initialisation" if `row` is given.
+    Args:
+        run: the folder of a run.
+        row: "random initialisation" for that in place of the run's learner.
+
+    Returns:
+        Statistics over the run's held-out tasks, in the form of `adaptation.json`.
     """
     config, _ = runs.read(run)
     experiment = experiments.build(config, begun=True)
     problem = _by_distance(experiment.problem)
     if row is None:
-        params = training.restore(experiment.learner, run, runs.described(run))[0].params
+        params = _trained(experiment, run)
     else:
         params = problem.init(streams.key_stream(config.seed, "baseline"))
     # Every algorithm of that table adapts by plain gradient steps.
     inner = mj.sgd(config.inner_learning_rate, config.evaluation_steps)
+    return _evaluate(mj.adaptation(problem, inner), params, problem, experiment, config)
+
+
+def total(run: Path, row: str | None = None) -> dict[str, Any]:
+    """The return of a trial up to the end of each episode, as RL²'s tables have it.
+
+    Args and returns are those of `arrival`; there is no other row.
+    """
+    config, _ = runs.read(run)
+    experiment = experiments.build(config, begun=True)
+    played = experiment.evaluation(config.evaluation_steps)
+
+    def adapt(params: Any, task: Any, key: jax.Array) -> tuple[Any, mj.Trace]:
+        params, trace = played(params, task, key)
+        return params, dataclasses.replace(trace, score=jnp.cumsum(trace.score))
+
+    return _evaluate(adapt, _trained(experiment, run), experiment.problem, experiment, config)
+
+
+def _trained(experiment: experiments.Experiment, run: Path) -> Any:
+    return training.restore(experiment.learner, run, runs.described(run))[0].params
+
+
+def _evaluate(
+    adapt: Any, params: Any, problem: mj.Problem, experiment: Any, config: Any
+) -> dict[str, Any]:
     return evaluation.evaluate(
-        mj.adaptation(problem, inner),
+        adapt,
         params,
         problem,
         tasks=config.evaluation_tasks,
