@@ -155,7 +155,9 @@ def _one_line(box: str) -> str:
 
 def _preset(arguments: list[str]) -> tuple[list[str], Any]:
     """The preset's name where there is one, taken from `arguments`, and its configuration."""
-    from . import configs, presets, runs
+    import envs
+
+    from . import presets, runs
 
     named = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
     if named and arguments and arguments[0] in ALGORITHMS:
@@ -166,7 +168,7 @@ def _preset(arguments: list[str]) -> tuple[list[str], Any]:
             is_run = (Path(name) / runs.CONFIG).is_file()
         if is_run:
             raise UsageError(f"preset: {name} is a run; --resume {name} goes on with it")
-        if name in configs.environments():
+        if name in envs.registered():
             every = ", ".join(presets.PRESETS)
             raise UsageError(
                 f"preset: {name} is an environment without one, for Python; presets: {every}"

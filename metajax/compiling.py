@@ -35,7 +35,8 @@ def compiler_options(*, once: bool = False) -> dict[str, Any] | None:
         return None
     if once and jax.default_backend() == "cpu":
         return {"xla_backend_optimization_level": 0}
-    return _OPTIONS.get(jax.default_backend())
+    options = _OPTIONS.get(jax.default_backend())
+    return None if options is None else dict(options)
 
 
 def keep_programs() -> None:

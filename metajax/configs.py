@@ -10,7 +10,6 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-import envs
 from envs import BernoulliBandit, Gridworld, Maze, PointCorners, PointNavigation, TabularMDP
 
 from .catalogue import ALGORITHMS
@@ -258,11 +257,6 @@ class TabularMDPConfig(PolicyConfig):
 
     env: TabularMDP = TabularMDP()
     """The environment."""
-
-
-def environments() -> list[str]:
-    """The names that `envs.make` knows."""
-    return [*envs.registered()]
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:

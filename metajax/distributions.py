@@ -114,7 +114,11 @@ def epsilon_greedy(epsilon: Array) -> Distribution:
     """
 
     def greedy(values: Array) -> Array:
-        best = (values == jnp.max(values, axis=-1, keepdims=True)).astype(values.dtype)
+        # The first of the best by its place: compared with a maximum that was rounded apart, it
+        # might not be among them.
+        first = jax.nn.one_hot(jnp.argmax(values, axis=-1), values.shape[-1], dtype=bool)
+        best = first | (values == jnp.max(values, axis=-1, keepdims=True))
+        best = best.astype(values.dtype)
         return best / jnp.sum(best, axis=-1, keepdims=True)
 
     def probabilities(values: Array) -> Array:

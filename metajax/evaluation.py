@@ -26,7 +26,7 @@ __all__ = ["Adaptation", "bootstrap_ci95", "evaluate", "evaluator", "iqm", "repo
 RESAMPLES = 2000
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # its fields are arrays
 class Adaptation:
     """Scores of adapting to N tasks by K inner steps, or over K+1 episodes by a memory."""
 
@@ -137,7 +137,8 @@ def bootstrap_ci95(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int 
 def iqm(values: np.ndarray) -> np.ndarray:
     """Interquartile mean over the first axis: the mean of the middle half of the sorted values.
 
-    Where a quarter of N is not whole, the values at the edges count in part.
+    Where a quarter of N is not whole, the values at the edges count in part. NaN, no score, counts
+    as the lowest.
     Agarwal et al., "Deep RL at the edge of the statistical precipice", 2021, with exact trimming.
 
     Args:
@@ -146,12 +147,16 @@ def iqm(values: np.ndarray) -> np.ndarray:
     Returns:
         () or (M,).
     """
-    values = np.sort(np.asarray(values, np.float64), axis=0)
+    values = np.asarray(values, np.float64)
+    values = np.sort(np.where(np.isnan(values), -np.inf, values), axis=0)
     tasks = len(values)
     edges = np.arange(tasks + 1)
     # Value i stands for the interval [i, i+1]; its overlap with the middle half is its weight.
     inside = np.clip(edges, tasks / 4, 3 * tasks / 4)
-    return np.diff(inside) @ values / (tasks / 2)
+    weight = np.diff(inside)
+    counts = weight > 0  # what is not finite outside of the middle half has no part in it
+    with np.errstate(invalid="ignore"):  # -inf and inf in it have no mean
+        return weight[counts] @ values[counts] / (tasks / 2)
 
 
 # Adapting ------------------------------------------------------------------------------------

@@ -104,7 +104,10 @@ def _flops(equation: Any) -> float:
 
 
 def intermediate_bytes(jaxpr: Any) -> int:
-    """The bytes of all intermediate values: an upper bound on what a program keeps alive."""
+    """The bytes of all intermediate values, of a loop those of one step of it.
+
+    What a loop stacks is left out: this is for sizes of what is alive within a step.
+    """
     total = 0
     for equation in jaxpr.eqns:
         inner = [*bodies(equation)]

@@ -165,6 +165,8 @@ def learners(
         if optimum is None:
             raise ValueError(f"algorithm: {name} is for tasks whose optimum is known")
         groups, group_of = by_optimum(optimum, joint.sample_task, config.groups)
+        if groups == 1:
+            raise ValueError(f"algorithm: {name} tells tasks apart by their optimum; all share one")
         weighting = _WEIGHTINGS[name](groups, group_of, best=optimum)
         return multitask(joint, inner, outer, tasks, weighting=weighting, mapping=mapping)
 

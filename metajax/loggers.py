@@ -40,9 +40,9 @@ class MetricsLog:
 
     def __init__(self, path: str | os.PathLike[str], keep_until: int = 0) -> None:
         path = Path(path)
-        self.kept = [row for row in read_metrics(path) if row["update"] <= keep_until]
+        kept = [row for row in read_metrics(path) if row["update"] <= keep_until]
         if path.exists():
-            write_whole(path, "".join(map(_line, self.kept)))
+            write_whole(path, "".join(map(_line, kept)))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
 
     def write(self, row: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 
@@ -103,7 +104,7 @@ def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh |
     """
     if devices is None:
         devices = jax.devices()
-    elif isinstance(devices, int):
+    elif isinstance(devices, int | np.integer):
         available = jax.local_device_count()
         require_integer("devices", devices, 1, available)
         processes = range(jax.process_count())

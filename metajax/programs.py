@@ -309,10 +309,12 @@ def remembered(owner: Any, what: Any, others: tuple[Any, ...], make: Callable[[]
         known = _memory.setdefault(owner, {})
     except TypeError:  # nothing can be remembered of such objects
         return make()
-    known[key] = known.pop(key) if key in known else make()  # the last used is the last
+    made = known.pop(key, None)  # another thread may have taken it: both may make one
+    made = make() if made is None else made
+    known[key] = made  # the last used is the last
     for oldest in [*known][:-_REMEMBERED]:
-        del known[oldest]
-    return known[key]
+        known.pop(oldest, None)
+    return made
 
 
 def _settings() -> dict[str, Any]:

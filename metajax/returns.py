@@ -110,6 +110,7 @@ def n_step_returns(
     """
     horizon = len(mask)
     steps = min(steps, horizon)
+    discount = jnp.asarray(discount, reward.dtype)  # a learned one may be of a wider type
 
     def longer(_: int, total: Array) -> Array:
         later = jnp.concatenate([total[1:], jnp.zeros_like(total[:1])])
@@ -138,10 +139,14 @@ def paid_alike(reward: Array, mask: Array) -> Array:
 
 
 def normalise(advantage: Array, mask: Array, epsilon: float = 1e-8) -> Array:
-    """Zero mean and unit standard deviation over the steps taken; all 0 where all were equal."""
+    """Zero mean and unit standard deviation over the steps taken; all 0 where all were equal.
+
+    Equal means to rounding, which would otherwise become advantages as large as any.
+    """
     count = jnp.maximum(jnp.sum(mask), 1.0)
     centred = (advantage - jnp.sum(advantage * mask) / count) * mask
     variance = jnp.sum(centred**2) / count
+    rounding = 8 * jnp.finfo(advantage.dtype).eps * jnp.max(jnp.abs(advantage * mask))
     # A root has an infinite derivative at 0, which would turn that of a learned advantage into NaN.
-    equal = variance == 0
+    equal = variance <= jax.lax.stop_gradient(rounding) ** 2
     return jnp.where(equal, 0.0, centred / (jnp.sqrt(jnp.where(equal, 1.0, variance)) + epsilon))

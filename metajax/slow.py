@@ -52,7 +52,7 @@ def beside(
 
     def init_all(key: Array) -> Params:
         params = problem.init(key)  # as the problem alone would have them
-        # Folded in by name, as in flax: no other additional group has the same key.
+        # Folded in by name, as in flax: no group of another name has the same key.
         key_beside = jax.random.fold_in(key, zlib.crc32(name.encode()))
         return {"params": params, name: init(key_beside, params)}
 

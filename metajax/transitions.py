@@ -11,7 +11,10 @@ Array = jax.Array
 
 
 def _fingerprint(values: Array) -> Array:
-    """(T, B, O) -> (T, B): equal where all of O is, and otherwise only once in 2^32."""
+    """(T, B, O) -> (T, B): equal where all of O is, and otherwise only once in 2^32.
+
+    As float32, and of integers the lower 32 bits.
+    """
     if jnp.issubdtype(values.dtype, jnp.floating):
         values = values.astype(jnp.float32) + 0.0  # so that -0 is 0
         words = jax.lax.bitcast_convert_type(values, jnp.uint32)

@@ -139,7 +139,8 @@ class MetaState:
         params: meta-parameters.
         opt_state: of the outer optimiser.
         step: () int32, updates done.
-        key: () typed key, constant over a run: update i draws from fold_in(key, i).
+        key: () typed key, constant over a run: update i draws from fold_in(key, i), and a
+            serial learner's task j of N in it from fold_in(key, i·N + j).
         weighting: of the task groups' weights, see `groups`.
     """
 

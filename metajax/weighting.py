@@ -41,8 +41,8 @@ def _running(
     require_number("rate", rate, 0, 1, above=True)
 
     def init() -> Running:
-        nothing = jnp.zeros((measures, groups), jnp.float32)
-        return Running(nothing, nothing, jnp.zeros(groups, bool))
+        first, mean = (jnp.zeros((measures, groups), jnp.float32) for _ in range(2))
+        return Running(first, mean, jnp.zeros(groups, bool))  # no array twice: a state is donated
 
     def update(state: Running, measured: Measured) -> Running:
         drawn = (measured.share > 0) & jnp.all(jnp.isfinite(measured.mean), axis=0)

@@ -125,7 +125,8 @@ def from_records(
 
     def collect(params: Params, key: Array) -> tuple[Record, dict[str, Array]]:
         key_task, key_adapt = jax.random.split(key)
-        task = problem.sample_task(key_task)
+        with jax.named_scope("sample_task"):
+            task = problem.sample_task(key_task)
         _, record, trace = run(problem, inner, params, task, key_adapt, mapping.tile, ends=True)
         return record, trace_metrics(trace)
 

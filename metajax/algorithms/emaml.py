@@ -113,10 +113,12 @@ def emaml(
     ) -> tuple[Params, Any, dict[str, Array]]:
         reached = score(None, records)
         if tasks > 1:
-            deviation = jnp.std(reached)
+            deviation, size = jnp.std(reached), jnp.max(jnp.abs(reached))
             reached = (reached - jnp.mean(reached)) * (tasks / (tasks - 1))
             if normalise:
-                reached /= jnp.where(deviation > 0, deviation, 1.0)
+                # Equal scores differ by rounding, which would become credit.
+                differ = deviation > 1e-5 * size
+                reached = jnp.where(differ, reached / jnp.where(differ, deviation, 1.0), 0.0)
         grads, metrics = mean_gradient(params, (records, exploration * reached))
         metrics["gradient_norm"] = optax.tree.norm(grads)
         return *descend(outer, grads, opt_state, params), metrics

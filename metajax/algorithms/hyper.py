@@ -42,14 +42,16 @@ def meta_learned(
     The meta-parameters are {"params": those of `problem`, "hyper": one number, 0 at first, for each
     of `names`}. A hyper-parameter starts at its given value and stays in its range: the learned
     number shifts its logarithm, or its log-odds where it has an upper bound. It acts in the inner
-    steps alone; the outer loss keeps the given values, or it would choose its own objective.
+    steps, and one of sampling in each `collect`; the outer loss keeps the given values, or it would
+    choose its own objective.
     (Meta-gradient reinforcement learning, Xu et al. 2018, through all inner steps.)
 
     Any algorithm that differentiates the inner steps, such as `maml`, can learn them. The rate is
     all that the first-order gradient can learn, and all that `promp` and `maml_trpo` accept, whose
     inner steps use a loss of their own. A hyper-parameter of the sampling, such as exploration's ε,
     has no derivative in the inner loss: only `emaml` learns it, from the log-probability of the
-    actions that it influenced. Metrics named "learned_" and the name report the current values.
+    actions that it influenced. Metrics named "learned_" and the name report the current values, but
+    in those two.
 
     Args:
         problem: the meta-learning problem; `problem.hyper` lists what can be learned.

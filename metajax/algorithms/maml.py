@@ -80,6 +80,7 @@ def maml(
         ValueError: an invalid size, or invalid step weights.
     """
     check_parts(problem, inner, outer)
+    step_weights = [float(weight) for weight in step_weights]
     finite = all(math.isfinite(weight) and weight >= 0 for weight in step_weights)
     if step_weights and not (len(step_weights) == inner.steps and finite and any(step_weights)):
         raise ValueError(

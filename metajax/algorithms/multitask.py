@@ -5,7 +5,7 @@ from __future__ import annotations
 import optax
 
 from ..groups import UNIFORM, Weighting
-from ..inner import Inner, check_parts
+from ..inner import Inner, adaptation, check_parts
 from ..mapping import Mapping
 from ..types import MetaLearner, Problem
 from .maml import maml
@@ -44,5 +44,4 @@ def multitask(
     check_parts(problem, inner, outer)
     steps = inner._replace(steps=0)
     joint = maml(problem, steps, outer, tasks, weighting=weighting, mapping=mapping)
-    fine_tuned = maml(problem, inner, outer, tasks, mapping=mapping)
-    return joint._replace(adapt=fine_tuned.adapt)
+    return joint._replace(adapt=adaptation(problem, inner, mapping=mapping))

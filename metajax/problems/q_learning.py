@@ -45,6 +45,20 @@ class Transitions:
     next_row: Array | None = None  # (T, B) int32, likewise
 
 
+@jax.custom_jvp
+def _best(values: Array) -> Array:
+    return jnp.max(values, axis=-1)
+
+
+@_best.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # The derivative of `max` asks which values equal it. Where each side of that question rounds
+    # on its own, as in kernels that compute them again, none does: 0 / 0.
+    (values,), (tangent,) = primals, tangents
+    first = jax.nn.one_hot(jnp.argmax(values, axis=-1), values.shape[-1], dtype=tangent.dtype)
+    return _best(values), jnp.sum(first * tangent, axis=-1)
+
+
 def q_learning(
     env: Any,
     network: Network,
@@ -108,6 +122,7 @@ def q_learning(
         The problem; its batches are `Transitions`.
 
     Raises:
+        TypeError: an action space that is neither `Discrete` nor a `Box` of one axis.
         ValueError: actions that are not discrete, a size or a rate out of range, an unknown name,
             "policy" without exploring episodes, or "pairs" without one-hot observations.
     """
@@ -216,9 +231,6 @@ def q_learning(
     def following_seen(batch: Transitions) -> Array:
         return observed.seen(batch.next_observation, batch.next_row)
 
-    def best(values: Array) -> Array:
-        return jnp.max(values, axis=-1)
-
     def softmax(values: Array) -> Array:
         return jax.nn.softmax(values / temperature)
 
@@ -235,7 +247,7 @@ def q_learning(
             paid, power, _ = n_step_returns(
                 batch.reward, batch.terminated, batch.mask, discount, n_step
             )
-        following = observed.read(target, following_seen(batch)).each(best)
+        following = observed.read(target, following_seen(batch)).each(_best)
         values = observed.read(params, seen(batch)).taken(lambda each: each, batch.action)
         error = values - (paid + power * following)
         each = 0.5 * error**2 if huber is None else optax.losses.huber_loss(error, delta=huber)

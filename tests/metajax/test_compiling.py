@@ -6,6 +6,14 @@ import jax.numpy as jnp
 import metajax as mj
 
 
+def test_options_are_the_callers_own(monkeypatch):
+    monkeypatch.setattr(jax.config, "read", lambda name: False)
+    options = mj.compiler_options()
+    assert options
+    options.clear()
+    assert mj.compiler_options()
+
+
 def test_a_cpu_takes_the_options_and_other_settings_come_first(monkeypatch):
     settings = {"jax_disable_most_optimizations": False}
     monkeypatch.setattr(jax.config, "read", settings.__getitem__)

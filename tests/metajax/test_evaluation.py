@@ -34,6 +34,13 @@ def test_iqm_of_four_is_the_mean_of_the_middle_two():
     assert evaluation.iqm(np.array([100.0, 1.0, 3.0, -50.0])) == 2.0
 
 
+def test_iqm_survives_tasks_that_diverged():
+    scores = np.arange(8.0)
+    for lost in (-np.inf, np.nan):
+        assert evaluation.iqm(np.where(scores == 5, lost, scores)) == 2.5  # of 1, 2, 3 and 4
+    assert np.isnan(evaluation.iqm(np.array([-np.inf, np.inf])))
+
+
 def test_iqm_weighs_the_values_at_the_edges_by_what_is_inside():
     # 5 tasks: 1.25 are cut off each end, so .75 of the second and of the fourth remain.
     expected = (0.75 * 1 + 2 + 0.75 * 3) / 2.5

@@ -110,6 +110,18 @@ def test_an_epsilon_that_is_too_low_is_learned_to_be_higher(learner):
     assert rows[-1]["score_after"] > rows[0]["score_after"] + 0.1
 
 
+def test_rounding_of_equal_scores_is_no_credit():
+    class Costly(Arms):
+        def step(self, key, state, action, task):
+            state, timestep = super().step(key, state, action, task)
+            return state, dataclasses.replace(timestep, reward=jnp.float32(-0.1))
+
+    problem = mj.policy_gradient(Costly(), Values(), episodes=4)
+    learner = mj.emaml(problem, mj.sgd(RATE), optax.sgd(1.0), 12, normalise=True)
+    _, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
+    assert metrics["gradient_norm"] == 0.0
+
+
 def test_q_learning_with_a_given_epsilon_has_nothing_to_credit():
     problem = mj.q_learning(Arms(), Values(), episodes=2)
     with pytest.raises(ValueError, match="E-MAML needs one that samples"):

@@ -1,5 +1,6 @@
 """Programs of earlier starts are found by what they follow from, and by nothing else."""
 
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -304,6 +305,25 @@ def test_a_second_evaluation_does_not_trace_and_scores_the_same(shelf):
     np.testing.assert_array_equal(first.score, again.score)
     with pytest.raises(AssertionError, match="traced anew"):  # more tasks are another program
         evaluator(toy.learner()._replace(adapt=adapt), tasks=9)(params)
+
+
+def test_threads_may_ask_for_the_same_program():
+    class Owner:
+        pass
+
+    class Slow:  # while it is compared, the other threads go on
+        def __hash__(self):
+            time.sleep(0.001)
+            return 7
+
+    owner, other = Owner(), Slow()
+    programs.remembered(owner, "what", (other,), object)
+
+    def ask(_):
+        return [programs.remembered(owner, "what", (other,), object) for _ in range(20)]
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert all(None not in made for made in pool.map(ask, range(4)))
 
 
 def test_a_process_takes_what_another_put_there(tmp_path):

@@ -18,6 +18,7 @@ from envs.core import TimeStep, first_timestep
 from envs.value_iteration import value_iteration
 from metajax.algorithms.hyper import meta_learned
 from metajax.inner import Record, run
+from metajax.problems.q_learning import _best
 from metajax.replays import replay
 
 CELLS, HORIZON, EPISODES, DISCOUNT = 4, 5, 8, 0.8
@@ -184,6 +185,13 @@ def test_huber_bounds_what_an_error_does():
     share = np.zeros((CELLS, 2))
     np.add.at(share, (cell, batch.action), batch.mask / batch.mask.sum())
     np.testing.assert_allclose(gradient["values"], 0.5 * share, rtol=1e-5)
+
+
+def test_the_slope_of_the_best_value_is_that_of_one_action():
+    values = jnp.array([[0.1, 0.9, -2.0], [0.5, 0.5, 0.5]])
+    slope = jax.grad(lambda values: jnp.sum(jnp.array([2.0, 3.0]) * _best(values)))(values)
+    np.testing.assert_array_equal(slope, [[0.0, 2.0, 0.0], [3.0, 0.0, 0.0]])
+    assert not jnp.any(jax.hessian(lambda row: _best(row))(values[0]))
 
 
 def test_score_is_the_return_of_the_greedy_episodes_alone():

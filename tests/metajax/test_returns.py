@@ -51,6 +51,23 @@ def test_equal_advantages_normalise_to_zero_not_to_nan():
     np.testing.assert_array_equal(normalise(ones, jnp.zeros((3, 2))), 0.0)
 
 
+def test_rounding_does_not_become_advantages():
+    ones = jnp.ones((7, 5))
+    for equal in (10.1, -0.3, 1e-20, 1e18):
+        np.testing.assert_array_equal(normalise(equal * ones, ones), 0.0)
+    apart = normalise(1e6 + jnp.array([[0.0, 16.0]]), jnp.ones((1, 2)))
+    np.testing.assert_allclose(apart, [[-1.0, 1.0]], rtol=1e-3)
+
+
+def test_a_discount_of_a_wider_type_leaves_returns_theirs():
+    ones = np.ones((3, 1), np.float32)
+    with jax.enable_x64(True):
+        arguments = (jnp.asarray(ones), jnp.array([False]), jnp.asarray(ones))
+        total, power, _ = returns.n_step_returns(*arguments, jnp.float64(0.5), 2)
+    assert total.dtype == power.dtype == np.float32
+    np.testing.assert_array_equal(total[:, 0], [1.5, 1.5, 1.0])
+
+
 def test_equal_advantages_have_a_derivative():
     ones = jnp.ones((3, 2))
     slope = jax.grad(lambda value: jnp.sum(normalise(value * ones, ones)))(1.0)

@@ -147,6 +147,13 @@ def test_weights_are_kept_with_the_learner(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_state_as_it_begins_can_be_donated(rule):
+    learner = build(RULES[rule](2, group_of))
+    state, _ = jax.jit(learner.update, donate_argnums=0)(learner.init(jax.random.key(0)))
+    assert state.step == 1
+
+
 def test_groups_by_optimum_have_as_many_tasks_each():
     optimum, sample_task = jnp.exp, jax.random.normal
     groups, group_of = by_optimum(optimum, sample_task, 5)
