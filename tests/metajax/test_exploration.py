@@ -112,12 +112,14 @@ def test_an_epsilon_that_is_too_low_is_learned_to_be_higher(learner):
 
 def test_rounding_of_equal_scores_is_no_credit():
     class Costly(Arms):
-        def step(self, key, state, action, task):
-            state, timestep = super().step(key, state, action, task)
-            return state, dataclasses.replace(timestep, reward=jnp.float32(-0.1))
+        max_horizon = 7
 
-    problem = mj.policy_gradient(Costly(), Values(), episodes=4)
-    learner = mj.emaml(problem, mj.sgd(RATE), optax.sgd(1.0), 12, normalise=True)
+        def step(self, key, state, action, task):
+            cost, over = jnp.float32(-0.1), state + 1 >= self.max_horizon
+            return state + 1, TimeStep(jnp.ones(1), cost, jnp.array(False), over)
+
+    problem = mj.policy_gradient(Costly(), Values(), episodes=3)
+    learner = mj.emaml(problem, mj.sgd(RATE), optax.sgd(1.0), 7, normalise=True)
     _, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)))
     assert metrics["gradient_norm"] == 0.0
 
