@@ -274,6 +274,10 @@ def run(
 def adaptation(problem: Problem, inner: Inner, *, mapping: Mapping = Mapping()) -> Adapt:
     """Adapting to a task by inner steps, as learners made of these parts do it.
 
+    Such learners are MAML, Reptile and others that learn an initialisation alone. What has rates, a
+    rule or a context beside it, or steps of its own, adapts as its own factory makes it: for
+    another number of steps, give that factory another `inner`.
+
     ```python
     result = mj.evaluate(mj.adaptation(problem, mj.sgd(0.1, steps=10)), state.params, problem)
     ```

@@ -10,15 +10,24 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from ..fused import once_differentiated
 from ..groups import UNIFORM, Measured, Weighting
 from ..inner import Inner, Record, adaptation, check_parts, descend, run
 from ..mapping import Mapping, check_layout, map_tasks, mean_over_tasks
 from ..types import MetaLearner, MetaState, Params, Problem, Trace
 
-__all__ = ["from_records", "from_task_gradient", "initialiser", "task_keys", "trace_metrics"]
+__all__ = [
+    "by_ratio",
+    "from_records",
+    "from_task_gradient",
+    "initialiser",
+    "task_keys",
+    "trace_metrics",
+]
 
 Array = jax.Array
 TaskGradient = Callable[[Params, Any, Array, Array], tuple[Params, dict[str, Array]]]
+RatioLoss = Callable[[Params, Any, float | None], tuple[Array, dict[str, Array]]]
 Improve = Callable[[Params, Any, Record], tuple[Params, Any, dict[str, Array]]]
 
 
@@ -140,6 +149,25 @@ def from_records(
     return MetaLearner(
         initialiser(problem, begin), update, adaptation(problem, inner, mapping=mapping)
     )
+
+
+def by_ratio(problem: Problem, algorithm: str) -> tuple[Problem, RatioLoss, Callable[..., Any]]:
+    """`problem` adapting by the probability ratio to who sampled, its ratio loss and divergence.
+
+    Both losses are those of the batches collected earlier, as parameters leave those of then.
+
+    Raises:
+        ValueError: a problem without them, such as one whose loss is learned; names `algorithm`.
+    """
+    ratio_loss, divergence = problem.ratio_loss, problem.divergence
+    if ratio_loss is None or divergence is None:
+        raise ValueError(
+            f"problem: {algorithm} needs policies whose loss is not learned, "
+            "expected a `ratio_loss`, got None"
+        )
+    ratio_loss = once_differentiated()(ratio_loss)
+    adapting = problem._replace(inner_loss=lambda params, batch: ratio_loss(params, batch, None))
+    return adapting, ratio_loss, divergence
 
 
 def initialiser(

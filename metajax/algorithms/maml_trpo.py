@@ -8,13 +8,12 @@ from typing import Any
 import jax
 import optax
 
-from ..fused import once_differentiated
 from ..inner import Inner, Record, check_parts
 from ..mapping import Mapping, mean_over_tasks, tiled
 from ..replays import pushforward, replay
 from ..trust_region import TrustRegion, longest_step, search
 from ..types import Divergence, MetaLearner, Params, Problem
-from .core import from_records
+from .core import by_ratio, from_records
 
 __all__ = ["curvature_product", "maml_trpo"]
 
@@ -77,19 +76,12 @@ def maml_trpo(
             a `Divergence`, or an `outer` that is not a `TrustRegion`.
     """
     check_parts(problem, inner)
-    ratio_loss, divergence = problem.ratio_loss, problem.divergence
-    if ratio_loss is None or divergence is None:
-        raise ValueError(
-            "problem: TRPO needs policies whose loss is not learned, "
-            "expected a `ratio_loss`, got None"
-        )
+    problem, ratio_loss, divergence = by_ratio(problem, "TRPO")
     if not isinstance(divergence, Divergence):
         kind = type(divergence).__name__
         raise ValueError(f"problem: TRPO expected a `divergence` in two parts, got a {kind}")
     if not isinstance(outer, TrustRegion):
         raise ValueError(f"outer: MAML-TRPO expected a TrustRegion, got {type(outer).__name__}")
-    ratio_loss = once_differentiated()(ratio_loss)
-    problem = problem._replace(inner_loss=lambda params, batch: ratio_loss(params, batch, None))
 
     def gradient(params: Params, record: Record) -> tuple[Any, Params]:
         def objective(params: Params) -> tuple[Array, dict[str, Array]]:

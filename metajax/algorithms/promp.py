@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import optax
 
 from ..checks import require_integer, require_number
-from ..fused import once_differentiated
 from ..inner import Inner, Record, check_parts, descend
 from ..mapping import Mapping, mean_over_tasks, tiled
 from ..replays import replay_path, starts
 from ..types import MetaLearner, Params, Problem
-from .core import from_records
+from .core import by_ratio, from_records
 
 __all__ = ["ProMPState", "promp"]
 
@@ -68,22 +67,15 @@ def promp(
         ValueError: an invalid size, a number out of range, or a problem without a `ratio_loss`.
     """
     check_parts(problem, inner, outer)
-    ratio_loss, divergence = problem.ratio_loss, problem.divergence
-    if ratio_loss is None or divergence is None:
-        raise ValueError(
-            "problem: ProMP needs policies whose loss is not learned, "
-            "expected a `ratio_loss`, got None"
-        )
+    problem, ratio_loss, divergence = by_ratio(problem, "ProMP")
     for name, value in (("inner steps", inner.steps), ("epochs", epochs)):
         require_integer(name, value, 1)
-    for name, value in (("clip", clip), ("target", target)):
-        if value is not None:
-            require_number(name, value, above=True)
+    require_number("clip", clip, above=True)
+    if target is not None:
+        require_number("target", target, above=True)
     require_number("penalty", penalty)
     if target is not None and penalty == 0:
         raise ValueError("penalty: expected above 0 where a target adapts it, got 0")
-    ratio_loss = once_differentiated()(ratio_loss)
-    problem = problem._replace(inner_loss=lambda params, batch: ratio_loss(params, batch, None))
 
     def judge(params: Params, record: Record) -> tuple[Array, Array, dict[str, Array]]:
         """The clipped loss after the last step, and the divergences of steps 0, ..., K-1, (K,)."""
