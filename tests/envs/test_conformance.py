@@ -126,7 +126,7 @@ def test_every_value_of_an_episode_is_in_its_space(env, random_episodes):
 @pytest.mark.smoke
 def test_an_action_of_another_shape_or_kind_is_refused_while_tracing(env):
     task = first_task(env)
-    state, _ = env.reset(jax.random.key(0), task)
+    state, _ = jax.eval_shape(env.reset, jax.random.key(0), task)
     space = env.action_space
     wrong_kind = jnp.float32 if np.issubdtype(space.dtype, np.integer) else jnp.int32
     for action in (jnp.zeros((*space.shape, 2), space.dtype), jnp.zeros(space.shape, wrong_kind)):

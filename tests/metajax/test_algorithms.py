@@ -1,6 +1,7 @@
 """Every algorithm: its meta-gradient in closed form, one trace, task isolation, safety at zero."""
 
 import dataclasses
+import functools
 import inspect
 from functools import partial
 
@@ -152,8 +153,8 @@ def test_a_variant_hands_its_options_on_to_maml():
     given = (problems.quadratic(), mj.sgd(RATE, 2), optax.sgd(1.0), 4)
     options = {"first_order": True, "step_weights": (1.0, 2.0)}
     state = mj.maml(*given).init(jax.random.key(0))
-    plain, _ = mj.maml(*given, **options).update(state)
-    all_adapt, _ = mj.anil(*given, head=lambda path: True, **options).update(state)
+    plain, _ = jax.jit(mj.maml(*given, **options).update)(state)
+    all_adapt, _ = jax.jit(mj.anil(*given, head=lambda path: True, **options).update)(state)
     chex.assert_trees_all_equal(all_adapt.params, plain.params)
 
 
@@ -195,31 +196,31 @@ def problem_parameters(params):
     return params
 
 
+@functools.cache
+def on_one_task(name, tasks):
+    """A first state, an update on the same task over and over, compiled, and its traces."""
+    traces = []
+
+    def sample_task(key):
+        traces.append(key)
+        return {"centre": jnp.ones(3)}
+
+    learner = build(name, quadratic(name)._replace(sample_task=sample_task), tasks)
+    return learner.init(jax.random.key(0)), jax.jit(learner.update), traces
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_meta_gradient_does_not_grow_with_the_meta_batch(name):
-    same = {"centre": jnp.ones(3)}
-    problem = quadratic(name)._replace(sample_task=lambda key: same)
-
     def gradient(tasks):
-        learner = build(name, problem, tasks)
-        state = learner.init(jax.random.key(0))
-        return flat(state.params) - flat(jax.jit(learner.update)(state)[0].params)
+        state, update, _ = on_one_task(name, tasks)
+        return flat(state.params) - flat(update(state)[0].params)
 
     np.testing.assert_allclose(gradient(2), gradient(16), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_whole_run_traces_once(name):
-    traces = []
-    problem = quadratic(name)
-
-    def sample_task(key):
-        traces.append(key)
-        return problem.sample_task(key)
-
-    learner = build(name, problem._replace(sample_task=sample_task))
-    update = jax.jit(learner.update)
-    state = learner.init(jax.random.key(0))
+    state, update, traces = on_one_task(name, 16)
     for _ in range(3):
         state, _ = update(state)
     assert len(traces) == 1
@@ -281,15 +282,20 @@ def test_vmapped_adaptation_is_a_loop_over_tasks(adapt_gridworld):
             np.testing.assert_allclose(a[n], b, rtol=1e-4, atol=1e-5)
 
 
-def rewardless(problem):
-    """Nothing to learn from: every advantage, hence every policy gradient, is exactly 0."""
+@functools.cache
+def rewardless(context):
+    """Nothing to learn from: every advantage, hence every policy gradient, is exactly 0.
 
-    def collect(params, task, key):
-        batch = problem.collect(params, task, key)
-        zeros = jnp.zeros_like(batch.advantage)
-        return dataclasses.replace(batch, reward=zeros, advantage=zeros)
-
-    return problem._replace(collect=collect)
+    The episodes are those of the first parameters, for nothing moves them, and were played before:
+    how they are played need not be compiled into every update.
+    """
+    problem = problems.gridworld(context=context)
+    first = build("maml", problem).init(jax.random.key(0)).params
+    task = problem.sample_task(jax.random.key(1))
+    batch = jax.jit(problem.collect)(first, task, jax.random.key(2))
+    zeros = jnp.zeros_like(batch.advantage)
+    batch = dataclasses.replace(batch, reward=zeros, advantage=zeros)
+    return problem._replace(collect=lambda params, task, key: batch)
 
 
 @pytest.mark.parametrize(
@@ -299,8 +305,7 @@ def rewardless(problem):
 def test_task_without_gradient_gives_a_finite_meta_gradient(name, inner):
     outer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
     inner = {"sgd": mj.sgd(1.0, 2), "adam": mj.adam(0.1, 2)}[inner]
-    problem = rewardless(problems.gridworld(context=2 if name == "cavia" else 0))
-    learner = build(name, problem, 2, outer, inner)
+    learner = build(name, rewardless(2 if name == "cavia" else 0), 2, outer, inner)
     state = learner.init(jax.random.key(0))
     after, metrics = jax.jit(learner.update)(state)
     assert np.isfinite(metrics["gradient_norm"])

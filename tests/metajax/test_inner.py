@@ -40,12 +40,20 @@ def unstack(record: Record, steps: int):
     return [jax.tree.map(operator.itemgetter(k), record.batches) for k in range(steps)]
 
 
+def played(problem, inner, params, **options):
+    """What an adaptation to a task leaves: where it ends, a record and a trace."""
+    task = problem.sample_task(jax.random.key(1))
+    compiled = jax.jit(lambda p: run(problem, inner, p, task, jax.random.key(2), **options))
+    return compiled(params)
+
+
 def meta_gradient(problem, inner, params, record):
-    return jax.grad(
-        lambda p: problem.outer_loss(replay(problem, inner, p, record), record.judged)[0]
+    return jax.jit(
+        jax.grad(lambda p: problem.outer_loss(replay(problem, inner, p, record), record.judged)[0])
     )(params)
 
 
+@partial(jax.jit, static_argnums=(0, 1, 4))
 def recompute_gradients(problem, inner, params, record, steps):
     """The recorded gradients at full precision: a record collected in float32 has rounded ones."""
     rows, opt_state = [], inner.optimizer.init(params)
@@ -66,8 +74,7 @@ def test_meta_gradient_of_rl_matches_finite_differences_in_x64(optimiser, steps)
     problem = problems.point("log_prob")
     inner = OPTIMISERS[optimiser](steps)
     params = problem.init(jax.random.key(0))
-    task = problem.sample_task(jax.random.key(1))
-    _, record, _ = run(problem, inner, params, task, jax.random.key(2))
+    _, record, _ = played(problem, inner, params)
     with jax.enable_x64(True):
         params, record = to_x64(params), to_x64(record)
         record = recompute_gradients(problem, inner, params, record, steps)
@@ -90,8 +97,7 @@ def test_a_multi_step_loss_judges_every_step_by_the_batch_that_follows_it():
     inner = mj.sgd((0.5, 0.25), 3)
     weights = jnp.array([0.2, 0.5, 0.3])
     params = problem.init(jax.random.key(0))
-    task = problem.sample_task(jax.random.key(1))
-    _, record, _ = run(problem, inner, params, task, jax.random.key(2), judgements=True)
+    _, record, _ = played(problem, inner, params, judgements=True)
 
     def objective(p):
         path, judged = replay_path(problem, inner, p, record)
@@ -121,8 +127,7 @@ def test_judgements_that_are_known_are_those_taken_anew(fast, weights):
     problem = problems.point("lvc")
     inner = mj.sgd((0.5, 0.25), len(weights))._replace(fast=fast)
     params = problem.init(jax.random.key(0))
-    task = problem.sample_task(jax.random.key(1))
-    _, record, _ = run(problem, inner, params, task, jax.random.key(2), judgements=True)
+    _, record, _ = played(problem, inner, params, judgements=True)
 
     def objective(p, record):
         path, judged = replay_path(problem, inner, p, record)
@@ -139,15 +144,14 @@ def test_lvc_meta_gradient_matches_finite_differences_of_the_ratio_in_x64():
     problem = problems.point("lvc")
     inner = mj.sgd(0.5, 1)
     params = problem.init(jax.random.key(0))
-    task = problem.sample_task(jax.random.key(1))
-    adapted, record, _ = run(problem, inner, params, task, jax.random.key(2))
+    adapted, record, _ = played(problem, inner, params)
     network = mj.networks.mlp_policy(envs.make("point").action_space, (8,))
     distribution = mj.distributions.diagonal_gaussian
     with jax.enable_x64(True):
         params, record = to_x64(params), to_x64(record)
         record = recompute_gradients(problem, inner, params, record, 1)
         gradient = meta_gradient(problem, inner, params, record)
-        adapted = replay(problem, inner, params, record)
+        adapted = jax.jit(lambda p: replay(problem, inner, p, record))(params)
 
         def ratio_loss(p, batch_and_old):
             batch, old = batch_and_old
@@ -174,16 +178,14 @@ def test_recorded_meta_gradient_is_reverse_over_reverse(optimiser):
     problem, steps = problems.point(), 2
     inner = OPTIMISERS[optimiser](steps)
     params = problem.init(jax.random.key(0))
-    task = problem.sample_task(jax.random.key(1))
-    adapted, record, _ = run(problem, inner, params, task, jax.random.key(2))
+    adapted, record, _ = played(problem, inner, params)
     losses, batches = (problem.inner_loss, problem.outer_loss), unstack(record, steps)
-    expected = jax.grad(lambda p: plain_objective(*losses, inner, batches, record.judged, p))(
-        params
-    )
+    plain = partial(plain_objective, *losses, inner, batches, record.judged)
+    expected = jax.jit(jax.grad(plain))(params)
     actual = meta_gradient(problem, inner, params, record)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
-    replayed = replay(problem, inner, params, record)
+    replayed = jax.jit(lambda p: replay(problem, inner, p, record))(params)
     for a, b in zip(jax.tree.leaves(replayed), jax.tree.leaves(adapted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
@@ -202,13 +204,12 @@ def test_slow_parameters_have_the_gradient_of_an_optimiser_that_leaves_them_alon
     inner = mj.sgd(0.5, steps)._replace(fast=is_fast)
     alone = optax.chain(optax.sgd(0.5), optax.masked(optax.set_to_zero(), slow))
     params = problem.init(jax.random.key(0))
-    task = problem.sample_task(jax.random.key(1))
-    _, record, _ = run(problem, inner, params, task, jax.random.key(2))
+    _, record, _ = played(problem, inner, params)
     assert len(jax.tree.leaves(record.gradients)) == 2  # a kernel and a bias
     batches = (unstack(record, steps), record.judged)
     plain = partial(plain_objective, problem.inner_loss, problem.outer_loss, mj.Inner(alone, steps))
     expected = jax.jit(jax.grad(lambda p: plain(*batches, p)))(params)
-    actual = jax.jit(lambda p: meta_gradient(problem, inner, p, record))(params)
+    actual = meta_gradient(problem, inner, params, record)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
 

@@ -239,7 +239,7 @@ def test_meta_gradient_has_targets_that_move_in_it(mean_over):
     # Away from the first policy, whose values nearly tie: a greatest value has no derivative there.
     params = jax.tree.map(
         lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
-        problem.init(jax.random.key(0)),
+        jax.jit(problem.init)(jax.random.key(0)),
     )
     task = problem.sample_task(jax.random.key(1))
     _, record, _ = jax.jit(lambda *given: run(problem, inner, *given))(
@@ -249,6 +249,7 @@ def test_meta_gradient_has_targets_that_move_in_it(mean_over):
         params, record = to_x64(params), to_x64(record)
         batches = [jax.tree.map(lambda leaf, k=k: leaf[k], record.batches) for k in range(steps)]
 
+        @jax.jit
         def descend(meta, batch):
             gradient = jax.grad(lambda p: problem.inner_loss({**meta, "params": p}, batch)[0])
             step = gradient(meta["params"])
@@ -266,7 +267,8 @@ def test_meta_gradient_has_targets_that_move_in_it(mean_over):
             meta, step = descend(meta, batch)
             gradients.append({**jax.tree.map(lambda _: None, params), "params": step})
         # Of the loss that judges, targets are constants: those of where adaptation ended.
-        values = network.apply(meta["params"], record.judged.next_observation, ())[0].max(-1)
+        outputs, *_ = jax.jit(network.apply)(meta["params"], record.judged.next_observation, ())
+        values = outputs.max(-1)
         judged = dataclasses.replace(
             record.judged,
             n_step_return=record.judged.n_step_return + record.judged.discount * values,
