@@ -18,7 +18,7 @@ from envs.core import provides
 # 640 steps would take most of the time of all tests of environments.
 CONFIGURATIONS = {
     **{id: envs.make(id) for id in envs.registered()},
-    "minigrid": envs.make("minigrid", horizon=100),
+    "minigrid": envs.make("minigrid", horizon=60),
     "maze-sees-exit": envs.make("maze", size=13, view=7, position=False, see_exit=True, horizon=60),
     "maze-position-only": envs.make("maze", size=5, view=0, horizon=6),
     "minigrid-sees-all": envs.make("minigrid", family="empty-random", size=5, full=True),

@@ -61,8 +61,9 @@ def test_sums_over_the_steps_of_each_row_are_the_products_with_one_hot_observati
     mask = (np.arange(30)[:, None] < rng.integers(5, 30, 4)).astype(np.float64)
     with jax.enable_x64(True):
         row, returns, mask = map(jnp.asarray, (row, returns, mask))
-        expected = linear_features(jax.nn.one_hot(row, 9, dtype=bool), returns, mask)
-        actual = linear_features_of_rows(row, 9, returns, mask)
+        one_hot = jax.nn.one_hot(row, 9, dtype=bool)
+        expected = jax.jit(linear_features)(one_hot, returns, mask)
+        actual = jax.jit(linear_features_of_rows, static_argnums=1)(row, 9, returns, mask)
     np.testing.assert_allclose(actual, expected, rtol=1e-8, atol=1e-8)
 
 
