@@ -13,6 +13,12 @@ import metajax as mj
 from metajax.networks import MLP
 
 
+def collected(problem, params):
+    """A batch of a task."""
+    task = problem.sample_task(jax.random.key(1))
+    return jax.jit(problem.collect)(params, task, jax.random.key(2))
+
+
 def test_sine_tasks_are_those_of_the_paper():
     keys = jax.random.split(jax.random.key(0), 2000)
     tasks = jax.vmap(mj.sinusoid.sample_task)(keys)
@@ -40,7 +46,7 @@ def test_evaluation_on_a_grid_judges_by_the_whole_range():
 def test_score_is_the_mean_return_of_the_episodes():
     problem = problems.gridworld()
     params = problem.init(jax.random.key(0))
-    batch = problem.collect(params, problem.sample_task(jax.random.key(1)), jax.random.key(2))
+    batch = collected(problem, params)
     np.testing.assert_allclose(problem.score(batch), batch.reward.sum(0).mean(), rtol=1e-6)
     assert int(problem.samples(batch)) == 4 * 6
     assert batch.observation.dtype == jnp.uint8  # kept small until it meets the network
@@ -59,7 +65,7 @@ def test_a_baseline_and_a_surrogate_may_be_functions():
     )
     params = named.init(jax.random.key(0))
     task = env.sample_task(jax.random.key(1))
-    batches = [problem.collect(params, task, jax.random.key(2)) for problem in (named, given)]
+    batches = [jax.jit(p.collect)(params, task, jax.random.key(2)) for p in (named, given)]
     np.testing.assert_array_equal(batches[0].advantage, batches[1].advantage)
     losses = [p.inner_loss(params, b)[0] for p, b in zip((named, given), batches, strict=True)]
     assert losses[0] == losses[1]
@@ -71,7 +77,7 @@ def test_gradient_of_a_surrogate_is_the_policy_gradient(surrogate):
     env = envs.make("point")
     network = mj.networks.mlp_policy(env.action_space, (8,), initial_std=0.3)
     params = problem.init(jax.random.key(0))
-    batch = problem.collect(params, problem.sample_task(jax.random.key(1)), jax.random.key(2))
+    batch = collected(problem, params)
 
     def by_hand(params):
         """Σ A_t ∇ log π of independent normals over both action dimensions, and the entropy."""
@@ -81,10 +87,9 @@ def test_gradient_of_a_surrogate_is_the_policy_gradient(surrogate):
         value = log_prob * batch.advantage + 0.01 * entropy
         return -jnp.sum(value * batch.mask) / jnp.sum(batch.mask)
 
-    actual = jax.grad(lambda p: problem.inner_loss(p, batch)[0])(params)
-    for a, b in zip(
-        jax.tree.leaves(actual), jax.tree.leaves(jax.grad(by_hand)(params)), strict=True
-    ):
+    actual = jax.jit(jax.grad(lambda p: problem.inner_loss(p, batch)[0]))(params)
+    expected = jax.jit(jax.grad(by_hand))(params)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
@@ -109,7 +114,7 @@ def test_a_unit_of_the_action_is_an_environment_with_larger_actions():
 def test_masked_steps_weigh_nothing_in_a_loss():
     problem = problems.point()
     params = problem.init(jax.random.key(0))
-    batch = problem.collect(params, problem.sample_task(jax.random.key(1)), jax.random.key(2))
+    batch = collected(problem, params)
     short = dataclasses.replace(batch, mask=batch.mask.at[3:].set(0.0))
     scrambled = dataclasses.replace(
         short,
@@ -117,7 +122,7 @@ def test_masked_steps_weigh_nothing_in_a_loss():
         observation=short.observation.at[3:].set(-9.0),
         advantage=short.advantage.at[3:].set(9.0),
     )
-    loss = jax.value_and_grad(lambda p, b: problem.inner_loss(p, b)[0])
+    loss = jax.jit(jax.value_and_grad(lambda p, b: problem.inner_loss(p, b)[0]))
     for a, b in zip(
         jax.tree.leaves(loss(params, short)), jax.tree.leaves(loss(params, scrambled)), strict=True
     ):
@@ -145,7 +150,7 @@ def test_a_policy_plays_a_trial_as_any_environment():
     network = mj.networks.mlp_policy(trial.action_space, (4,))
     problem = mj.policy_gradient(trial, network, episodes=2)
     params = problem.init(jax.random.key(0))
-    batch = problem.collect(params, problem.sample_task(jax.random.key(1)), jax.random.key(2))
+    batch = collected(problem, params)
     ended = batch.observation[..., -1]
     np.testing.assert_array_equal(ended, np.eye(6)[3][:, None].repeat(2, axis=1))
     assert batch.mask.all()

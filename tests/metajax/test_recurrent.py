@@ -1,5 +1,7 @@
 """Policies with a memory: what a step remembers, and sequences as steps one after another."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -72,18 +74,20 @@ def test_a_sequence_is_its_steps(made):
         steps.append((outputs, value))
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
     for way in (network, Plain(network)):
-        found = recurrent.over_time(way, params, observations, start(network))
+        found = jax.jit(partial(recurrent.over_time, way))(params, observations, start(network))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
 
 
 def test_gradients_through_a_sequence_are_those_of_its_steps(made):
     network, params, observations = made
 
-    def loss(params, way):
+    def loss(way, params):
         outputs, value = recurrent.over_time(way, params, observations, start(network))
         return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((outputs, value)))
 
-    found, expected = (jax.grad(loss)(params, way) for way in (network, Plain(network)))
+    found, expected = (
+        jax.jit(jax.grad(partial(loss, way)))(params) for way in (network, Plain(network))
+    )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
     )
@@ -120,8 +124,8 @@ def test_the_gradient_of_a_sequence_is_exact():
         def loss(run, *given):
             return jnp.sum(jnp.sin(3.0 * run(*given, None)))
 
-        ways = (recurrent._run, recurrent._memories)
-        found, expected = (jax.grad(loss, (1, 2, 3, 4))(way, *given) for way in ways)
+        gradient = jax.jit(jax.grad(loss, (1, 2, 3, 4)), static_argnums=0)
+        found, expected = (gradient(way, *given) for way in (recurrent._run, recurrent._memories))
         chex.assert_trees_all_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -129,11 +133,11 @@ def test_bfloat16_rounds_operands_alone(made):
     network, params, observations = made
     rounding = network.clone(dtype=jnp.bfloat16)
 
-    def loss(params, way):
+    def loss(way, params):
         outputs, value = recurrent.over_time(way, params, observations, start(network))
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves((outputs, value)))
 
-    found, expected = (jax.grad(loss)(params, way) for way in (rounding, network))
+    found, expected = (jax.jit(jax.grad(partial(loss, way)))(params) for way in (rounding, network))
     differences = []
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert a.dtype == jnp.float32
@@ -145,11 +149,19 @@ def test_a_policy_with_a_memory_takes_part_in_gradients_of_gradients():
     """MAML's second derivative through the faster way is that through plain steps."""
     trial = envs.Trial(envs.make("bandit", arms=2, horizon=3), episodes=2)
     network = recurrent.gru_policy(trial.action_space, 4)
+    whole, by_steps = (
+        mj.policy_gradient(trial, way, episodes=3, baseline="critic")
+        for way in (network, Plain(network))
+    )
+    start = jax.jit(whole.init)(jax.random.key(0))
+    task = whole.sample_task(jax.random.key(1))
+    # The same trials for both, for each acts a step at a time.
+    batch = jax.jit(whole.collect)(start, task, jax.random.key(2))
     states = []
-    for way in (network, Plain(network)):
-        problem = mj.policy_gradient(trial, way, episodes=3, baseline="critic")
-        learner = mj.maml(problem, mj.sgd(1.0), optax.sgd(1.0), 2)
-        state, _ = jax.jit(learner.update)(learner.init(jax.random.key(0)))
+    for problem in (whole, by_steps):
+        played = problem._replace(collect=lambda params, task, key: batch)
+        learner = mj.maml(played, mj.sgd(1.0), optax.sgd(1.0), 2)
+        state, _ = jax.jit(learner.update)(jax.jit(learner.init)(jax.random.key(0)))
         states.append(state.params)
     chex.assert_trees_all_close(*states, rtol=1e-4, atol=1e-5)
 

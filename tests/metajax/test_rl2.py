@@ -55,7 +55,7 @@ def test_an_update_is_a_step_on_ppos_objective():
     """Written out: the clipped surrogate, squared errors of returns and the entropy."""
     problem = trials()
     learner = mj.rl2(problem, optax.sgd(1.0), TASKS, epochs=1, minibatches=1)
-    state = learner.init(jax.random.key(0))
+    state = jax.jit(learner.init)(jax.random.key(0))
     after, metrics = jax.jit(learner.update)(state)
     batch = columns(problem, state.params, state.key)
     assert 0 < jnp.sum(batch.mask) < batch.mask.size
@@ -64,12 +64,12 @@ def test_an_update_is_a_step_on_ppos_objective():
     network = mj.recurrent.gru_policy(trial.action_space, 8)
 
     def loss(params):
-        carry, logits, values = jnp.zeros((batch.mask.shape[1], 8)), [], []
-        for observation in batch.observation:
+        def step(carry, observation):
             outputs, value, carry = network.apply(params, observation, carry)
-            logits.append(jax.nn.log_softmax(outputs))
-            values.append(value)
-        logits, values = jnp.stack(logits), jnp.stack(values)
+            return carry, (jax.nn.log_softmax(outputs), value)
+
+        start = jnp.zeros((batch.mask.shape[1], 8))
+        _, (logits, values) = jax.lax.scan(step, start, batch.observation)
         # λ-returns, from the values of the parameters that played.
         fixed = jax.lax.stop_gradient(values) * batch.mask
         advantage, tail = [], jnp.zeros(batch.mask.shape[1])
@@ -111,13 +111,13 @@ def test_results_do_not_depend_on_the_layout(plain, mapping):
 def test_clipped_steps_end_where_the_ratio_leaves_its_bounds():
     """The objective is flat beyond them: more epochs hardly move a policy that is there."""
     problem = trials(entropy=0.0, value_weight=0.0)
-    ratios = {}
+    ratios, batch = {}, None
     for clip in (0.05, 10.0):
         learner = mj.rl2(problem, optax.sgd(3.0), TASKS, epochs=8, minibatches=1, clip=clip)
         state = learner.init(jax.random.key(0))
         after, _ = jax.jit(learner.update)(state)
-        batch = columns(problem, state.params, state.key)
-        outputs = problem.divergence.outputs(after.params, batch)[0]
+        batch = batch or columns(problem, state.params, state.key)  # of both: the same
+        outputs = jax.jit(problem.divergence.outputs)(after.params, batch)[0]
         now, then = (
             mj.distributions.categorical.log_prob(logits, batch.action)
             for logits in (outputs, batch.behaviour)
@@ -131,11 +131,11 @@ def test_adapting_is_playing_on_and_scores_are_of_episodes():
     trial = envs.Trial(MAZE, 3)
     problem = trials(episodes=3, trials=16)
     learner = mj.rl2(problem, optax.sgd(1.0), TASKS)
-    params = problem.init(jax.random.key(0))
+    params = jax.jit(problem.init)(jax.random.key(0))
     task = problem.sample_task(jax.random.key(6))
-    adapted, trace = learner.adapt(params, task, jax.random.key(2))
+    adapted, trace = jax.jit(learner.adapt)(params, task, jax.random.key(2))
     chex.assert_trees_all_equal(adapted, params)
-    batch = problem.collect(params, task, jax.random.key(2))
+    batch = jax.jit(problem.collect)(params, task, jax.random.key(2))
     step = jax.jit(trial.step)
     returns, lengths = np.zeros(3), []
     for column in range(16):
@@ -157,7 +157,7 @@ def test_it_runs_in_double_precision():
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         problem = trials()
         learner = mj.rl2(problem, optax.adam(1e-2), TASKS, **OPTIONS)
-        state = learner.init(jax.random.key(0))
+        state = jax.jit(learner.init)(jax.random.key(0))
         assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float64"}
         after = jax.eval_shape(learner.update, state)[0]
         chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
