@@ -45,8 +45,8 @@ def test_every_algorithm_runs(algorithm):
     sizes = {"episodes": 2} if algorithm in _EPISODES_ONLY else {}
     config = dataclasses.replace(PRESETS[name], algorithm=algorithm, tasks=4, hidden=(4,), **sizes)
     learner = experiments.build(config).learner
-    start = jax.jit(learner.init)(jax.random.key(0))
-    state, metrics = jax.jit(learner.update)(start)
+    start = jax.eval_shape(learner.init, jax.random.key(0))
+    state, metrics = jax.jit(lambda key: learner.update(learner.init(key)))(jax.random.key(0))
     assert np.isfinite(metrics["score_after"])
     assert int(state.step) == 1
     chex.assert_trees_all_equal_shapes_and_dtypes(state, start)
