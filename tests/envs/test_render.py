@@ -163,8 +163,8 @@ def test_bad_input_is_refused_in_one_line():
 @pytest.mark.smoke
 def test_compiled_pictures_show_a_tile_a_square_of_every_task_of_a_batch():
     env = envs.Maze(size=7, heading=True)
-    tasks = jax.vmap(env.sample_task)(jax.random.split(jax.random.key(0), 3))
-    states, _ = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 3), tasks)
+    tasks = jax.jit(jax.vmap(env.sample_task))(jax.random.split(jax.random.key(0), 3))
+    states, _ = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(1), 3), tasks)
     draw = jax.jit(jax.vmap(lambda state, task: render.rgb(env, state, task, pixels=8)))
     pictures = np.asarray(draw(states, tasks))
     assert pictures.shape == (3, 56, 56, 3)
@@ -187,8 +187,8 @@ def test_compiled_pictures_show_a_tile_a_square_of_every_task_of_a_batch():
 
 def test_minigrid_is_drawn_with_its_objects_in_their_colours():
     env = envs.MiniGrid("unlockpickup")
-    task = env.sample_task(jax.random.key(3))
-    state, _ = env.reset(jax.random.key(0), task)
+    task = jax.jit(env.sample_task)(jax.random.key(3))
+    state, _ = jax.jit(env.reset)(jax.random.key(0), task)
     shown = np.asarray(render.rgb(env, state, task, pixels=16)).astype(int)
     high, wide = env.shape
     assert shown.shape == (16 * high, 16 * wide, 3)

@@ -169,7 +169,7 @@ def test_masked_steps_weigh_nothing():
         next_observation=np.where(gone[..., None], np.uint8(7), batch.next_observation),
         n_step_return=np.where(gone, np.float32(9), batch.n_step_return),
     )
-    loss = jax.value_and_grad(lambda p, b: problem.inner_loss(p, b)[0])
+    loss = jax.jit(jax.value_and_grad(lambda p, b: problem.inner_loss(p, b)[0]))
     for a, b in zip(
         jax.tree.leaves(loss(params, batch)), jax.tree.leaves(loss(params, scrambled)), strict=True
     ):
