@@ -186,7 +186,7 @@ def test_it_learns_to_explore_as_well_as_anything_can():
     """The Bayes-optimum of six pulls is 3.51; always pulling one arm gives 3."""
     bandit = envs.make("bandit", arms=2, horizon=6)
     problem = trials(bandit, episodes=1, trials=16, discount=1.0, gae_lambda=1.0)
-    learner = mj.rl2(problem, optax.adam(1e-2), 64, minibatches=2)
+    learner = mj.rl2(problem, optax.adam(1e-2), 32, minibatches=2)
     state = mj.train(learner, updates=200, progress=False)
     result = mj.evaluate(learner, state.params, problem, tasks=4000)
     best = best_of_two_arms(6)
