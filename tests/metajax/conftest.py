@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from metajax import cli
 
 
 @pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("programs")
+def compiled_once():
+    """What one file of commands has compiled, the next one takes, whichever process runs it."""
+    directory = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) / "commands"
     yield from toy.compiled_once(directory, jax_disable_most_optimizations=True)
 
 

@@ -140,19 +140,23 @@ def test_a_finished_run_resumes_to_the_same_results(copied):
     assert everything(copied) == whole
 
 
-def test_an_extended_run_is_what_a_longer_one_is_to_the_bit(copied, tmp_path, capsys):
-    longer = tmp_path / "longer"
-    assert cli.run([*GRIDWORLD, "--updates", "6", "--run", str(longer)]) == 0
-    assert cli.run(["train", "--resume", str(copied), "--updates", "6", "--quiet"]) == 0
-    assert metrics(copied) == metrics(longer)
-    assert metrics(copied / "multitask") == metrics(longer / "multitask")
-    reports = [(run / "adaptation.json").read_text() for run in (copied, longer)]
+def test_an_extended_run_is_what_a_longer_one_is_to_the_bit(tmp_path, capsys):
+    run, longer = tmp_path / "run", tmp_path / "longer"
+    short = [flag for flag in SINUSOID if flag != "--no-comparisons"]
+    short += ["--log-every", "2", "--checkpoint-every", "2"]
+    assert cli.run([*short, "--updates", "4", "--run", str(run)]) == 0
+    assert cli.run([*short, "--updates", "6", "--run", str(longer)]) == 0
+    assert cli.run(["train", "--resume", str(run), "--updates", "6", "--quiet"]) == 0
+    assert len(metrics(longer)) == 3
+    assert metrics(run) == metrics(longer)
+    assert metrics(run / "multitask") == metrics(longer / "multitask")
+    reports = [(run / "adaptation.json").read_text() for run in (run, longer)]
     assert reports[0] == reports[1]
     # For good: it is finished, and not made shorter again.
-    assert cli.run(["train", "--resume", str(copied), "--quiet"]) == 0
-    assert len(metrics(copied)) == len(metrics(longer))
+    assert cli.run(["train", "--resume", str(run), "--quiet"]) == 0
+    assert len(metrics(run)) == len(metrics(longer))
     for fewer in ("5", "4"):  # of which 4 is what it began with
-        assert cli.run(["train", "--resume", str(copied), "--updates", fewer]) == 2
+        assert cli.run(["train", "--resume", str(run), "--updates", fewer]) == 2
         assert "which has 6" in capsys.readouterr().err
 
 
