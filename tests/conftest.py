@@ -1,7 +1,8 @@
 """Every test runs on two CPU devices, with strict dtypes and ranks; a warning is an error.
 
 Compilation is most of the default selection's time, so XLA optimises little in it, and on a CPU
-takes its older code generator, which is faster and makes slower code. Other selections (`-m smoke`,
+takes its older code generator, which is faster and makes slower code, and leaves a program in one
+part, for the processes of a run have the cores already. Other selections (`-m smoke`,
 `-m slow`), or `JAX_DISABLE_MOST_OPTIMIZATIONS=0`, run the programs as users do.
 """
 
@@ -34,4 +35,5 @@ def pytest_configure(config):
         os.environ[name] = "1"  # for the processes that tests start
         jax.config.update(name.lower(), True)
         older = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {older}".strip()
+        whole = "--xla_cpu_parallel_codegen_split_count=1"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {older} {whole}".strip()
