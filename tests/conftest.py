@@ -6,6 +6,7 @@ part, for the processes of a run have the cores already. Other selections (`-m s
 `-m slow`), or `JAX_DISABLE_MOST_OPTIMIZATIONS=0`, run the programs as users do.
 """
 
+import gc
 import os
 import tempfile
 
@@ -37,3 +38,7 @@ def pytest_configure(config):
         older = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
         whole = "--xla_cpu_parallel_codegen_split_count=1"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {older} {whole}".strip()
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what was imported stays: no collection looks through all of it again
