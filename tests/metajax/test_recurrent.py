@@ -30,7 +30,8 @@ def made(request):
     """A network, its parameters and observations of a few sequences."""
     network = recurrent.gru_policy(ACTIONS[request.param], SIZE, hidden=(7,))
     observations = jax.random.normal(jax.random.key(0), (TIME, COLUMNS, 4))
-    params = network.init(jax.random.key(1), observations[0, 0], network.initial_carry)
+    init = jax.jit(network.init)
+    params = init(jax.random.key(1), observations[0, 0], network.initial_carry)
     # Parameters that begin at 0, or nearly so, would hide what they do.
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
@@ -49,7 +50,7 @@ def sigmoid(x):
 def test_a_step_is_that_of_the_gated_unit(made):
     network, params, observations = made
     carry = jax.random.normal(jax.random.key(3), (COLUMNS, SIZE))
-    outputs, value, after = network.apply(params, observations[0], carry)
+    outputs, value, after = jax.jit(network.apply)(params, observations[0], carry)
     w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
     x, h = (np.asarray(leaf, np.float64) for leaf in (observations[0], carry))
     x = np.tanh(x @ w["Dense_0"]["kernel"] + w["Dense_0"]["bias"])
@@ -69,8 +70,9 @@ def test_a_step_is_that_of_the_gated_unit(made):
 def test_a_sequence_is_its_steps(made):
     network, params, observations = made
     carry, steps = start(network), []
+    step = jax.jit(network.apply)
     for observation in observations:
-        outputs, value, carry = network.apply(params, observation, carry)
+        outputs, value, carry = step(params, observation, carry)
         steps.append((outputs, value))
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
     for way in (network, Plain(network)):
@@ -95,8 +97,9 @@ def test_gradients_through_a_sequence_are_those_of_its_steps(made):
 
 def test_leading_axes_are_those_of_observations_and_memories(made):
     network, params, observations = made
-    one = network.apply(params, observations[0, 0], network.initial_carry)
-    many = network.apply(params, observations[0], start(network))
+    step = jax.jit(network.apply)
+    one = step(params, observations[0, 0], network.initial_carry)
+    many = step(params, observations[0], start(network))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], rtol=1e-5, atol=1e-5), one, many)
 
 
@@ -153,15 +156,18 @@ def test_a_policy_with_a_memory_takes_part_in_gradients_of_gradients():
         mj.policy_gradient(trial, way, episodes=3, baseline="critic")
         for way in (network, Plain(network))
     )
-    start = jax.jit(whole.init)(jax.random.key(0))
+
+    def learner(problem):
+        return mj.maml(problem, mj.sgd(1.0), optax.sgd(1.0), 2)
+
+    start = jax.jit(learner(whole).init)(jax.random.key(0))
     task = whole.sample_task(jax.random.key(1))
     # The same trials for both, for each acts a step at a time.
-    batch = jax.jit(whole.collect)(start, task, jax.random.key(2))
+    batch = jax.jit(whole.collect)(start.params, task, jax.random.key(2))
     states = []
     for problem in (whole, by_steps):
         played = problem._replace(collect=lambda params, task, key: batch)
-        learner = mj.maml(played, mj.sgd(1.0), optax.sgd(1.0), 2)
-        state, _ = jax.jit(learner.update)(jax.jit(learner.init)(jax.random.key(0)))
+        state, _ = jax.jit(learner(played).update)(start)
         states.append(state.params)
     chex.assert_trees_all_close(*states, rtol=1e-4, atol=1e-5)
 

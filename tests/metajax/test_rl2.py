@@ -135,11 +135,11 @@ def test_adapting_is_playing_on_and_scores_are_of_episodes():
     task = problem.sample_task(jax.random.key(6))
     adapted, trace = jax.jit(learner.adapt)(params, task, jax.random.key(2))
     chex.assert_trees_all_equal(adapted, params)
-    batch = jax.jit(problem.collect)(params, task, jax.random.key(2))
-    step = jax.jit(trial.step)
+    batch = jax.device_get(jax.jit(problem.collect)(params, task, jax.random.key(2)))
+    reset, step = jax.jit(trial.reset), jax.jit(trial.step)
     returns, lengths = np.zeros(3), []
     for column in range(16):
-        state, _ = trial.reset(jax.random.key(0), task)
+        state, _ = reset(jax.random.key(0), task)
         for time in range(int(batch.mask[:, column].sum())):
             episode = int(state.episode)
             action = batch.action[time, column]
