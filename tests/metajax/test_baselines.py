@@ -13,6 +13,8 @@ from metajax.baselines import (
     mean_return,
 )
 
+linear = jax.jit(linear_features)
+
 
 def test_linear_baseline_is_the_least_squares_fit():
     rng = np.random.default_rng(0)
@@ -25,7 +27,7 @@ def test_linear_baseline_is_the_least_squares_fit():
     features = np.concatenate(columns, -1).reshape(-1, 8).astype(np.float64)
     taken = mask.reshape(-1) > 0
     weights = np.linalg.lstsq(features[taken], returns.reshape(-1)[taken], rcond=None)[0]
-    actual = linear_features(*map(jnp.asarray, (observation, returns, mask)))
+    actual = linear(*map(jnp.asarray, (observation, returns, mask)))
     expected = (features @ weights).reshape(horizon, episodes) * mask
     np.testing.assert_allclose(actual, expected, atol=0.05)
 
@@ -34,7 +36,7 @@ def test_linear_baseline_fits_what_is_linear_even_far_from_unit_scale():
     key = jax.random.key(0)
     observation = 1e-3 * jax.random.normal(key, (40, 5, 2))
     returns = 7.0 + 2e3 * observation[..., 0]
-    value = linear_features(observation, returns, jnp.ones((40, 5)))
+    value = linear(observation, returns, jnp.ones((40, 5)))
     np.testing.assert_allclose(value, returns, atol=2e-2)
 
 
@@ -49,8 +51,8 @@ def test_bits_enter_once_since_they_are_their_own_squares():
     key_bits, key_returns = jax.random.split(jax.random.key(0))
     bits = jax.random.bernoulli(key_bits, shape=(30, 4, 6))
     returns = jax.random.normal(key_returns, (30, 4))
-    once = linear_features(bits, returns, jnp.ones((30, 4)))
-    twice = linear_features(bits.astype(jnp.uint8), returns, jnp.ones((30, 4)))
+    once = linear(bits, returns, jnp.ones((30, 4)))
+    twice = linear(bits.astype(jnp.uint8), returns, jnp.ones((30, 4)))
     np.testing.assert_allclose(once, twice, atol=1e-3)
 
 
@@ -62,7 +64,7 @@ def test_sums_over_the_steps_of_each_row_are_the_products_with_one_hot_observati
     with jax.enable_x64(True):
         row, returns, mask = map(jnp.asarray, (row, returns, mask))
         one_hot = jax.nn.one_hot(row, 9, dtype=bool)
-        expected = jax.jit(linear_features)(one_hot, returns, mask)
+        expected = linear(one_hot, returns, mask)
         actual = jax.jit(linear_features_of_rows, static_argnums=1)(row, 9, returns, mask)
     np.testing.assert_allclose(actual, expected, rtol=1e-8, atol=1e-8)
 
@@ -81,6 +83,6 @@ def test_an_update_calls_no_library_kernel_that_could_wait_for_its_own_thread_po
 @pytest.mark.parametrize("name", BASELINES)
 def test_baseline_is_finite_and_zero_where_no_step_was_taken(name):
     mask = jnp.ones((4, 3)).at[2:].set(0.0)
-    value = BASELINES[name](jnp.zeros((4, 3, 5), jnp.uint8), jnp.ones((4, 3)), mask)
+    value = jax.jit(BASELINES[name])(jnp.zeros((4, 3, 5), jnp.uint8), jnp.ones((4, 3)), mask)
     assert np.isfinite(value).all()
     np.testing.assert_array_equal(value[2:], 0.0)

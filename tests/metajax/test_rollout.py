@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import metajax as mj
 from metajax.rollout import rollout
 
 
+@partial(jax.jit, static_argnames=("env", "episodes", "horizon"))
 def play(env, task, key, episodes=5, horizon=12):
     network = mj.networks.mlp_policy(env.action_space, (4,))
     space = env.observation_space
@@ -21,17 +23,17 @@ def play(env, task, key, episodes=5, horizon=12):
 
 def test_episodes_replay_step_by_step_and_nothing_after_an_end_counts():
     env = envs.make("maze", size=5, horizon=12)
-    task = env.sample_task(jax.random.key(0))
+    task = jax.jit(env.sample_task)(jax.random.key(0))
     played = jax.tree.map(np.asarray, play(env, task, jax.random.key(2)))
-    key = jax.random.key(0)
+    key, reset, step = jax.random.key(0), jax.jit(env.reset), jax.jit(env.step)
     for b in range(5):
-        state, timestep = env.reset(key, task)
+        state, timestep = reset(key, task)
         running = True
         for t in range(12):
             assert played.mask[t, b] == float(running)
             if running:
                 np.testing.assert_array_equal(played.observation[t, b], timestep.observation)
-                state, timestep = env.step(key, state, jnp.asarray(played.action[t, b]), task)
+                state, timestep = step(key, state, played.action[t, b], task)
                 np.testing.assert_allclose(played.reward[t, b], timestep.reward, rtol=1e-6)
                 running = not (timestep.terminated or timestep.truncated)
             else:
