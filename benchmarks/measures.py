@@ -13,7 +13,7 @@ import metajax as mj
 from envs.point_corners import STRIDE
 from metajax import evaluation, experiments, runs, streams, training
 
-__all__ = ["arrival", "total"]
+__all__ = ["arrival", "mean_so_far"]
 
 
 def _by_distance(problem: mj.Problem) -> mj.Problem:
@@ -55,8 +55,8 @@ def arrival(run: Path, row: str | None = None) -> dict[str, Any]:
     return _evaluate(mj.adaptation(problem, inner), params, problem, experiment, config)
 
 
-def total(run: Path, row: str | None = None) -> dict[str, Any]:
-    """The return of a trial up to the end of each episode, as RL²'s tables have it.
+def mean_so_far(run: Path, row: str | None = None) -> dict[str, Any]:
+    """The mean return of a trial's episodes up to each; tables of RL² have the last one's sum.
 
     Args and returns are those of `arrival`; there is no other row.
     """
@@ -66,7 +66,8 @@ def total(run: Path, row: str | None = None) -> dict[str, Any]:
 
     def adapt(params: Any, task: Any, key: jax.Array) -> tuple[Any, mj.Trace]:
         params, trace = played(params, task, key)
-        return params, dataclasses.replace(trace, score=jnp.cumsum(trace.score))
+        episodes = jnp.arange(1, len(trace.score) + 1, dtype=trace.score.dtype)
+        return params, dataclasses.replace(trace, score=jnp.cumsum(trace.score) / episodes)
 
     return _evaluate(adapt, _trained(experiment, run), experiment.problem, experiment, config)
 
