@@ -198,8 +198,12 @@ def _train(arguments: list[str]) -> int:
         folder = folder or runs.reserve(config)
         updates = config.updates if stored is None else stored[runs.EXTENDED]
         with processes.together():
-            if processes.greatest(updates) != updates:
-                raise UsageError("--updates: expected the same for all processes")
+            if not processes.alike(
+                [dataclasses.asdict(config), updates]
+            ):  # they would wait forever
+                raise UsageError(
+                    "several processes: expected the same settings, and the same command on each"
+                )
             if processes.first():
                 stack.enter_context(runs.holding(folder))
                 if stored is None:

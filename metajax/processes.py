@@ -8,8 +8,10 @@ first process alone speaks and writes. With a single process nothing here does a
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +19,18 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-__all__ = ["Lost", "Refused", "Stop", "first", "greatest", "losing", "several", "start", "together"]
+__all__ = [
+    "Lost",
+    "Refused",
+    "Stop",
+    "alike",
+    "first",
+    "greatest",
+    "losing",
+    "several",
+    "start",
+    "together",
+]
 
 # How long a process may be silent until it counts as dead. An update that meets a dead one fails at
 # once; a checkpoint being saved waits this long, and jax's default, 100, would hold up all others.
@@ -62,6 +75,14 @@ def greatest(value: int) -> int:
     if not several():
         return value
     return int(multihost_utils.process_allgather(np.int32(value)).max())
+
+
+def alike(what: Any) -> bool:
+    """Whether `what`, JSON-able, is the same in all processes, each of which must call it."""
+    if not several():
+        return True
+    digest = np.uint32(zlib.crc32(json.dumps(what, sort_keys=True).encode()))
+    return bool((multihost_utils.process_allgather(digest) == digest).all())
 
 
 class Lost(RuntimeError):

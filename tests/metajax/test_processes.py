@@ -75,6 +75,7 @@ def one_of_two(folder: Path, index: int) -> None:
         train(folder / "begun-by-two", WHOLE)
     except (FileExistsError, ValueError) as error:
         seen["held"] = str(error)
+    seen["alike"] = [processes.alike({"tasks": 8}), processes.alike({"tasks": 8 + index})]
     # Only one process is told to stop.
     pid = processes.greatest(os.getpid() if index == 1 else 0)
     try:
@@ -166,6 +167,10 @@ def test_the_first_process_alone_speaks(two):
 def test_tasks_that_the_devices_of_all_processes_cannot_share_are_refused(two):
     for seen in two[1]:
         assert seen["refused"].startswith("tasks: 6 is not a multiple of the 4 devices")
+
+
+def test_processes_know_whether_they_were_given_the_same(two):
+    assert [seen["alike"] for seen in two[1]] == [[True, False]] * 2
 
 
 def test_what_stops_the_first_process_stops_the_others(two):
