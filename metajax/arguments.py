@@ -183,8 +183,8 @@ def parse_plan(arguments: list[str]) -> tuple[PlanOptions, Any]:
     _, default = _preset(arguments)
     description = "Says what training takes, before it runs; compiles, and writes nothing."
     options, config = _parse_config("plan [PRESET]", PlanOptions, default, arguments, description)
-    if options.memory is not None and options.memory <= 0:
-        raise UsageError(f"--memory: expected above 0, got {options.memory}")
+    if options.memory is not None and not 0 < options.memory < 2**30:
+        raise UsageError(f"--memory: expected above 0 and below 2^30 GiB, got {options.memory}")
     return options, config
 
 
@@ -217,6 +217,9 @@ def parse_train(arguments: list[str]) -> tuple[TrainOptions, Any, dict[str, Any]
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
+    given = [each for each in arguments if each == flag or each.startswith(f"{flag}=")]
+    if len(given) > 1:  # this would be the first, tyro takes the last
+        raise UsageError(f"{flag}: expected once, got {len(given)} times")
     for index, argument in enumerate(arguments):
         if argument.startswith(f"{flag}="):
             return argument.partition("=")[2]

@@ -37,6 +37,17 @@ class Found(NamedTuple):
     refused: dict[str, str]  # newer ones that cannot be used: name -> reason
 
 
+def unfit(path: Path) -> str | None:
+    """Why no checkpoint can be written below `path`, an absolute one; None where it can.
+
+    Orbax looks for its own files by a pattern that begins with the path, and loses what it wrote
+    where that has a pattern's characters.
+    """
+    odd = [sign for sign in "*?[" if sign in str(path)]
+    odd += ["\\"] * (os.name == "posix" and "\\" in str(path))
+    return f"a path of checkpoints may not have {' '.join(odd)} in it: {path}" if odd else None
+
+
 def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -> None:
     """Writes `state`, any pytree of arrays (typed keys included), as a directory at `path`.
 
@@ -45,9 +56,11 @@ def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -
     Raises:
         FileExistsError: `path` exists and `overwrite` is false. An overwritten checkpoint is
             replaced only once the new one is whole.
-        CheckpointError: there is no array in `state`.
+        CheckpointError: there is no array in `state`, or the path has a character of patterns.
     """
     path = Path(path).absolute()
+    if why := unfit(path):
+        raise CheckpointError(why)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
     record = seals.describe(state, fingerprint(None), {})
@@ -147,11 +160,13 @@ class Keeper:
             always a whole one.
 
     Raises:
-        CheckpointError: another run is keeping this directory.
+        CheckpointError: another run is keeping this directory, or see `unfit`.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, config: str, keep: int = 3) -> None:
         self._directory = Path(directory).absolute()
+        if why := unfit(self._directory):
+            raise CheckpointError(why)
         self._lock = None
         if processes.first():
             self._directory.mkdir(parents=True, exist_ok=True)

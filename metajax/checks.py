@@ -17,6 +17,8 @@ __all__ = [
     "require_number",
 ]
 
+_INT32 = 2**31 - 1
+
 
 def require_actions(space: Any) -> None:
     """Raises TypeError for an action space that is neither `Discrete` nor a `Box` of one axis."""
@@ -54,15 +56,16 @@ def require_environment(env: Any, horizon: int | None = None) -> None:
 
 
 def require_integer(name: str, value: Any, low: int, high: int | None = None) -> None:
-    """Raises ValueError for anything but an integer from `low` on, or in `low`..`high`."""
+    """Raises ValueError for anything but an integer in `low`..`high`, or up to what int32 holds."""
     try:
         whole = None if isinstance(value, (bool, np.bool)) else operator.index(value)
     except TypeError:
         whole = None
     if whole is None:
         raise ValueError(f"{name}: expected an integer, got {value!r}")
-    if whole < low or (high is not None and whole > high):
-        span = f"at least {low}" if high is None else f"{low} to {high}"
+    if whole < low or whole > (_INT32 if high is None else high):
+        is_small = high is None and whole < low
+        span = f"at least {low}" if is_small else f"{low} to {_INT32 if high is None else high}"
         raise ValueError(f"{name}: expected {span}, got {value}")
 
 

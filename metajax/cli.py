@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -28,10 +29,13 @@ from .arguments import (
     parse_plan,
     parse_train,
 )
+from .checks import require_integer
 from .compiling import keep_programs
 from .loggers import MetricsError
 
 __all__ = ["main", "run"]
+
+_MOST_DEVICES = 1024  # of a process; jax makes any number of them on a CPU, or dies of it
 
 USAGE = """\
 usage: metajax COMMAND ...
@@ -51,6 +55,8 @@ PRESET may be MODULE:NAME, a configuration of your own: see docs/guide.md.
 def main() -> NoReturn:
     """The entry point of `metajax`."""
     logging.basicConfig(format="metajax: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not closed; what it has no letter for is "?"
+        sys.stdout.reconfigure(errors="replace")
     # Our own messages on checkpoints are better than Orbax's, which come with tracebacks.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
@@ -100,14 +106,18 @@ def run(arguments: Sequence[str]) -> int:
     try:
         if command not in commands:
             raise UsageError(f"command: expected one of {', '.join(commands)}, got {command!r}")
-        return commands[command](rest)
+        status = commands[command](rest)
+        if sys.stdout is not None:  # closed
+            sys.stdout.flush()  # here, where an error of it has a name
+        return status
     except (UsageError, MetricsError) as error:
         _say(str(error))
         return 2
     except SystemExit as done:  # --help
         return int(done.code or 0)
     except BrokenPipeError:  # whoever read the output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 1
     except OSError as error:
         _say(f"failed: {error}")
@@ -127,8 +137,8 @@ def _use_devices(devices: int | None) -> None:
     """All cores as JAX devices where the CPU computes, or as many as asked for."""
     import jax
 
-    if devices is not None and devices < 1:
-        raise UsageError(f"devices: expected at least 1, got {devices}")
+    if devices is not None and not 1 <= devices <= _MOST_DEVICES:
+        raise UsageError(f"devices: expected 1 to {_MOST_DEVICES}, got {devices}")
     if devices is None:
         if getattr(jax.config, "jax_num_cpu_devices") > 0:  # noqa: B009 (the environment decided)
             return
@@ -139,6 +149,18 @@ def _use_devices(devices: int | None) -> None:
     # It is too late where a backend has started: in a notebook, or a test.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", devices)
+
+
+def _start_backend() -> None:
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or "its devices cannot be used"
+        raise UsageError(
+            f"jax found no device (JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}): {reason}"
+        ) from None
 
 
 def _list(arguments: list[str]) -> int:
@@ -170,6 +192,7 @@ def _plan(arguments: list[str]) -> int:
 
     with checking():
         _use_devices(config.devices)
+        _start_backend()
         keep_programs()
         print(plan.plan(config, options.memory), flush=True)
         if options.tune:
@@ -190,12 +213,14 @@ def _train(arguments: list[str]) -> int:
         keep_programs()
         if options.joins:
             processes.start(options.coordinator, options.processes, options.process_id)
-        if stored is None:
-            experiments.check_held_out(config)
-        if options.tune:
-            config = _tuned(config)
-        experiment = experiments.build(config, begun=stored is not None)
-        folder = folder or runs.reserve(config)
+        with processes.together():
+            _start_backend()
+            if stored is None:
+                experiments.check_held_out(config)
+            if options.tune:
+                config = _tuned(config)
+            experiment = experiments.build(config, begun=stored is not None)
+            folder = folder or runs.reserve(config)
         updates = config.updates if stored is None else stored[runs.EXTENDED]
         with processes.together():
             if not processes.alike(
@@ -318,6 +343,7 @@ def _open(folder: Path, devices: int | None) -> tuple[Any, Any]:
             config = dataclasses.replace(config, devices=devices)
         _use_devices(config.devices)
         keep_programs()
+        _start_backend()
         return config, experiments.build(config, begun=True)
 
 
@@ -325,8 +351,9 @@ def _evaluate(arguments: list[str]) -> int:
     options = parse(EvaluateOptions, arguments, "evaluate", "Adapts a run to fresh tasks.")
     for name, least in (("tasks", 1), ("steps", 0)):
         value = getattr(options, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name}: expected at least {least}, got {value}")
+        if value is not None:
+            with checking():
+                require_integer(f"--{name}", value, least)
     config, experiment = _open(options.run, options.devices)
     from . import judging
 

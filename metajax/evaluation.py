@@ -207,7 +207,7 @@ def evaluator(
         key_task, key_adapt = keys
         task = problem.sample_task(key_task)
         _, trace = adapt(params, task, key_adapt)
-        best = jnp.float32(jnp.nan) if oracle is None else oracle(task)
+        best = jnp.float32(0) if oracle is None else oracle(task)
         if jnp.shape(best) != ():
             raise ValueError(f"oracle: expected one number for a task, got {jnp.shape(best)}")
         return trace.score, trace.samples, best

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -49,6 +50,8 @@ def start(coordinator: str | None, processes: int | None, process_id: int | None
     Raises:
         ValueError: no cluster was found, or the others did not come.
     """
+    if coordinator is not None and process_id == 0 and processes != 1:
+        _check_port(coordinator)
     # jax would catch SIGTERM, which `Stop` catches.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -58,6 +61,19 @@ def start(coordinator: str | None, processes: int | None, process_id: int | None
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"several processes: could not meet ({reason})") from None
+
+
+def _check_port(coordinator: str) -> None:
+    """Raises ValueError where the coordinator's port is taken: jax's service would crash."""
+    port = coordinator.rpartition(":")[2]
+    if not port.isdigit():
+        return  # jax says what it expects
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", int(port)))
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"coordinator: cannot listen at {coordinator} ({error})") from None
 
 
 def several() -> bool:

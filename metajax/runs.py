@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -79,6 +80,12 @@ def holding(run: Path) -> Iterator[None]:
 
 def check_free(run: Path, overwrite: bool) -> None:
     """Raises RunError where a new run may not be written to `run`."""
+    from .checkpoints import unfit
+
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(run)):
+        raise RunError(f"--run: expected a folder, got {run}")
+    if why := unfit(run.absolute()):
+        raise RunError(f"--run: {why}")
     if not run.exists():
         return
     if not run.is_dir():
@@ -106,8 +113,10 @@ def create(run: Path, config: configs.TrainConfig, overwrite: bool) -> None:
     check_free(run, overwrite)
     run.mkdir(parents=True, exist_ok=True)
     owned = [run / name for name in _OWNED]
-    for path in [*owned, *(file for pattern in _OWNED_PATTERNS for file in run.glob(pattern))]:
-        if path.is_dir():
+    patterns = (file for pattern in _OWNED_PATTERNS for file in run.glob(pattern))
+    # What makes it a run goes last: whatever stops this, it can be overwritten still.
+    for path in sorted([*owned, *patterns], key=lambda path: path.name == CONFIG):
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

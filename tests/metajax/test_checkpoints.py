@@ -61,6 +61,16 @@ def newest(directory: Path, like=None, config: str = CONFIG):
     return checkpoints.newest(directory, abstract(make_state()) if like is None else like, config)
 
 
+@pytest.mark.parametrize("name", ["seeds=[0]", "a*", "what?", "back\\slash"])
+def test_a_path_that_would_be_taken_for_a_pattern_is_refused(tmp_path, name):
+    # Orbax would lose what it wrote there, if it stops doing so, this may go.
+    with pytest.raises(checkpoints.CheckpointError, match="may not have"):
+        checkpoints.save(tmp_path / name / "state", make_state())
+    with pytest.raises(checkpoints.CheckpointError, match="may not have"):
+        checkpoints.Keeper(tmp_path / name, config=CONFIG)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.smoke
 def test_a_state_comes_back_to_the_bit_with_its_typed_key(tmp_path):
     state = make_state(3)

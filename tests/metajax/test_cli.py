@@ -178,6 +178,27 @@ def test_overwrite_replaces_a_run_and_nothing_else(copied):
     assert runs.read(copied)[0].preset == "sinusoid-10"
 
 
+def test_a_run_whose_checkpoints_are_a_link_is_replaced_and_the_link_alone(copied, tmp_path):
+    (copied / "checkpoints").rename(tmp_path / "elsewhere")
+    (copied / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    runs.create(copied, runs.read(copied)[0], overwrite=True)
+    assert not (copied / "checkpoints").exists()
+    assert any((tmp_path / "elsewhere").iterdir())
+
+
+def test_what_stops_an_overwriting_leaves_a_run_to_overwrite(copied, monkeypatch):
+    def failing(path):
+        raise PermissionError(path)
+
+    config = runs.read(copied)[0]
+    monkeypatch.setattr("shutil.rmtree", failing)
+    with pytest.raises(PermissionError):
+        runs.create(copied, config, overwrite=True)
+    monkeypatch.undo()
+    runs.create(copied, config, overwrite=True)
+    assert {path.name for path in copied.iterdir()} == {"config.json"}
+
+
 def test_the_default_folder_is_named_for_the_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     config = presets.PRESETS["maze"]
@@ -232,7 +253,9 @@ def test_help_explains_every_flag(capsys):
 
 def test_output_that_nobody_reads_on_ends_without_a_word():
     command = [sys.executable, "-m", "metajax", "list"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, env=buffered, **pipes) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1

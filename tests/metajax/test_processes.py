@@ -169,6 +169,13 @@ def test_tasks_that_the_devices_of_all_processes_cannot_share_are_refused(two):
         assert seen["refused"].startswith("tasks: 6 is not a multiple of the 4 devices")
 
 
+def test_a_port_that_is_taken_is_refused():
+    with socket.create_server(("", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"coordinator: cannot listen at {address}"):
+            processes.start(address, 2, 0)
+
+
 def test_processes_know_whether_they_were_given_the_same(two):
     assert [seen["alike"] for seen in two[1]] == [[True, False]] * 2
 
