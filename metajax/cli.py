@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, NoReturn
 
 from . import __version__
@@ -254,15 +255,15 @@ def _train_in(
             return _finish(folder, config, experiment)
     except training.Interrupted as stopped:
         if processes.first():
-            _say(f"{stopped}; go on with: metajax train --resume {folder}")
+            _say(f"{stopped}; go on with: metajax train --resume {quote(str(folder))}")
         return 128 + stopped.signum
     except KeyboardInterrupt:
-        _say(f"stopped; go on with: metajax train --resume {folder}")
+        _say(f"stopped; go on with: metajax train --resume {quote(str(folder))}")
         raise
     except processes.Refused as refused:
         raise UsageError(str(refused)) from None
     except processes.Lost as lost:
-        _say(f"{lost}; go on with: metajax train --resume {folder}")
+        _say(f"{lost}; go on with: metajax train --resume {quote(str(folder))}")
         return 1
 
 
@@ -311,7 +312,8 @@ def _note_changes(stored: dict[str, Any] | None) -> None:
     if stored is None:
         return
     now = {**runs.versions(), **{f"device {k}": v for k, v in runs.device().items()}}
-    then = {**stored["versions"], **{f"device {k}": v for k, v in stored["device"].items()}}
+    device = {f"device {k}": v for k, v in stored.get("device", {}).items()}
+    then = {**stored.get("versions", {}), **device}
     changes = [f"{k} {then.get(k)} is now {v}" for k, v in now.items() if then.get(k) != v]
     if changes:
         _say(f"goes on elsewhere than it started: {', '.join(changes)}")

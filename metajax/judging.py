@@ -86,7 +86,7 @@ def report(config: TrainConfig, found: dict[str, Adaptation]) -> dict[str, Any]:
 def print_table(config: TrainConfig, found: dict[str, Adaptation]) -> None:
     """Prints the adaptation table, without intervals where the window is too narrow for them."""
     console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if (not console.is_terminal and "COLUMNS" not in os.environ) or console.width < 1:
         console = Console(width=140)  # nobody's window sets a width
     title = f"{config.preset}: adaptation to held-out tasks"
     unit = unit_of(config.algorithm)

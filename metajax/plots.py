@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,6 +22,11 @@ _ROWS = ((_BLUE, "o", "-"), (_ORANGE, "s", "--"), (_GREEN, "^", "-."), (_GREY, "
 _SMOOTHED_SHARE = 20  # a point of the smooth line is the mean of a twentieth of the run
 
 
+# The user's own settings may ask for what is not there, such as LaTeX.
+_ours = matplotlib.style.context("default")
+
+
+@_ours
 def learning_curve(
     rows: Sequence[Mapping[str, Any]],
     path: str | os.PathLike[str],
@@ -64,6 +70,7 @@ def learning_curve(
     _save(figure, axes, path)
 
 
+@_ours
 def adaptation_curve(
     report: Mapping[str, Any],
     path: str | os.PathLike[str],
@@ -120,6 +127,7 @@ def side_by_side(films: Mapping[str, np.ndarray], *, gap: int = 16, header: int 
     return np.pad(row, ((0, 0), (0, gap), (0, 0), (0, 0)), constant_values=255)
 
 
+@_ours
 def _title(text: str, width: int, height: int) -> np.ndarray:
     """Dark text on white, (height, width, 3) uint8."""
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)

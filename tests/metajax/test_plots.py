@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import imageio.v3 as imageio
+import matplotlib
 import numpy as np
 import pytest
 
@@ -36,6 +37,15 @@ def test_a_learning_curve_of_any_length_is_drawn(tmp_path, count, env_steps):
         metrics[1]["score_after"] = None  # it was nan
     plots.learning_curve(metrics, tmp_path / "curve.png", title="maze, maml", oracle=1.0)
     assert imageio.imread(tmp_path / "curve.png").shape == (675, 1080, 4)
+
+
+def test_a_users_own_settings_do_not_stop_a_drawing(tmp_path):
+    path = tmp_path / "curve.png"
+    plots.learning_curve(rows(9), path, title="maze, maml")
+    drawn = path.read_bytes()
+    with matplotlib.rc_context({"text.usetex": True, "savefig.format": "pdf", "figure.dpi": 30}):
+        plots.learning_curve(rows(9), path, title="maze, maml")
+    assert path.read_bytes() == drawn
 
 
 @pytest.mark.parametrize("comparisons", [False, True])
