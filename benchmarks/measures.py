@@ -58,8 +58,13 @@ def arrival(run: Path, row: str | None = None) -> dict[str, Any]:
 def mean_so_far(run: Path, row: str | None = None) -> dict[str, Any]:
     """The mean return of a trial's episodes up to each; tables of RL² have the last one's sum.
 
-    Args and returns are those of `arrival`; there is no other row.
+    Args and returns are those of `arrival`.
+
+    Raises:
+        ValueError: a row: what it is compared with has no memory.
     """
+    if row is not None:
+        raise ValueError(f"row: expected none for trials, got {row!r}")
     config, _ = runs.read(run)
     experiment = experiments.build(config, begun=True)
     played = experiment.evaluation(config.evaluation_steps)
