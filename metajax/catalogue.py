@@ -51,7 +51,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "clip": ("promp", *BY_MEMORY),
     "minibatches": BY_MEMORY,
     "value_weight": BY_MEMORY,
-    **dict.fromkeys(("inner_learning_rate", "inner_steps", "skip"), _BY_STEPS),
+    **dict.fromkeys(("inner_learning_rate", "inner_steps", "skip", "initialisation"), _BY_STEPS),
     "adapt_std": tuple(name for name in _BY_STEPS if name != "cavia"),
     **dict.fromkeys(("baseline", "normalise_advantage"), _BY_STEPS),
     "penalty": ("promp",),

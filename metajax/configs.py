@@ -18,6 +18,7 @@ from .streams import check_seed
 
 __all__ = [
     "ACTIVATIONS",
+    "INITIALISATIONS",
     "PRECISIONS",
     "BanditConfig",
     "EpisodesConfig",
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
+# Of a policy's weights; None: LeCun's, and a last layer of nearly 0.
+INITIALISATIONS = {"lecun": None, "glorot": nn.initializers.glorot_uniform()}
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}  # None: what the parameters have
 
 
@@ -146,6 +149,9 @@ class EpisodesConfig(TrainConfig):
     """Share of the tasks, by their content, that evaluation alone draws; 0: both draw from all."""
     skip: float = 0.0
     """Scale of a linear path from the observation to the network's output; 0 leaves it out."""
+    initialisation: str = "lecun"
+    """Of weights: lecun, with a last layer of nearly 0, or glorot, in all layers. An inner step of
+    the same rate moves a policy the more, the larger its features are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,8 +299,12 @@ def check(config: TrainConfig) -> None:
     if config.algorithm not in ALGORITHMS:
         near = nearest(config.algorithm, ALGORITHMS)
         raise ValueError(f"algorithm: unknown {config.algorithm!r}; {near}")
-    for name, known in (("activation", ACTIVATIONS), ("precision", PRECISIONS)):
-        if (value := getattr(config, name)) not in known:
+    for name, known in (
+        ("activation", ACTIVATIONS),
+        ("precision", PRECISIONS),
+        ("initialisation", INITIALISATIONS),
+    ):
+        if (value := getattr(config, name, "lecun")) not in known:
             raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
     at_least_one = ["updates", "tasks", "log_every", "checkpoint_every", "evaluation_tasks"]
     at_least_one += ["minibatches"]

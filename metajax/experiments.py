@@ -20,6 +20,7 @@ from . import programs, runs, training, trials
 from .catalogue import ALGORITHMS, BY_MEMORY, OPTIONS, WITH
 from .configs import (
     ACTIVATIONS,
+    INITIALISATIONS,
     PRECISIONS,
     PolicyConfig,
     QConfig,
@@ -91,6 +92,7 @@ def _network(config: TrainConfig) -> Network:
         **units,
         dtype=dtype,
         observation_axes=len(env.observation_space.shape),
+        kernel_init=INITIALISATIONS[config.initialisation],
     )
     return network_of(config, policy)
 

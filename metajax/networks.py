@@ -143,12 +143,15 @@ class Dense(nn.Module):
         return outputs if bias is None else outputs + jnp.broadcast_to(bias, outputs.shape)
 
 
+_lecun = nn.initializers.lecun_normal()
+
+
 class MLP(nn.Module):
     """Dense layers with an activation between them, none after the last."""
 
     features: Sequence[int]
     activation: Callable[[Array], Array] = nn.relu
-    kernel_init: Callable[..., Array] = nn.initializers.lecun_normal()
+    kernel_init: Callable[..., Array] = _lecun
     last_kernel_init: Callable[..., Array] | None = None
     dtype: Any = None  # of the products' operands
 
@@ -189,8 +192,9 @@ def _policy_output(observation: Array, outputs: int, policy: Any) -> Array:
     if policy.observation_axes != 1:
         leading = inputs.shape[: inputs.ndim - policy.observation_axes]
         inputs = inputs.reshape(*leading, -1)
-    widths, dtype = (*policy.hidden, outputs), policy.dtype
-    out = MLP(widths, policy.activation, last_kernel_init=_nearly_zero, dtype=dtype)(inputs)
+    widths, dtype, initial = (*policy.hidden, outputs), policy.dtype, policy.kernel_init
+    first, last = (_lecun, _nearly_zero) if initial is None else (initial, initial)
+    out = MLP(widths, policy.activation, first, last, dtype)(inputs)
     if policy.skip:
         table = Dense(outputs, nn.initializers.zeros, use_bias=False, dtype=dtype)
         out += policy.skip * table(inputs)
@@ -211,6 +215,7 @@ class CategoricalPolicy(nn.Module):
     skip: float = 0.0
     dtype: Any = None  # of the products' operands
     observation_axes: int = 1
+    kernel_init: Callable[..., Array] | None = None
     has_critic: ClassVar[bool] = False
 
     def is_head(self, path: str) -> bool:
@@ -238,6 +243,7 @@ class GaussianPolicy(nn.Module):
     action_scale: float = 1.0
     dtype: Any = None  # of the products' operands
     observation_axes: int = 1
+    kernel_init: Callable[..., Array] | None = None
     has_critic: ClassVar[bool] = False
 
     @staticmethod
@@ -306,6 +312,7 @@ def mlp_policy(
     action_scale: float = 1.0,
     dtype: Any = None,
     observation_axes: int = 1,
+    kernel_init: Callable[..., Array] | None = None,
 ) -> CategoricalPolicy | GaussianPolicy:
     """The multilayer policy that fits an action space: categorical or Gaussian.
 
@@ -321,9 +328,12 @@ def mlp_policy(
         dtype: of the operands of the network's products, such as bfloat16; all else has the type
             of the parameters.
         observation_axes: number of axes of an observation, which is flattened: 3 for an image.
+        kernel_init: of the weights of all layers, such as `nn.initializers.glorot_uniform()`; None
+            for LeCun's, and a last layer of nearly 0. The effect of an inner step on a policy grows
+            with the squares of its features, so how large they are is part of an inner rate.
 
     Raises:
-        ValueError: a number out of range, or an activation that is not a function.
+        ValueError: a number out of range, or an activation or initialiser that is not a function.
         TypeError: an action space that is neither `Discrete` nor a `Box` of one axis.
     """
     require_actions(action_space)
@@ -336,9 +346,11 @@ def mlp_policy(
     require_number("action_scale", action_scale, above=True)
     if not callable(activation):
         raise ValueError(f"activation: expected a function, such as nn.tanh, got {activation!r}")
+    if not (kernel_init is None or callable(kernel_init)):
+        raise ValueError(f"kernel_init: expected an initialiser or None, got {kernel_init!r}")
     if hasattr(action_space, "n"):
         n = action_space.n
-        return CategoricalPolicy(n, widths, activation, skip, dtype, observation_axes)
+        return CategoricalPolicy(n, widths, activation, skip, dtype, observation_axes, kernel_init)
     (actions,) = action_space.shape
-    units = (initial_std, action_scale)
-    return GaussianPolicy(actions, widths, activation, skip, *units, dtype, observation_axes)
+    shape = (actions, widths, activation, skip, initial_std, action_scale)
+    return GaussianPolicy(*shape, dtype, observation_axes, kernel_init)

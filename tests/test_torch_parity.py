@@ -30,7 +30,7 @@ SMALL = dict(tasks=4, devices=1)
 # A second step of the maze's rates leaves policies so certain that float32 loses its digits.
 SIZES = {
     "point": dict(episodes=6, horizon=30, inner_steps=2),
-    "point-published": dict(episodes=6, horizon=30),  # three steps, each of which is judged
+    "point-published": dict(episodes=6, horizon=30, inner_steps=3, step_weights=(0.4, 0.3, 0.3)),
     "point-corners": dict(episodes=6, horizon=30),
     "maze": dict(episodes=6, horizon=30, inner_steps=1, held_out=0.0),
     "gridworld": dict(episodes=6, horizon=10, inner_steps=2),

@@ -39,7 +39,7 @@ def cavia(
     is slow (algorithms 1 and 2).
 
     ```python
-    network = mj.networks.Conditioned(mj.mlp_policy(env.action_space), size=5)
+    network = mj.networks.Conditioned(mj.networks.mlp_policy(env.action_space), size=5)
     problem = mj.policy_gradient(env, network, episodes=20)
     learner = mj.cavia(problem, mj.sgd(1.0, steps=1), optax.adam(1e-3), tasks=40)
     ```

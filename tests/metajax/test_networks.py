@@ -1,7 +1,8 @@
-"""Networks whose products take bfloat16 operands: what is rounded, and what is not."""
+"""Networks: what they begin with, and what is rounded where products take bfloat16 operands."""
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import optax
 import problems
 import pytest
 
+import envs
 import metajax as mj
 from metajax import experiments, presets, training
 from metajax.jaxprs import bodies
@@ -48,6 +50,19 @@ def products(jaxpr):
             yield equation
         for body in bodies(equation):
             yield from products(body)
+
+
+@pytest.mark.parametrize("actions", [envs.Discrete(4), envs.Box(-1, 1, (4,))])
+def test_weights_of_all_layers_are_what_a_policy_is_told_to_begin_with(actions):
+    initial = nn.initializers.glorot_uniform()
+    for given, widest in ((initial, None), (None, 0.03)):  # by default the last is nearly 0
+        policy = mj.networks.mlp_policy(actions, (50, 40), kernel_init=given)
+        layers = policy.init(jax.random.key(0), jnp.zeros(3))["params"]["MLP_0"]
+        for kernel in (layer["kernel"] for layer in layers.values()):
+            limit = (6 / sum(kernel.shape)) ** 0.5
+            if given is not None:
+                assert 0.9 * limit < jnp.max(jnp.abs(kernel)) <= limit
+        assert widest is None or jnp.max(jnp.abs(kernel)) < widest
 
 
 def test_operands_alone_are_bfloat16_in_the_gradient_and_in_its_derivative():

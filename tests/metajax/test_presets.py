@@ -192,8 +192,7 @@ def test_the_damping_of_imaml_makes_up_for_the_length_of_its_steps():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_reptile_is_more_than_joint_training(name):
-    if name != "point-published":
-        assert presets.preset(name, "reptile").inner_steps > 1
+    assert presets.preset(name, "reptile").inner_steps > 1
 
 
 def test_an_algorithm_has_settings_of_its_own_unless_a_flag_says_otherwise():

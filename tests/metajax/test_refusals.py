@@ -292,6 +292,10 @@ def test_targets_of_another_shape_than_the_outputs_are_refused():
             lambda: mj.networks.mlp_policy(GRID.action_space, activation="tanh"),
             "activation: expected a function",
         ),
+        (
+            lambda: mj.networks.mlp_policy(GRID.action_space, kernel_init="glorot"),
+            "kernel_init: expected an initialiser",
+        ),
     ],
 )
 def test_an_argument_that_cannot_be_is_named(call, message):
