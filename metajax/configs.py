@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import types
 import typing
 from typing import Any
 
@@ -278,9 +279,10 @@ def restore(cls: Any, content: dict[str, Any]) -> Any:
     What an earlier version wrote lacks the fields that came later: they have their defaults.
 
     Raises:
-        ValueError: a field that the class does not have, or one missing that has no default.
+        ValueError: a field that the class does not have, one missing that has no default, or a
+            value of another type.
     """
-    types = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     required = {name for name, of in fields.items() if of.default is dataclasses.MISSING}
     odd = sorted((content.keys() - fields.keys()) | (required - content.keys()))
@@ -288,10 +290,30 @@ def restore(cls: Any, content: dict[str, Any]) -> Any:
         raise ValueError(f"{cls.__name__}: unknown or missing {', '.join(odd)}")
     values: dict[str, Any] = {}
     for name, value in content.items():
-        if dataclasses.is_dataclass(types[name]):
-            value = restore(types[name], value)
+        if dataclasses.is_dataclass(hints[name]) and isinstance(value, dict):
+            value = restore(hints[name], value)
         values[name] = tuple(value) if isinstance(value, list) else value
+        if not _fits(values[name], hints[name]):
+            raise ValueError(f"{cls.__name__}: {name}: expected {fields[name].type}, got {value!r}")
     return cls(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's type, as far as JSON tells; True of types it has not."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        many = len(arguments) == 2 and arguments[1] is Ellipsis
+        hints = arguments[:1] * len(value) if many else arguments
+        return len(hints) == len(value) and all(map(_fits, value, hints))
+    if hint in (int, float):
+        kinds = (int, float) if hint is float else int
+        return isinstance(value, kinds) and not isinstance(value, bool)
+    known = hint in (str, bool, types.NoneType) or dataclasses.is_dataclass(hint)
+    return isinstance(value, hint) if known else True
 
 
 def check(config: TrainConfig) -> None:

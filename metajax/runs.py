@@ -143,7 +143,7 @@ def read(run: Path) -> tuple[configs.TrainConfig, dict[str, Any]]:
         raise RunError(f"{run} is not a run folder (it {what})") from None
     except json.JSONDecodeError:
         raise RunError(f"{run / CONFIG} is damaged (it is not JSON)") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"{run / CONFIG} cannot be used ({error})") from None
 
 

@@ -215,6 +215,25 @@ def test_configuration_of_another_version_is_refused():
         presets.from_json(without)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden", 40),
+        ("hidden", [40.5]),
+        ("updates", "9"),
+        ("updates", True),
+        ("seed", None),
+        ("chunk", 1.5),
+        ("env", {"size": "nine"}),
+        ("env", 3),
+    ],
+)
+def test_a_configuration_with_a_value_of_another_type_is_refused(field, value):
+    content = {**dataclasses.asdict(PRESETS["maze"]), field: value}
+    with pytest.raises(ValueError, match=f"{'size' if value == {'size': 'nine'} else field}: exp"):
+        presets.from_json(content)
+
+
 def test_a_run_of_an_earlier_version_opens(tmp_path):
     config = parse_train(["point", "--updates", "1", "--tasks", "2", "--hidden", "4"])[1]
     runs.create(tmp_path, config, overwrite=False)
