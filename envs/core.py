@@ -209,12 +209,19 @@ def _whole(key: Array, shape: tuple[int, ...], dtype: np.dtype, low: int, high: 
 
 @pytree_dataclass
 class TimeStep:
-    """What an agent receives. After `reset`, the reward is 0 and neither end flag is set."""
+    """What an agent receives. After `reset`, the reward is 0 and neither end flag is set.
 
-    observation: Any  # in the environment's `observation_space`
-    reward: Array  # () float32, the reward of the step that led here
-    terminated: Array  # () bool, the task itself has ended: the value from here on is 0
-    truncated: Array  # () bool, cut off by the horizon: the value from here on is not 0
+    Attributes:
+      observation: in the environment's `observation_space`, its dtype included.
+      reward: () float32, of the step that led here.
+      terminated: () bool, the task itself has ended: the value from here on is 0.
+      truncated: () bool, cut off by the horizon: the value from here on is not 0.
+    """
+
+    observation: Any
+    reward: Array
+    terminated: Array
+    truncated: Array
 
 
 def first_timestep(observation: Any) -> TimeStep:
@@ -296,13 +303,24 @@ class Environment(Protocol):
 
     There is no auto-reset: the caller handles the end of an episode. Stepping from a state whose
     episode has ended is allowed, but only the shapes and dtypes of the result are specified.
+
+    What an environment may have besides, and what uses it:
+      optimal_return(task): () float, the best expected return. Evaluation, as its `oracle`.
+      optimal_action(state, task): in the action space. Whoever imitates it.
+      tell(task): array, what `Informed` shows a policy that is told its task.
+      observed_row(state, task): () int32, which of the n observations of a `OneHot` space the agent
+        is given, so that it need not be built.
     """
 
     @property
-    def observation_space(self) -> Space: ...
+    def observation_space(self) -> Space:
+        """Of `TimeStep.observation`."""
+        ...
 
     @property
-    def action_space(self) -> Space: ...
+    def action_space(self) -> Space:
+        """Of what `step` takes."""
+        ...
 
     @property
     def max_horizon(self) -> int:
@@ -313,9 +331,13 @@ class Environment(Protocol):
         """A task from p(T)."""
         ...
 
-    def reset(self, key: Array, task: Any) -> tuple[Any, TimeStep]: ...
+    def reset(self, key: Array, task: Any) -> tuple[Any, TimeStep]:
+        """The beginning of an episode: its state, any pytree of arrays, and what is observed."""
+        ...
 
-    def step(self, key: Array, state: Any, action: Array, task: Any) -> tuple[Any, TimeStep]: ...
+    def step(self, key: Array, state: Any, action: Array, task: Any) -> tuple[Any, TimeStep]:
+        """What an action leads to. The state keeps the shapes and dtypes that `reset` gave it."""
+        ...
 
 
 @runtime_checkable

@@ -260,7 +260,7 @@ def sampler_of_side(
     The sides are those of `TaskSet.split(share, salt=salt)`, so what is learned on one side can be
     tested on unseen tasks of the other. A task is the first of its side among so many draws that
     there is none with a probability below 1e-9. If p(T) has so few tasks that a side is empty, the
-    task is of the other side; `count_sides` shows this beforehand.
+    task is of the other side; `has_sides` shows this beforehand.
 
     Args:
       sample_task: key -> task.

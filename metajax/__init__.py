@@ -26,12 +26,14 @@ from .checkpoints import load as load
 from .checkpoints import save as save
 from .compiling import compiler_options as compiler_options
 from .compiling import keep_programs as keep_programs
+from .evaluation import Adaptation as Adaptation
 from .evaluation import evaluate as evaluate
 from .groups import Weighting as Weighting
 from .inner import Inner as Inner
 from .inner import adam as adam
 from .inner import adaptation as adaptation
 from .inner import sgd as sgd
+from .loggers import MetricsError as MetricsError
 from .mapping import Mapping as Mapping
 from .mapping import task_mesh as task_mesh
 from .problems import FunctionTasks as FunctionTasks
@@ -39,6 +41,8 @@ from .problems import policy_gradient as policy_gradient
 from .problems import q_learning as q_learning
 from .problems import regression as regression
 from .problems import sinusoid as sinusoid
+from .seals import CheckpointError as CheckpointError
+from .training import Interrupted as Interrupted
 from .training import train as train
 from .trust_region import TrustRegion as TrustRegion
 from .types import Divergence as Divergence

@@ -6,6 +6,7 @@ import math
 import operator
 from typing import Any
 
+import jax
 import numpy as np
 from jax.core import Tracer
 
@@ -13,6 +14,7 @@ __all__ = [
     "require_actions",
     "require_environment",
     "require_integer",
+    "require_jit",
     "require_network",
     "require_number",
 ]
@@ -53,6 +55,15 @@ def require_environment(env: Any, horizon: int | None = None) -> None:
     if not all(hasattr(space, name) for name in names):
         raise ValueError(f"observation space: expected a Box, of one array, got {space!r}")
     require_actions(env.action_space)
+
+
+def require_jit(function: str) -> None:
+    """Raises ValueError where jax is not to jit: a loop's program is compiled before it runs."""
+    if getattr(jax.config, "jax_disable_jit"):  # noqa: B009
+        raise ValueError(
+            f"jax_disable_jit: {function} compiles whole programs; to debug, call a learner's "
+            "update or adapt by itself"
+        )
 
 
 def require_integer(name: str, value: Any, low: int, high: int | None = None) -> None:

@@ -155,6 +155,9 @@ def _use_devices(devices: int | None) -> None:
 def _start_backend() -> None:
     import jax
 
+    from .checks import require_jit
+
+    require_jit("metajax")
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:

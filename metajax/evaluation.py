@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import mapping as mapping_
-from .checks import require_integer
+from .checks import require_integer, require_jit
 from .compiling import compiler_options
 from .programs import NOWHERE, Shelf, remembered
 from .streams import heldout_keys
@@ -28,11 +28,17 @@ RESAMPLES = 2000
 
 @dataclasses.dataclass(frozen=True, eq=False)  # its fields are arrays
 class Adaptation:
-    """Scores of adapting to N tasks by K inner steps, or over K+1 episodes by a memory."""
+    """Scores of adapting to N tasks by K inner steps, or over K+1 episodes by a memory.
 
-    score: np.ndarray  # (N, K+1) float, before the first inner step, ..., after the last
-    samples: np.ndarray  # (N,) int, environment steps or examples used for each task
-    oracle: np.ndarray | None = None  # (N,) float, the best score of each task, where known
+    Attributes:
+        score: (N, K+1) float, before the first inner step, ..., after the last.
+        samples: (N,) int, environment steps or examples used for each task.
+        oracle: (N,) float, the best score of each task, where known.
+    """
+
+    score: np.ndarray
+    samples: np.ndarray
+    oracle: np.ndarray | None = None
 
     def __repr__(self) -> str:
         means = " -> ".join(map(_number, self.mean))
@@ -196,6 +202,7 @@ def evaluator(
         ValueError: `tasks` is less than 1, or `seed` out of range; when called, a MetaState in the
             place of its parameters, or an oracle that is not one number for a task.
     """
+    require_jit("evaluate")
     require_integer("tasks", tasks, 1)
     mapping = mapping or mapping_.Mapping()
     adapt = learner.adapt if isinstance(learner, MetaLearner) else learner

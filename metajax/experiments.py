@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from envs import Informed, SolvedEnvironment
-from envs.core import provides
+from envs import Informed
 from envs.tasksets import has_sides, samplers
 
 from . import programs, runs, training, trials
@@ -216,7 +215,7 @@ def build(config: TrainConfig, *, begun: bool = False) -> Experiment:
         _check_options(config)
     mapping = Mapping(task_mesh(_devices(config)), config.chunk, config.tile)
     env = getattr(config, "env", None)
-    oracle = env.optimal_return if provides(env, SolvedEnvironment) else None
+    oracle = getattr(env, "optimal_return", None)
     if config.algorithm in BY_MEMORY:
         made = trials.learners(config, mapping)
     else:

@@ -41,11 +41,22 @@ Array = jax.Array
 
 
 class Inner(NamedTuple):
-    """An inner optimiser: any optax transformation, applied `steps` times to fast parameters."""
+    """An inner optimiser: any optax transformation, applied `steps` times to fast parameters.
+
+    The meta-gradient is taken through its update. That of `optax.adam` is NaN where a gradient is
+    0, which `adam` of this module avoids; one that uses only signs, such as `optax.lion`, has a
+    derivative of 0, which leaves first-order MAML.
+
+    Attributes:
+        optimizer: the transformation.
+        steps: K.
+        fast: path of a leaf, such as "params/Dense_0/kernel" -> whether a task adapts it; None if
+            it adapts all.
+    """
 
     optimizer: optax.GradientTransformation
-    steps: int  # K
-    fast: Callable[[str], bool] | None = None  # path -> is it fast? None: all are
+    steps: int
+    fast: Callable[[str], bool] | None = None
 
     def check(self, problem: Problem) -> None:
         """Raises ValueError for a negative number of steps, or where no parameter is fast."""
@@ -73,8 +84,8 @@ def check_parts(problem: Any, inner: Any, *outer: Any) -> None:
     if not isinstance(inner, Inner):
         kind = type(inner).__name__
         raise ValueError(
-            f"inner: expected an Inner, as `sgd(0.1, steps=1)` makes, or `Inner(optax.lion(0.1), "
-            f"steps=1)`, got {kind}"
+            "inner: expected an Inner, as `sgd(0.1, steps=1)` makes, or "
+            f"`Inner(optax.rmsprop(0.1), steps=1)`, got {kind}"
         )
 
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import checkpoints, processes, seals
-from .checks import require_integer
+from .checks import require_integer, require_jit
 from .loggers import MetricsLog, Reporter
 from .programs import NOWHERE, Shelf
 from .streams import check_seed
@@ -97,7 +97,8 @@ def train(
             far is returned as it is.
         seed: see `streams.key_stream`; the first state is that of
             `learner.init(metajax.streams.key_stream(seed, "training"))`.
-        run: folder for metrics and checkpoints; None keeps nothing.
+        run: folder for metrics and checkpoints; None keeps nothing, and then `config`,
+            `checkpoint_every` and `keep` are of no use.
         resume: go on from the newest whole checkpoint of `run`; from the beginning if it has none.
         state: go on from this one, without a `run`; it stays as it is.
         config: JSON-able description of the run, such as its rates and sizes; checkpoints of
@@ -116,15 +117,18 @@ def train(
             must cover all that determines `learner`.
 
     Raises:
-        ValueError: an argument is out of range, a metric is not a scalar, or `state` is of another
-            learner, or in the way of a `run`.
+        ValueError: an argument is out of range, a metric is not a scalar, `state` is of another
+            learner, or in the way of a `run`, there is no `run` to resume, or jax is not to jit.
         FileExistsError: `run` holds a run and `resume` is false.
         CheckpointError: there are checkpoints and none can be used, or another process trains here.
         MetricsError: `metrics.jsonl` is damaged anywhere but at its end.
         Interrupted: see above.
         TooLargeError: an array would be larger than XLA takes.
     """
+    require_jit("train")
     require_integer("updates", updates, 1)
+    if resume and run is None:
+        raise ValueError("resume: expected a run, the folder to go on in")
     plan = _Plan(
         updates,
         max(updates // 100, 1) if log_every is None else log_every,

@@ -21,15 +21,22 @@ Array = jax.Array
 class TrustRegion:
     """The step of TRPO (Schulman et al. 2015, arXiv 1502.05477, appendix C).
 
+    Attributes:
+        bound: greatest mean divergence of a step.
+        solver_steps: of conjugate gradients.
+        damping: added to the eigenvalues of the divergence's Hessian.
+        shrink: factor on a step that was refused, between 0 and 1.
+        attempts: steps to try, the longest first.
+
     Raises:
         ValueError: a number out of range.
     """
 
-    bound: float = 0.01  # greatest mean divergence of a step
-    solver_steps: int = 10  # of conjugate gradients
-    damping: float = 1e-5  # added to the eigenvalues of the divergence's Hessian
-    shrink: float = 0.8  # factor on a step that was refused
-    attempts: int = 15  # steps to try, the longest first
+    bound: float = 0.01
+    solver_steps: int = 10
+    damping: float = 1e-5
+    shrink: float = 0.8
+    attempts: int = 15
 
     def __post_init__(self) -> None:
         for name in ("solver_steps", "attempts"):

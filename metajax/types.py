@@ -91,17 +91,18 @@ class Problem(NamedTuple):
         query: params, task, key -> held-out batch of a supervised task, see `on_policy`.
         scores: batch -> (E,), of trials of several episodes: the score of the first, ..., last one.
         samples: batch -> () int32, environment steps or examples.
-        log_prob: params, batch -> () mean log-probability of the steps sampled.
+        log_prob: params, batch -> () mean log-probability of the steps sampled. For `emaml`.
         hyper: what `inner_loss` (or `collect`) takes by name: arrays () that replace these values.
         ratio_loss: params, batch, clip -> (), aux: both losses for a batch that other parameters
-            collected, by the probability ratio, clipped where a number is given.
-        divergence: the mean KL(the policy that collected a batch ‖ that of `params`).
+            collected, by the probability ratio, clipped where a number is given. For `promp` and
+            `maml_trpo`.
+        divergence: the mean KL(the policy that collected a batch ‖ that of `params`). For the same.
         bootstraps: whether `inner_loss` takes `target` by name: parameters that its targets are
             computed from. Without it they are computed from `params` and held constant, as in an
             inner step.
         transitions: batch of episodes -> features of each step, (T, B, F), and 1 where they are
             known, (T, B). Then `inner_loss` takes `bonus` (T, B) by name, which is added to the
-            advantages.
+            advantages. For `norml`.
     """
 
     sample_task: Callable[[Array], Any]

@@ -30,7 +30,8 @@ def anil(
         inner: the inner optimiser.
         outer: the outer optimiser, for head and body.
         tasks: N, tasks per update.
-        head: path of a parameter, such as "params/Dense_2/kernel" -> whether it is in the head.
+        head: path of a parameter, such as "params/Dense_2/kernel" -> whether it is in the head; of
+            a policy by `networks.mlp_policy`, its `is_head`.
         **options: options of `maml`.
 
     Returns:

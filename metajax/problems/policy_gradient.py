@@ -105,8 +105,7 @@ def policy_gradient(
         discount: γ in [0, 1].
         gae_lambda: λ in [0, 1].
         baseline: "linear" (features of observation and time), "mean" (over two episodes or more),
-            "none",
-            "critic" (the network's own value, which both losses teach) or a function, see
+            "none", "critic" (the network's own value, which both losses teach) or a function, see
             `baselines.Baseline`.
         normalise_advantage: whether advantages get zero mean and unit standard deviation over the
             task's steps. Otherwise a step shrinks as a task is solved, which several large inner
@@ -122,7 +121,8 @@ def policy_gradient(
             `envs.TaskSet` draws from a fixed set.
 
     Returns:
-        The problem; its batches are `Trajectories`.
+        The problem; its batches are `Trajectories`, and its score is the undiscounted return of an
+        episode, the mean over a batch's; of a trial, that of all its episodes together.
 
     Raises:
         ValueError: a size or a rate out of range, an unknown name, a critic that the network does

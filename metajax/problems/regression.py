@@ -19,12 +19,19 @@ Array = jax.Array
 
 
 class FunctionTasks(NamedTuple):
-    """A distribution over functions of one variable or of many."""
+    """A distribution over functions of one variable or of many.
 
-    sample_task: Callable[[Array], Any]  # key -> task
-    sample_inputs: Callable[[Array, int], Array]  # key, count -> (count, O)
-    grid: Callable[[int], Array]  # count -> (count, O) evenly over the inputs' range
-    targets: Callable[[Any, Array], Array]  # task, inputs (count, O) -> (count, outputs)
+    Attributes:
+        sample_task: key -> task.
+        sample_inputs: key, count -> inputs, (count, O).
+        grid: count -> inputs evenly over their range, (count, O).
+        targets: task, inputs (count, O) -> (count, outputs).
+    """
+
+    sample_task: Callable[[Array], Any]
+    sample_inputs: Callable[[Array, int], Array]
+    grid: Callable[[int], Array]
+    targets: Callable[[Any, Array], Array]
 
 
 @pytree_dataclass
@@ -79,7 +86,8 @@ def regression(
         grid: whether query inputs are evenly spaced, not drawn: an exact error for evaluation.
 
     Returns:
-        The problem; its batches are `Examples`.
+        The problem; its batches are `Examples`, and its score is minus the mean squared error on
+        the query set.
 
     Raises:
         ValueError: a set without examples; during tracing, targets of another shape than the

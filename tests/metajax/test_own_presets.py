@@ -48,6 +48,18 @@ def test_a_preset_of_ones_own_is_trained_and_opened(folder, capsys):
     assert json.loads(capsys.readouterr().out)["preset"] == "cart:CART"
 
 
+def test_its_optimum_is_shown_if_it_says_one_and_acts_by_none(folder):
+    config = presets.preset("cart:CART")
+    assert experiments.build(config).oracle is None
+
+    class Solved(type(config.env)):
+        def optimal_return(self, task):
+            return -task
+
+    solved = dataclasses.replace(config, env=Solved())
+    assert experiments.build(solved).oracle(2.0) == -2.0
+
+
 def test_its_programs_are_not_kept_for_its_code_may_change(folder):
     assert experiments.shelf(presets.preset("cart:CART")) == programs.NOWHERE
 

@@ -303,6 +303,16 @@ def test_a_run_is_not_written_over(whole):
         training.train(toy.learner(), run=whole[0], **SETTINGS)
 
 
+def test_there_is_no_resuming_without_a_run():
+    with pytest.raises(ValueError, match="resume: expected a run"):
+        training.train(toy.learner(), resume=True, **SETTINGS)
+
+
+def test_without_jit_it_is_said_what_to_call():
+    with jax.disable_jit(), pytest.raises(ValueError, match="jax_disable_jit: train .* update"):
+        training.train(toy.learner(), **SETTINGS)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_leaves_and_the_run_goes_on_exactly(tmp_path, whole, signum):
     def stop_at_12(row):
