@@ -121,7 +121,7 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
             sides[name], ways[name] = start(dataclasses.replace(config, devices=devices), core)
     reference = ways["1"]
     norm = np.linalg.norm(reference)
-    apart = max(float(np.linalg.norm(way - reference) / norm) for way in ways.values())
+    apart = float(np.max([np.linalg.norm(way - reference) / norm for way in ways.values()]))
     if not apart < TOLERANCE:
         raise SystemExit(f"the numbers of devices disagree, nothing was timed: {apart:.1e}")
     steps: dict[str, Callable[[], Any]] = {name: side.step for name, side in sides.items()}

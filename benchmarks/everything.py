@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import records
 import tyro
 
 HERE = Path(__file__).parent
@@ -73,7 +74,7 @@ JOBS = (
 
 
 def run(job: Job, folder: Path) -> None:
-    """Runs a job. A record is kept even if a bar was missed, which is exit status 1."""
+    """Runs a job. A record is kept even if a bar was missed, which is exit status 3."""
     parts = folder / "parts"  # unfinished records, with which some scripts resume
     parts.mkdir(exist_ok=True)
     part = parts / f"{job.record}.json"
@@ -83,10 +84,10 @@ def run(job: Job, folder: Path) -> None:
     elif job.plots:
         words += [job.plots, str(folder)]
     if job.runs:
-        words += ["--runs", str(parts / "runs")]
+        words += ["--runs", str(parts / f"{job.script}-runs")]
     script = str(HERE / f"{job.script}.py")
     status = subprocess.run([sys.executable, script, *words], check=False).returncode
-    if status in (0, 1) and part.exists():
+    if status in (0, records.MISSED) and part.exists():
         part.rename(folder / part.name)
 
 

@@ -4,6 +4,7 @@
 
 Clones the committed state of this repository, makes an empty virtual environment, and runs
 the first command of README.md there as it stands: download and install, then `metajax train`.
+Neither finds anything in a cache.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def main() -> None:
             for name, value in os.environ.items()
             if name not in {"PYTHONPATH", "JAX_COMPILATION_CACHE_DIR"}
         }
+        # Of pip and of compiled programs.
+        environment["XDG_CACHE_HOME"] = environment["PIP_CACHE_DIR"] = str(Path(scratch) / "cache")
         environment["PATH"] = f"{venv / 'bin'}{os.pathsep}{environment['PATH']}"
         seconds = []
         for command in first_command((clone / "README.md").read_text()):

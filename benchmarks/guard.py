@@ -4,7 +4,7 @@
     python benchmarks/guard.py new.json benchmarks/results/maml_vs_torch-point-cpu2.json
 
 Only ratios between two sides of one run are compared, never times, which depend on the machine.
-Exits with status 1 if a ratio fell by more than `--within`.
+Exits with status 1 if a ratio fell by more than `--within`, or is not there any more.
 """
 
 from __future__ import annotations
@@ -61,11 +61,14 @@ def main() -> int:
         return 2
     table = Table("ratio", "kept", "now", "", title="Ratios against those kept")
     fallen = [name for name in common if new[name] < (1 - options.within) * kept[name]]
+    lost = [name for name in kept if name not in new]
+    for name in lost:
+        table.add_row(name, f"{kept[name]:.2f}", "", "[red]is missing[/]")
     for name in common:
         verdict = "[red]fell[/]" if name in fallen else "[green]holds[/]"
         table.add_row(name, f"{kept[name]:.2f}", f"{new[name]:.2f}", verdict)
     Console().print(table)
-    return 1 if fallen else 0
+    return 1 if fallen or lost else 0
 
 
 if __name__ == "__main__":

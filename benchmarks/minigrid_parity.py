@@ -5,14 +5,13 @@
 Plays levels of every family in `minigrid`, replays each level and its actions in `envs.minigrid`,
 and compares every image, heading, reward, termination and truncation. Actions are random, but half
 of those in front of a shut door or a portable object make use of it. The balls of Dynamic-Obstacles
-are placed where `minigrid` drew them. Exits with status 1 if anything differs.
+are placed where `minigrid` drew them. Exits with status 3 if anything differs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+import records
 import tyro
 from minigrid import envs as reference
 from minigrid.wrappers import FullyObsWrapper
@@ -235,8 +235,8 @@ def main() -> None:
             print(f"{name}: {line}", file=sys.stderr)
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
-    sys.exit(any(row["mismatches"] for row in record.values()))
+        records.write(options.json, {"cases": record}, "minigrid", "gymnasium")
+    sys.exit(records.MISSED if any(row["mismatches"] for row in record.values()) else 0)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["commit", "hardware", "processor", "versions", "write"]
+__all__ = ["MISSED", "commit", "hardware", "processor", "versions", "write"]
+
+# The exit status of a script whose record is whole and misses a bar: an exception's is 1.
+MISSED = 3
 
 
 def processor() -> str:

@@ -99,14 +99,17 @@ def bars(record: Mapping[str, Any]) -> str:
 
 
 def lines(rows: Any, x: str, y: str) -> str:
-    """`y` over `x`, both logarithmic, with a line per name; nothing if `x` does not vary."""
+    """`y` over `x`, both logarithmic, with a line per name and flags; none if `x` is the same."""
     if not isinstance(rows, list) or len({row.get(x) for row in rows if isinstance(row, dict)}) < 2:
         return ""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for name in dict.fromkeys(row.get("name", "") for row in rows):
-        points = sorted((row[x], row[y]) for row in rows if row.get("name", "") == name)
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        flags = [key.replace("_", " ") for key, value in row.items() if value is True]
+        series.setdefault(", ".join([row.get("name", ""), *flags]), []).append((row[x], row[y]))
+    for name, points in series.items():
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=3, label=name)
     axes.set(xscale="log", yscale="log", xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7)

@@ -81,7 +81,7 @@ def reproduce(name: str, runs: Path, quick: bool) -> list[Row]:
         flags = (*entry.flags, "--no-comparisons", *(_shortened(entry.preset) if quick else ()))
         steps = entry.steps or setting.steps
         wanted = ("--evaluation-steps", str(max(steps)))
-        folder = runs / _slug(entry.preset, *entry.flags)
+        folder = runs / _slug(*["quick"] * quick, entry.preset, *entry.flags)
         run = train(entry.preset, folder, (*flags, *wanted))
         measured = setting.measure(folder, entry.row) if setting.measure else run.stats(entry.row)
         rows += [_row(name, entry, step, run, measured) for step in steps]
@@ -105,7 +105,7 @@ def _row(table: str, entry: Entry, step: int, run: Run, stats: dict[str, Any]) -
         run.metrics[-1]["update"],
         run.wall_seconds,
         run.metrics[-1]["env_steps"],
-        records.commit(),
+        run.commit,
     )
 
 

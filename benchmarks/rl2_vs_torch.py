@@ -214,6 +214,9 @@ def main() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", cores)
+    if jax.default_backend() != "cpu":
+        print("rl2_vs_torch: both sides run on the CPU: set JAX_PLATFORMS=cpu", file=sys.stderr)
+        return 2
     torch.set_num_threads(cores)
     torch.manual_seed(options.seed)
     console = Console(stderr=True)

@@ -6,7 +6,7 @@
 For every size, the program that training runs is compiled anew; memory is as reported by the
 compiler, time that of single updates. The sizes of a sweep are timed in turn, so that a busy minute
 affects all of them. Sweeps that are in `--json` already are not measured again, so a stopped script
-can be resumed.
+can be resumed, on the same machine and of the same sources.
 """
 
 from __future__ import annotations
@@ -161,15 +161,30 @@ def main() -> None:
     """Measures what is missing, and prints everything."""
     options = tyro.cli(Options)
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    for name, given, known in (
+        ("preset", [options.preset], PRESETS),
+        ("only", options.only, SWEEPS),
+    ):
+        if unknown := [each for each in given if each not in known]:
+            raise SystemExit(f"{name}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
+    if options.repeats < 1:
+        raise SystemExit(f"repeats: expected at least 1, got {options.repeats}")
     base = dataclasses.replace(PRESETS[options.preset], chunk=options.chunk)
     if hasattr(base, "episodes"):
         base = dataclasses.replace(base, episodes=options.episodes)
-    settings = {"preset": options.preset, "episodes": options.episodes, "chunk": options.chunk}
+    settings = {
+        "preset": options.preset,
+        "episodes": options.episodes,
+        "chunk": options.chunk,
+        "repeats": 2 if options.quick else options.repeats,
+    }
+    measured = {"hardware": records.hardware(), "commit": records.commit()}
     record: dict[str, Any] = {"settings": settings, "sweeps": {}}
     if options.json and options.json.exists():
         kept = json.loads(options.json.read_text())
-        if kept["settings"] != settings:
-            raise SystemExit(f"{options.json}: holds other settings, {kept['settings']}")
+        for name, mine in {"settings": settings, **measured}.items():
+            if kept.get(name) != mine:
+                raise SystemExit(f"{options.json}: is of other {name}, {kept.get(name)}")
         record |= {key: kept[key] for key in record}
     sweeps: dict[str, dict[int, Figures]] = {
         name: {int(size): point for size, point in points.items()}
@@ -184,7 +199,7 @@ def main() -> None:
         for size in missing:
             console.print(f"{name} {size}: compiling", highlight=False)
         sides = {n: build(dataclasses.replace(base, **sweep.change(n))) for n in missing}
-        points |= measure(sides, 2 if options.quick else options.repeats)
+        points |= measure(sides, settings["repeats"])
         if options.json:
             records.write(options.json, record, "jaxlib")
     report(console, record)

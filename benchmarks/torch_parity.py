@@ -8,6 +8,7 @@ own policy takes the actions that metajax's took, and with its own baseline and 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,7 @@ __all__ = [
     "Frozen",
     "collection_errors",
     "freeze",
+    "greatest",
     "meta_gradient_error",
     "outer_step_error",
     "relative_error",
@@ -96,9 +98,12 @@ def relative_error(ours: Any, theirs: Any) -> float:
         (np.asarray(one, np.float64), np.asarray(other, np.float64))
         for one, other in zip(ours, theirs, strict=True)
     ]
-    return max(
-        float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-30)) for a, b in pairs
-    )
+    return greatest(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-30) for a, b in pairs)
+
+
+def greatest(errors: Iterable[Any]) -> float:
+    """The greatest error; NaN if any is, which `max` may pass over."""
+    return float(np.max([*errors]))
 
 
 def _converted(side: Contest, batch: Any, k: int, device: str) -> Any:
@@ -173,9 +178,11 @@ def outer_step_error(side: Contest, params: Any, gradient: Any, after: Any) -> f
     def flat(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         return [torch.cat([x.flatten() for x in tensors])]
 
-    return max(
-        relative_error(flat(taken), flat([to_torch(x) for x in clipped])),
-        relative_error(flat(moved), flat(expected)),
+    return greatest(
+        (
+            relative_error(flat(taken), flat([to_torch(x) for x in clipped])),
+            relative_error(flat(moved), flat(expected)),
+        )
     )
 
 
@@ -290,5 +297,5 @@ def collection_errors(
                 pairs[name] = [[values] for values in both]
         pairs["score"] = [[score.cpu()], [expected]]
         for name, (ours, theirs) in pairs.items():
-            errors[name] = max(errors.get(name, 0.0), relative_error(ours, theirs))
+            errors[name] = greatest((errors.get(name, 0.0), relative_error(ours, theirs)))
     return errors

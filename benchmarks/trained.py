@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import records
+
 __all__ = ["Run", "train"]
 
 
@@ -22,6 +24,7 @@ class Run:
     metrics: list[dict[str, Any]]
     config: dict[str, Any]
     wall_seconds: float  # of the whole command
+    commit: str | None  # whose code trained it, see `records.commit`
 
     def stats(self, row: str | None = None) -> dict[str, Any]:
         """The statistics of the learner, or of a row that it is compared with."""
@@ -44,19 +47,23 @@ class Run:
 
 
 def train(preset: str, folder: Path, flags: Sequence[str] = ()) -> Run:
-    """Runs `metajax train PRESET --flags`, unless `folder` already holds exactly that run."""
-    command = ["metajax", "train", preset, *flags]
+    """Runs `metajax train PRESET --flags`, unless `folder` holds that run, of the same sources."""
+    command, commit = ["metajax", "train", preset, *flags], records.commit()
     kept = folder / "command.json"
-    if not kept.exists() or json.loads(kept.read_text())["command"] != command:
+    done = json.loads(kept.read_text()) if kept.exists() else {}
+    if (done.get("command"), done.get("commit")) != (command, commit):
+        kept.unlink(missing_ok=True)  # what is stopped halfway is no run
         began = time.perf_counter()
         arguments = [sys.executable, "-m", *command, "--run", str(folder), "--overwrite"]
         subprocess.run(arguments, check=True)
         seconds = time.perf_counter() - began
-        kept.write_text(json.dumps({"command": command, "seconds": seconds}) + "\n")
+        done = {"command": command, "seconds": seconds, "commit": commit}
+        kept.write_text(json.dumps(done) + "\n")
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return Run(
         json.loads((folder / "adaptation.json").read_text()),
         [json.loads(line) for line in lines],
         json.loads((folder / "config.json").read_text()),
-        json.loads(kept.read_text())["seconds"],
+        done["seconds"],
+        commit,
     )

@@ -312,6 +312,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         kinds = (int, float) if hint is float else int
         return isinstance(value, kinds) and not isinstance(value, bool)
+    if not isinstance(hint, type):
+        return True
     known = hint in (str, bool, types.NoneType) or dataclasses.is_dataclass(hint)
     return isinstance(value, hint) if known else True
 

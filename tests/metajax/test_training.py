@@ -309,7 +309,7 @@ def test_there_is_no_resuming_without_a_run():
 
 
 def test_without_jit_it_is_said_what_to_call():
-    with jax.disable_jit(), pytest.raises(ValueError, match="jax_disable_jit: train .* update"):
+    with jax.disable_jit(), pytest.raises(ValueError, match=r"jax_disable_jit: train .* update"):
         training.train(toy.learner(), **SETTINGS)
 
 
