@@ -123,7 +123,7 @@ TABLES: dict[str, Setting] = {
         measure=completed,
     ),
     "point": Setting(
-        "the same runs, 20 episodes before each inner step",
+        "point navigation, 20 episodes before each inner step, rates .5 then .25",
         "undiscounted return",
         (0, 1, 2, 3),
         (

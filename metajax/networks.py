@@ -182,32 +182,8 @@ class MLP(nn.Module):
 _nearly_zero = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
 
 
-def _policy_output(observation: Array, outputs: int, policy: Any) -> Array:
-    """An MLP from an observation of any dtype, flattened, and a linear path beside it.
-
-    The linear path adapts fast: the effect of a gradient step on its weights grows with the square
-    of `skip`, and for one-hot observations it is a table with a row for each.
-    """
-    inputs = observation.astype(jnp.result_type(float))
-    if policy.observation_axes != 1:
-        leading = inputs.shape[: inputs.ndim - policy.observation_axes]
-        inputs = inputs.reshape(*leading, -1)
-    widths, dtype, initial = (*policy.hidden, outputs), policy.dtype, policy.kernel_init
-    first, last = (_lecun, _nearly_zero) if initial is None else (initial, initial)
-    out = MLP(widths, policy.activation, first, last, dtype)(inputs)
-    if policy.skip:
-        table = Dense(outputs, nn.initializers.zeros, use_bias=False, dtype=dtype)
-        out += policy.skip * table(inputs)
-    return out
-
-
-def _is_head(path: str, hidden: Sequence[int]) -> bool:
-    _, of_mlp, layer = path.partition("MLP_0/")
-    return not of_mlp or layer.startswith(f"Dense_{len(hidden)}/")
-
-
-class CategoricalPolicy(nn.Module):
-    """Logits over `actions` choices; its value is 0."""
+class _Perceptron(nn.Module):
+    """What the policies of `mlp_policy` share; `actions` is the number of choices, or of axes."""
 
     actions: int
     hidden: Sequence[int] = (64, 64)
@@ -219,47 +195,58 @@ class CategoricalPolicy(nn.Module):
     has_critic: ClassVar[bool] = False
 
     def is_head(self, path: str) -> bool:
-        """Whether the parameter at `path` is of the last layer, or of the linear path."""
-        return _is_head(path, self.hidden)
+        """Whether the parameter at `path` is none of a hidden layer: of the last, or beside it."""
+        _, of_mlp, layer = path.partition("MLP_0/")
+        return not of_mlp or layer.startswith(f"Dense_{len(self.hidden)}/")
+
+    def _output(self, observation: Array) -> Array:
+        """An MLP from an observation of any dtype, flattened, and a linear path beside it.
+
+        The linear path adapts fast: the effect of a gradient step on its weights grows with the
+        square of `skip`, and for one-hot observations it is a table with a row for each.
+        """
+        inputs = observation.astype(jnp.result_type(float))
+        if self.observation_axes != 1:
+            leading = inputs.shape[: inputs.ndim - self.observation_axes]
+            inputs = inputs.reshape(*leading, -1)
+        initial = self.kernel_init
+        first, last = (_lecun, _nearly_zero) if initial is None else (initial, initial)
+        out = MLP((*self.hidden, self.actions), self.activation, first, last, self.dtype)(inputs)
+        if self.skip:
+            table = Dense(self.actions, nn.initializers.zeros, use_bias=False, dtype=self.dtype)
+            out += self.skip * table(inputs)
+        return out
+
+
+class CategoricalPolicy(_Perceptron):
+    """Logits over `actions` choices; its value is 0."""
 
     @nn.compact
     def __call__(self, observation: Array, carry: Any = ()) -> tuple[Array, Array, Any]:
-        logits = _policy_output(observation, self.actions, self)
+        logits = self._output(observation)
         return logits, jnp.zeros(logits.shape[:-1]), carry
 
 
-class GaussianPolicy(nn.Module):
+class GaussianPolicy(_Perceptron):
     """Mean and state-independent log standard deviation of `actions` normals; its value is 0.
 
     Network and parameters are in units of `action_scale`: at the same inner rates, scale 0.1 learns
     as scale 1 would where actions are ten times as large.
     """
 
-    actions: int
-    hidden: Sequence[int] = (64, 64)
-    activation: Callable[[Array], Array] = nn.tanh
-    skip: float = 0.0
     initial_std: float = 1.0
     action_scale: float = 1.0
-    dtype: Any = None  # of the products' operands
-    observation_axes: int = 1
-    kernel_init: Callable[..., Array] | None = None
-    has_critic: ClassVar[bool] = False
 
     @staticmethod
     def is_std(path: str) -> bool:
         """Whether the parameter at `path` is the log standard deviation."""
         return path.rpartition("/")[2] == "log_std"
 
-    def is_head(self, path: str) -> bool:
-        """Whether the parameter at `path` is none of a hidden layer."""
-        return _is_head(path, self.hidden)
-
     @nn.compact
     def __call__(
         self, observation: Array, carry: Any = ()
     ) -> tuple[tuple[Array, Array], Array, Any]:
-        mean = self.action_scale * _policy_output(observation, self.actions, self)
+        mean = self.action_scale * self._output(observation)
         initial = nn.initializers.constant(math.log(self.initial_std))
         log_std = self.param("log_std", initial, (self.actions,)) + math.log(self.action_scale)
         return (mean, jnp.broadcast_to(log_std, mean.shape)), jnp.zeros(mean.shape[:-1]), carry
@@ -348,9 +335,15 @@ def mlp_policy(
         raise ValueError(f"activation: expected a function, such as nn.tanh, got {activation!r}")
     if not (kernel_init is None or callable(kernel_init)):
         raise ValueError(f"kernel_init: expected an initialiser or None, got {kernel_init!r}")
+    shared: dict[str, Any] = dict(
+        hidden=widths,
+        activation=activation,
+        skip=skip,
+        dtype=dtype,
+        observation_axes=observation_axes,
+        kernel_init=kernel_init,
+    )
     if hasattr(action_space, "n"):
-        n = action_space.n
-        return CategoricalPolicy(n, widths, activation, skip, dtype, observation_axes, kernel_init)
+        return CategoricalPolicy(action_space.n, **shared)
     (actions,) = action_space.shape
-    shape = (actions, widths, activation, skip, initial_std, action_scale)
-    return GaussianPolicy(*shape, dtype, observation_axes, kernel_init)
+    return GaussianPolicy(actions, **shared, initial_std=initial_std, action_scale=action_scale)
