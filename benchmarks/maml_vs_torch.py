@@ -58,7 +58,7 @@ from metajax.presets import preset
 
 QUIET = 0.1  # cores that other processes may use without making ratios unreliable
 TOLERANCE = 1e-4  # greatest ‖difference‖ / ‖reference‖ of an array
-DRIFT = 1e-2, 1e-1  # the same after ten updates, which magnify it: on a CPU, on a GPU
+DRIFT = 5e-2, 2e-1  # the same after ten updates, which magnify it: on a CPU, on a GPU
 UPDATES = 10  # updates after which the timed program and the plain one are compared
 _GRIDS = (
     "by square: the network sees each square once, not each step, as in metajax.",
