@@ -98,7 +98,7 @@ TABLES: dict[str, Setting] = {
     "sinusoid-10": _sinusoid(10, {1: 0.451, 5: 0.202, 10: 0.190}, {1: 0.3145}),
     "point-as-published": Setting(
         "point navigation, 4000 steps before each inner step, rates .5 then .25",
-        "undiscounted return of the episodes over within 4000 steps",
+        "undiscounted return of episodes that ended",
         (0, 1, 2, 3),
         (
             _algorithm(
