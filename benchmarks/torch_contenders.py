@@ -24,7 +24,7 @@ class Contender(NamedTuple):
     gradient: Gradient  # of all tasks, or of one
     loop: bool  # whether it takes one task after another
     update: Callable[[Params], Callable[[], Tensor]]  # parameters -> their whole update
-    collects: tuple[Game, Kernels] | None = None  # how it collects; None: as another contender
+    collects: tuple[Game, Kernels] | None = None  # how it collects, if not by its own code
 
 
 def _module_gradient(side: Contest) -> Gradient:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -19,11 +22,13 @@ import rl2_vs_torch
 import torch
 import torch_contenders
 import torch_contest as contests
+import torch_learn2learn
 import torch_parity as parity
 import torch_split
 from torch_bridge import BRIDGES
 
 import metajax as mj
+from envs.point import PointNavigation, PointTask
 from metajax import experiments, presets
 
 SMALL = dict(tasks=4, devices=1)
@@ -110,6 +115,42 @@ def test_rollouts_and_advantages_agree(case: Case) -> None:
         errors = parity.collection_errors(case.side, case.frozen, case.ways[name])
         assert {"policy", "score"} | collected(case.side) <= errors.keys()
         assert max(errors.values()) < 1e-5
+
+
+def test_the_loop_in_learn2learns_way_plays_and_credits_as_metajax_does() -> None:
+    side = contests.contest("point", **SMALL, episodes=20, horizon=100)
+    torch.manual_seed(1)
+    policy = torch_learn2learn.Policy(2, 2, (8,))
+    with torch.no_grad():
+        policy.sigma -= 4.0
+        policy.mean[-1].weight.zero_()
+        policy.mean[-1].bias.zero_()
+    goal = torch.tensor([0.02, -0.02])
+    weights = dict(policy.named_parameters())
+    played = torch_learn2learn._play(policy, weights, goal, side.setting)
+    state, action, reward, mask = (x.numpy() for x in played)
+    assert 0 < mask[-1].mean() < 1  # some episodes reach the goal, and not all
+
+    task = PointTask(jnp.asarray(goal.numpy()), jnp.int32(100))
+    env, key = PointNavigation(), jax.random.key(0)
+
+    def walk(actions: jax.Array) -> Any:
+        begun, first = env.reset(key, task)
+        _, steps = jax.lax.scan(lambda s, a: env.step(key, s, a, task), begun, actions)
+        return jnp.concatenate([first.observation[None], steps.observation[:-1]]), steps
+
+    seen, steps = jax.vmap(walk, 1, 1)(jnp.asarray(action))
+    np.testing.assert_allclose(state, seen, atol=1e-5)
+    np.testing.assert_allclose(reward, steps.reward, atol=1e-5)
+    over = np.cumsum(steps.terminated, axis=0) > 0
+    np.testing.assert_array_equal(mask[1:] == 0, over[:-1])
+
+    doubles = (torch.from_numpy(x.astype(np.float64)) for x in (state, reward, mask))
+    theirs = torch_learn2learn._advantage(*doubles, side.setting)
+    batch = SimpleNamespace(observation=state[None], reward=(reward * mask)[None], mask=mask[None])
+    ours = parity.exact_advantage(side, batch)[0]
+    # Its ridge is absolute, as in the examples; ours is relative to columns of unit norm.
+    assert parity.relative_error([theirs], [ours]) < 1e-2
 
 
 def test_every_contender_updates_its_parameters(case: Case) -> None:
