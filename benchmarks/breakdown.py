@@ -154,7 +154,7 @@ def main() -> int:
             print(f"{what}: unknown {', '.join(unknown)}; there are {', '.join(known)}",
                   file=sys.stderr)  # fmt: skip
             return 2
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    jax.config.update("jax_num_cpu_devices", records.cores())
     columns = (*PARTS, "devices meet", "other")
     table = Table(title="Share of an update, %", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("preset", "algorithm", "ms"):

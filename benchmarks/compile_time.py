@@ -11,7 +11,6 @@ that does other work too, they are more reliable than wall-clock time.
 from __future__ import annotations
 
 import dataclasses
-import os
 import statistics
 import sys
 import time
@@ -73,7 +72,7 @@ def main() -> int:
     """Prints the table."""
     options = tyro.cli(Options)
     jax.config.update("jax_enable_compilation_cache", False)
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)  # as the command line does
+    jax.config.update("jax_num_cpu_devices", records.cores())
     console = Console()
     table = Table("algorithm", *(f"{column} s" for column in COLUMNS), "worst of all s",
                   title=f"From an algorithm to its program: {options.preset}")  # fmt: skip

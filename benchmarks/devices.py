@@ -33,6 +33,8 @@ from metajax import experiments, training
 from metajax.configs import nearest
 from metajax.presets import PRESETS, preset
 
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU has several processes
+
 TOLERANCE = 1e-3  # ‖difference‖ / ‖reference‖ of the parameters' change over the first updates
 AGREE = 3  # updates after which they are compared
 
@@ -97,9 +99,10 @@ def start(config: Any, core: int | None = None) -> tuple[Side, np.ndarray]:
 def sizes(config: Any) -> dict[str, tuple[int, int | None]]:
     """The numbers of devices to compare, each with the core it is pinned to, if any."""
     on_cpu = jax.default_backend() == "cpu"
-    most = len(os.sched_getaffinity(0)) if on_cpu else jax.device_count()
+    most = records.cores() if on_cpu else jax.device_count()
     counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= most and config.tasks % n == 0]
-    held = {"1, on one core": (1, min(os.sched_getaffinity(0)))} if on_cpu else {}
+    pins = on_cpu and hasattr(os, "sched_getaffinity")
+    held = {"1, on one core": (1, min(os.sched_getaffinity(0)))} if pins else {}
     return {**held, **{str(n): (n, None) for n in counts}}
 
 

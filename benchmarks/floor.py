@@ -15,7 +15,6 @@ import collections
 import dataclasses
 import functools
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -192,7 +191,7 @@ def main() -> None:
     options = tyro.cli(Options)
     if unknown := [name for name in options.presets if name not in PRESETS]:
         raise SystemExit(f"presets: unknown {', '.join(unknown)}; there are {', '.join(PRESETS)}")
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    jax.config.update("jax_num_cpu_devices", records.cores())
     rows = []
     for preset in options.presets:
         try:

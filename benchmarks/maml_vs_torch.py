@@ -279,8 +279,7 @@ def set_up(options: Options) -> Machine:
     Raises:
         ValueError: JAX has a GPU and PyTorch has none, or the devices do not divide the tasks.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = records.cores()
     tasks = options.tasks or preset(options.preset, "maml").tasks
     divisors = [n for n in range(1, tasks + 1) if tasks % n == 0]
     if options.devices not in (None, *divisors):

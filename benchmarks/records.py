@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MISSED", "commit", "hardware", "processor", "versions", "write"]
+__all__ = ["MISSED", "commit", "cores", "hardware", "processor", "versions", "write"]
 
 # The exit status of a script whose record is whole and misses a bar: an exception's is 1.
 MISSED = 3
@@ -32,6 +32,12 @@ def processor() -> str:
     widest = [vectors for vectors in ("avx512f", "avx2") if vectors in flags][:1]
     kind = [f"{key} {fields[key]}" for key in ("cpu family", "model") if key in fields] + widest
     return f"{name} ({', '.join(kind)})" if kind else name
+
+
+def cores() -> int:
+    """Those that this process may use, each of which the command line makes a device."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def hardware() -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -211,8 +210,7 @@ def main() -> int:
     config = preset("gridworld", "rl2")
     if options.tasks is not None:
         config = dataclasses.replace(config, tasks=options.tasks)
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = records.cores()
     jax.config.update("jax_num_cpu_devices", cores)
     if jax.default_backend() != "cpu":
         print("rl2_vs_torch: both sides run on the CPU: set JAX_PLATFORMS=cpu", file=sys.stderr)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -160,7 +159,7 @@ def draw(path: Path, sweeps: Mapping[str, Mapping[int, Figures]]) -> None:
 def main() -> None:
     """Measures what is missing, and prints everything."""
     options = tyro.cli(Options)
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    jax.config.update("jax_num_cpu_devices", records.cores())
     for name, given, known in (
         ("preset", [options.preset], PRESETS),
         ("only", options.only, SWEEPS),

@@ -27,6 +27,8 @@ from rich.table import Table
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
 
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU has several processes
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:

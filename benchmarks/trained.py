@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,9 @@ from typing import Any
 import records
 
 __all__ = ["Run", "train"]
+
+# A GPU has several processes: these, and the script that starts them.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 @dataclasses.dataclass(frozen=True)
