@@ -13,7 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MISSED", "commit", "cores", "hardware", "processor", "versions", "write"]
+__all__ = [
+    "MISSED",
+    "commit",
+    "cores",
+    "hardware",
+    "processor",
+    "same_sources",
+    "versions",
+    "write",
+]
 
 # The exit status of a script whose record is whole and misses a bar: an exception's is 1.
 MISSED = 3
@@ -75,6 +84,14 @@ def commit() -> str | None:
         return git("rev-parse", "--short=10", "HEAD") + "+" * bool(edited)
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def same_sources(of: str | None) -> bool:
+    """Whether what was made at the commit `of` was made by the sources that run here.
+
+    False where these are edited, as nothing tells one edit from another.
+    """
+    return of is not None and not of.endswith("+") and of == commit()
 
 
 def write(path: Path, record: Mapping[str, Any], *packages: str) -> None:

@@ -182,14 +182,15 @@ def main() -> None:
         "chunk": options.chunk,
         "repeats": 2 if options.quick else options.repeats,
     }
-    measured = {"hardware": records.hardware(), "commit": records.commit()}
     record: dict[str, Any] = {"settings": settings, "sweeps": {}}
     if options.json and options.json.exists():
         kept = json.loads(options.json.read_text())
-        for name, mine in {"settings": settings, **measured}.items():
-            if kept.get(name) != mine:
-                raise SystemExit(f"{options.json}: is of other {name}, {kept.get(name)}")
-        record |= {key: kept[key] for key in record}
+        if kept["settings"] != settings:
+            raise SystemExit(f"{options.json}: holds other settings, {kept['settings']}")
+        if records.same_sources(kept.get("commit")) and kept["hardware"] == records.hardware():
+            record |= {key: kept[key] for key in record}
+        else:
+            print(f"{options.json}: is of other sources or hardware, measured anew")
     sweeps: dict[str, dict[int, Figures]] = {
         name: {int(size): point for size, point in points.items()}
         for name, points in record["sweeps"].items()

@@ -342,7 +342,10 @@ class Environment(Protocol):
 
 @runtime_checkable
 class SolvedEnvironment(Environment, Protocol):
-    """An environment with an oracle: all of ours except `PointCorners`, and no adapted one."""
+    """An environment with an oracle: all of ours except `PointCorners`, and no adapted one.
+
+    Evaluation needs its `optimal_return` alone.
+    """
 
     def optimal_return(self, task: Any) -> Array:
         """() float32, the greatest expected undiscounted return of an episode on a known task."""

@@ -58,7 +58,7 @@ def require_environment(env: Any, horizon: int | None = None) -> None:
 
 
 def require_jit(function: str) -> None:
-    """Raises ValueError where jax is not to jit: a loop's program is compiled before it runs."""
+    """Raises ValueError if `jax_disable_jit` is set: a whole program is compiled before it runs."""
     if getattr(jax.config, "jax_disable_jit"):  # noqa: B009
         raise ValueError(
             f"jax_disable_jit: {function} compiles whole programs; to debug, call a learner's "

@@ -293,7 +293,10 @@ def restore(cls: Any, content: dict[str, Any]) -> Any:
         if dataclasses.is_dataclass(hints[name]) and isinstance(value, dict):
             value = restore(hints[name], value)
         values[name] = tuple(value) if isinstance(value, list) else value
-        if not _fits(values[name], hints[name]):
+        default = fields[name].default
+        # A field whose default is of another type than it says is what a user's code makes of it.
+        trusted = default is dataclasses.MISSING or _fits(default, hints[name])
+        if trusted and not _fits(values[name], hints[name]):
             raise ValueError(f"{cls.__name__}: {name}: expected {fields[name].type}, got {value!r}")
     return cls(**values)
 

@@ -6,6 +6,7 @@ memory the carry is `()`.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import operator
@@ -189,6 +190,7 @@ class _Perceptron(nn.Module):
     hidden: Sequence[int] = (64, 64)
     activation: Callable[[Array], Array] = nn.tanh
     skip: float = 0.0
+    _: dataclasses.KW_ONLY
     dtype: Any = None  # of the products' operands
     observation_axes: int = 1
     kernel_init: Callable[..., Array] | None = None
@@ -316,8 +318,9 @@ def mlp_policy(
             of the parameters.
         observation_axes: number of axes of an observation, which is flattened: 3 for an image.
         kernel_init: of the weights of all layers, such as `nn.initializers.glorot_uniform()`; None
-            for LeCun's, and a last layer of nearly 0. The effect of an inner step on a policy grows
-            with the squares of its features, so how large they are is part of an inner rate.
+            for LeCun's, and a last layer of nearly 0. Those of `skip` begin at 0. The effect of an
+            inner step on a policy grows with the squares of its features, so how large they are is
+            part of an inner rate.
 
     Raises:
         ValueError: a number out of range, or an activation or initialiser that is not a function.

@@ -368,9 +368,13 @@ def _imported(name: str) -> TrainConfig:
         )
     config = dataclasses.replace(config, preset=name)
     try:  # as a run folder will
-        read = restore(type(config), json.loads(json.dumps(dataclasses.asdict(config))))
+        content = json.loads(json.dumps(dataclasses.asdict(config)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"preset: {name} has a field that JSON cannot hold ({error})") from None
+    try:
+        read = restore(type(config), content)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"preset: {name}: {error}") from None
     if read != config:
         changed = [
             field.name

@@ -118,7 +118,7 @@ def train(
 
     Raises:
         ValueError: an argument is out of range, a metric is not a scalar, `state` is of another
-            learner, or in the way of a `run`, there is no `run` to resume, or jax is not to jit.
+            learner, or in the way of a `run`, there is no `run` to resume, or `jax_disable_jit`.
         FileExistsError: `run` holds a run and `resume` is false.
         CheckpointError: there are checkpoints and none can be used, or another process trains here.
         MetricsError: `metrics.jsonl` is damaged anywhere but at its end.

@@ -60,6 +60,21 @@ def test_its_optimum_is_shown_if_it_says_one_and_acts_by_none(folder):
     assert experiments.build(solved).oracle(2.0) == -2.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Loose(configs.PolicyConfig):
+    env: Gridworld = Gridworld()
+    gravity: int = 9.8  # type: ignore[assignment]
+    label: str = None  # type: ignore[assignment]
+
+
+def test_a_field_whose_default_is_of_another_type_than_it_says_is_as_it_is():
+    known = {field.name for field in dataclasses.fields(configs.PolicyConfig)}
+    settings = dataclasses.asdict(presets.preset("gridworld", "maml"))
+    config = Loose(**{name: value for name, value in settings.items() if name in known})
+    content = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert configs.restore(Loose, content) == config
+
+
 def test_its_programs_are_not_kept_for_its_code_may_change(folder):
     assert experiments.shelf(presets.preset("cart:CART")) == programs.NOWHERE
 
