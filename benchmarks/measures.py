@@ -18,7 +18,7 @@ __all__ = ["arrival", "completed", "mean_so_far"]
 
 # Of the sampler of cbfinn/maml_rl, for the 4000 steps of `maml_examples/test_maml_point.py`.
 _STEPS, _ROWS = 4000, 40
-# Episodes played in a row, at most: there are more only where a goal is two strides away.
+# Episodes played in a row, at most: 4000 steps need more only of episodes of some four steps.
 _LONGEST_ROW = 24
 
 

@@ -73,6 +73,12 @@ def _oracle(preset: str, **published: Any) -> Entry:
     )
 
 
+def _untrained(preset: str, algorithm: str, **published: Any) -> Entry:
+    """The entry of parameters that nothing trained, from the run of an algorithm."""
+    label = "random initialisation"
+    return _algorithm(label, preset, algorithm, row=label, **published)
+
+
 def _corners(label: str, name: str, *flags: str) -> Entry:
     return Entry(label, "point-corners", ("--algorithm", name, *flags))
 
@@ -83,12 +89,7 @@ _CORNERS = (
     _corners("the same, at rate 3e-3", "maml", "--updates", "100", "--outer-learning-rate", "3e-3"),
     _corners("MAML, 500 updates", "maml"),
     _algorithm("MAML-TRPO", "point-corners", "maml-trpo"),
-    Entry(
-        "random initialisation",
-        "point-corners",
-        ("--algorithm", "maml"),
-        row="random initialisation",
-    ),
+    _untrained("point-corners", "maml"),
 )
 
 _POINT = {"standing still": -40.1, "optimum": -0.54}
@@ -109,12 +110,10 @@ TABLES: dict[str, Setting] = {
             ),
             _algorithm("MAML, Adam", "point-published", "maml"),
             _algorithm("ProMP", "point-published", "promp"),
-            Entry(
-                "random initialisation",
+            _untrained(
                 "point-published",
-                ("--algorithm", "maml-trpo"),
-                {0: -82.66, 1: -57.96, 2: -53.84, 3: -46.81},
-                row="random initialisation",
+                "maml-trpo",
+                published={0: -82.66, 1: -57.96, 2: -53.84, 3: -46.81},
             ),
             _oracle("point-published", published={0: -2.29}),
         ),
@@ -131,12 +130,7 @@ TABLES: dict[str, Setting] = {
             _algorithm("MAML, Adam", "point-published", "maml"),
             _algorithm("ProMP", "point-published", "promp"),
             _algorithm("NoRML", "point-published", "norml"),
-            Entry(
-                "random initialisation",
-                "point-published",
-                ("--algorithm", "maml-trpo"),
-                row="random initialisation",
-            ),
+            _untrained("point-published", "maml-trpo"),
             _oracle("point-published"),
         ),
         exact=_POINT,
@@ -182,7 +176,7 @@ TABLES: dict[str, Setting] = {
         (
             Entry("NoRML", "maze"),
             _algorithm("MAML", "maze", "maml"),
-            _algorithm("random initialisation", "maze", "maml", row="random initialisation"),
+            _untrained("maze", "maml"),
             _algorithm("MAML++ rates", "maze", "maml++"),
             _algorithm("Meta-SGD", "maze", "meta-sgd"),
             _algorithm("FOMAML", "maze", "fomaml"),
@@ -220,7 +214,7 @@ TABLES: dict[str, Setting] = {
             _algorithm("MAML", "maze-q", "maml"),
             _algorithm("Meta-SGD", "maze-q", "meta-sgd"),
             _algorithm("Reptile", "maze-q", "reptile"),
-            _algorithm("random initialisation", "maze-q", "maml", row="random initialisation"),
+            _untrained("maze-q", "maml"),
         ),
     ),
 }

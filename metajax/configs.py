@@ -331,7 +331,8 @@ def check(config: TrainConfig) -> None:
         ("precision", PRECISIONS),
         ("initialisation", INITIALISATIONS),
     ):
-        if (value := getattr(config, name, "lecun")) not in known:
+        # What a configuration does not have, as sine waves have no policy, is as by default.
+        if (value := getattr(config, name, next(iter(known)))) not in known:
             raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
     at_least_one = ["updates", "tasks", "log_every", "checkpoint_every", "evaluation_tasks"]
     at_least_one += ["minibatches"]

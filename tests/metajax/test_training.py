@@ -391,30 +391,6 @@ def test_a_run_does_not_go_on_with_another_seed(tmp_path, whole):
         training.train(toy.learner(), run=run, resume=True, **{**SETTINGS, "seed": 4})
 
 
-def test_keys_are_of_the_generator_that_jax_is_told_to_take():
-    before = streams.key_stream(0, "training")
-    with jax.default_prng_impl("rbg"):
-        assert jax.random.key_impl(streams.key_stream(0, "training")) == "rbg"
-    expected = jax.random.fold_in(jax.random.key(0), streams.STREAMS["training"])
-    assert before == expected == streams.key_stream(0, "training")
-
-
-def test_no_key_of_one_stream_is_one_of_another():
-    """The keys of the tasks and data of a run, as learners and evaluation derive them."""
-
-    @jax.jit
-    def drawn(key):
-        updates = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(200))
-        tasks = jax.vmap(lambda k: jax.random.split(k, 32))(updates).ravel()
-        heldout = jax.random.split(key, 4096)
-        return [jax.random.key_data(keys) for keys in (key[None], updates, tasks, heldout)]
-
-    of_all = [streams.key_stream(seed, name) for seed in (0, 1) for name in streams.STREAMS]
-    keys = [np.unique(np.concatenate(drawn(key)), axis=0) for key in of_all]
-    together = np.concatenate(keys)
-    assert len(np.unique(together, axis=0)) == len(together)
-
-
 def test_progress_is_plain_lines_where_there_is_no_console(capsys):
     settings = {**SETTINGS, "progress": None}
     training.train(toy.learner(), **settings)
