@@ -312,4 +312,3 @@ def test_a_full_disk_is_one_error_and_loses_nothing(directory):
     assert newest(directory).update == 30
     save()
     assert newest(directory).update == 40
-    gc.collect()  # what the failed save left is not for the tests that follow to be blamed for
