@@ -324,16 +324,20 @@ def _note_changes(stored: dict[str, Any] | None) -> None:
 
 def _finish(folder: Path, config: Any, experiment: Any) -> int:
     """Judges a trained run, and leaves the results in its folder and on screen."""
-    from . import judging, processes, render, runs
+    from . import judging, processes, runs
 
     rows, params = judging.rows(folder, config, experiment)
     with processes.together():
         if processes.first():
             report = judging.report(config, rows)
             runs.write_json(folder / runs.ADAPTATION, report)
-            judging.print_table(config, rows)
-            render.draw_curves(folder, config, report)
-            render.draw_agent(folder, config, experiment, params)
+            try:
+                judging.print_table(config, rows)
+            finally:  # drawn even where nobody reads the table
+                from . import render  # matplotlib's settings are the user's, the table needs none
+
+                render.draw_curves(folder, config, report)
+                render.draw_agent(folder, config, experiment, params)
             print(f"everything is in {folder}")
     return 0
 

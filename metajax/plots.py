@@ -61,7 +61,7 @@ def learning_curve(
     axes.set_xlabel("updates")
     axes.set_ylabel("score on training tasks")
     axes.set_xlim(left=0, right=updates[-1] if rows else 1)
-    if rows and rows[-1]["env_steps"]:
+    if rows and rows[-1].get("env_steps"):
         pace = rows[-1]["env_steps"] / updates[-1]
         above = axes.secondary_xaxis("top", (lambda x: x * pace, lambda x: x / pace))
         above.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -159,11 +159,13 @@ def extend(run: Path, updates: int) -> None:
 
 
 def read_report(run: Path) -> dict[str, Any] | None:
-    """The content of `adaptation.json`, None where there is none that can be read."""
+    """The content of `adaptation.json`, None where there is none that can be used."""
     try:
-        return json.loads((run / ADAPTATION).read_text(encoding="utf-8"))
+        report = json.loads((run / ADAPTATION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    needed = {"algorithm", "tasks", "steps", "mean", "ci95", "oracle"}
+    return report if isinstance(report, dict) and needed <= report.keys() else None
 
 
 def described(run: Path, row: str = "") -> dict[str, Any]:

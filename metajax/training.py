@@ -170,6 +170,8 @@ def train(
                     f"{run}: update {newest} is not here; all processes need the same folder"
                 )
             if speaks:
+                if held and not found:
+                    logger.warning("%s has no checkpoint to go on from: it begins anew", run)
                 log = MetricsLog(run / METRICS, keep_until=update)
                 recorder.go_on(stack.enter_context(contextlib.closing(log)), found)
                 keeper.set_aside(update)

@@ -18,7 +18,7 @@ import pytest
 from command_line import GRIDWORLD, SINUSOID, everything, metrics
 
 import metajax as mj
-from metajax import catalogue, cli, compiling, experiments, loggers, presets, runs
+from metajax import catalogue, cli, compiling, experiments, judging, loggers, presets, runs
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -109,6 +109,27 @@ def test_render_draws_what_was_removed(copied, capsys):
     assert sorted(written) == sorted(
         str(path) for path in [*copied.glob("*.png"), *copied.glob("*.gif")]
     )
+
+
+def test_a_run_is_drawn_where_nobody_reads_its_table(copied, monkeypatch):
+    drawn = [*copied.glob("*.png"), *copied.glob("*.gif")]
+    for path in drawn:
+        path.unlink()
+
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(judging, "print_table", closed)
+    monkeypatch.setattr(cli.sys, "stdout", None)
+    assert cli.run(["train", "--resume", str(copied), "--quiet"]) == 1
+    assert all(path.exists() for path in drawn)
+
+
+def test_a_report_that_is_damaged_is_made_again(copied):
+    report = copied / "adaptation.json"
+    report.write_text('{"preset": "gridworld"}')
+    assert runs.read_report(copied) is None
+    assert cli.run(["render", str(copied)]) == 0
 
 
 @pytest.mark.parametrize(

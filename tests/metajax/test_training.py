@@ -281,6 +281,13 @@ def test_where_no_checkpoint_can_be_used_nothing_is_touched(tmp_path, whole):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_without_checkpoints_begins_anew_and_says_so(tmp_path, whole, caplog):
+    run = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints")
+    assert_goes_on_to_the_same_end(run, whole)
+    assert "no checkpoint to go on from" in caplog.text
+
+
 def test_a_finished_run_goes_on_to_nothing(tmp_path, whole):
     run = Path(shutil.copytree(whole[0], tmp_path / "run"))
     assert_goes_on_to_the_same_end(run, whole)
