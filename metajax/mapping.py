@@ -149,7 +149,9 @@ def _automatic_tile(jaxpr: Any, axis_size: int) -> int:
     return _CPU_TILE_BYTES // max(jaxprs.intermediate_bytes(jaxpr), 1)
 
 
-def tile_size(function: Callable[..., Any], tasks: int, mapping: Mapping, *args: Any) -> int:
+def tile_size(
+    function: Callable[..., Any], tasks: int, mapping: Mapping, *args: Any, least: int = 1
+) -> int:
     """How many of a device's tasks a gradient by parameters that they share is taken of at once.
 
     `tiled` chooses by itself; this is for what is not a function of one task.
@@ -159,11 +161,12 @@ def tile_size(function: Callable[..., Any], tasks: int, mapping: Mapping, *args:
         tasks: of a device.
         mapping: how tasks are laid out on hardware.
         *args: of `function`, for one task.
+        least: choose no fewer, where there are as many.
     """
     bound = mapping.tile
     if bound is None:
         jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-        bound = _automatic_tile(jaxpr, tasks)
+        bound = max(_automatic_tile(jaxpr, tasks), least)
         allowed = _chunk_bytes()
         if jax.default_backend() != "cpu" and allowed is not None:
             bound = min(bound, allowed // max(jaxprs.live_bytes(jaxpr, inside=True), 1))

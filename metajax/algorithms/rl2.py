@@ -21,6 +21,10 @@ __all__ = ["rl2"]
 
 Array = jax.Array
 
+# Trials whose memories go on together at least: each step reads the recurrent weights for all of
+# them once, which is worth more than what then leaves the cache.
+_COLUMNS = 4
+
 
 def rl2(
     problem: Problem,
@@ -104,7 +108,9 @@ def rl2(
     def tile_of(params: Params, batches: Trajectories) -> int:
         """The number of tasks whose gradient is taken at once."""
         one = jax.tree.map(lambda leaf: leaf[0], batches)
-        return tile_size(gradient, a_step // mapping.devices, mapping, params, one, jnp.ones(()))
+        least = -(-_COLUMNS // one.mask.shape[1])
+        share = a_step // mapping.devices
+        return tile_size(gradient, share, mapping, params, one, jnp.ones(()), least=least)
 
     def update(state: MetaState) -> tuple[MetaState, dict[str, Array]]:
         batches, traces = map_tasks(of_task, mapping)(state.params, task_keys(state, tasks))
