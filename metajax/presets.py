@@ -284,15 +284,16 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     # An update takes as long as ten of the others.
     ("point-corners", "maml-trpo"): dict(updates=60),
     ("bandit-10x5", "rl2"): _rl2(1, tasks=4096, outer_learning_rate=2e-3, discount=1.0),
-    # It remembers what each action paid in each state, for which 64 units are too few. Advantages
-    # are of few steps, for rewards are as noisy as they are different, and the critic's error, of
-    # the square of returns, must not outweigh them in the memory that both share. Without a bonus
-    # on entropy it repeats what paid last, whatever the state.
+    # It remembers what each action paid in each state, for which 64 units are too few; a layer
+    # before the memory tells the pairs apart. Advantages are of few steps, for rewards are as noisy
+    # as they are different, and the critic's error, of the square of returns, must not outweigh
+    # them in the memory that both share. Without a bonus on entropy it repeats what paid last,
+    # whatever the state.
     ("tabular-mdp", "rl2"): _rl2(
         10,
         tasks=256,
         updates=1000,
-        hidden=(128,),
+        hidden=(128, 128),
         final_rate=0.3,
         minibatches=8,
         discount=0.9,
