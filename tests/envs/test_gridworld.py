@@ -109,3 +109,13 @@ def test_moves_walls_and_rewards_by_hand():
     state = dataclasses.replace(state, steps=jnp.int32(0))
     _, timestep = step(key, state, jnp.int32(0), task)  # stays, and is paid again
     assert timestep.reward == 1.0
+
+
+def test_with_random_starts_the_goal_is_uniform_over_all_squares_but_the_start():
+    env, count = Gridworld(size=3, random_start=True), 8000
+    tasks = jax.jit(jax.vmap(env.sample_task))(jax.random.split(jax.random.key(0), count))
+    ends = np.concatenate([tasks.start, tasks.goal], axis=1)
+    pairs, counts = np.unique(ends, axis=0, return_counts=True)
+    assert len(pairs) == 9 * 8
+    assert not (pairs[:, :2] == pairs[:, 2:]).all(axis=1).any()
+    assert np.abs(counts / count - 1 / 72).max() < 4.5 * np.sqrt(1 / 72 / count)

@@ -373,3 +373,11 @@ def test_maml_learns_an_initialisation_that_one_step_adapts():
         state, metrics = update(state)
     np.testing.assert_allclose(state.params["theta"], jnp.ones(3), atol=0.3)
     assert float(metrics["score_after"]) > float(metrics["score_before"])
+
+
+def test_the_norm_told_is_that_of_the_meta_gradient():
+    learner = mj.maml(problems.quadratic(), mj.sgd(RATE, STEPS), optax.sgd(1.0), 4)
+    state = learner.init(jax.random.key(0))
+    after, metrics = jax.jit(learner.update)(state)
+    moved = jnp.linalg.norm(after.params["theta"] - state.params["theta"])
+    np.testing.assert_allclose(metrics["gradient_norm"], moved, rtol=1e-5)

@@ -292,6 +292,22 @@ def test_a_failed_save_is_reported_by_the_next_call(directory, monkeypatch):
     assert newest(directory).update == 30
 
 
+def test_a_failed_save_is_reported_by_the_next_save(directory, monkeypatch):
+    whole = seals.seal
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(seals, "seal", full)
+    with checkpoints.Keeper(directory, config=CONFIG) as keeper:
+        keeper.save(40, make_state(40), {})
+        with pytest.raises(OSError, match="No space left"):
+            keeper.save(50, make_state(50), {})
+        monkeypatch.setattr(seals, "seal", whole)
+        keeper.save(50, make_state(50), {})
+    assert newest(directory).update == 50
+
+
 # Orbax's threads leave event loops behind.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_is_one_error_and_loses_nothing(directory):

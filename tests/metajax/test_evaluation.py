@@ -19,6 +19,7 @@ import metajax as mj
 from metajax import evaluation, streams, training
 from metajax.evaluation import Adaptation
 from metajax.mapping import Mapping, task_mesh
+from metajax.types import Trace
 
 
 def adaptation(**changes) -> Adaptation:
@@ -51,7 +52,7 @@ def test_iqm_weighs_the_values_at_the_edges_by_what_is_inside():
 def test_iqm_lies_between_the_quartiles_and_ignores_order(values):
     ordered = evaluation.iqm(np.sort(values))
     np.testing.assert_allclose(evaluation.iqm(np.array(values)[::-1]), ordered)
-    low, high = np.percentile(values, [0, 100])
+    low, high = np.percentile(values, [25, 75], method="inverted_cdf")
     assert low - 1e-6 * abs(low) <= ordered <= high + 1e-6 * abs(high)
 
 
@@ -206,6 +207,7 @@ def test_the_report_has_the_contract_s_keys():
     ]
     assert out["steps"] == [0, 1]
     np.testing.assert_allclose(out["mean"], [3.0, 4.4])
+    np.testing.assert_allclose(out["iqm"], [2.0, 4.0])
     np.testing.assert_allclose(out["normalised"]["mean"], [0.3, 0.44])
     assert np.shape(out["ci95"]) == (2, 2)
     other = out["comparisons"]["random initialisation"]
@@ -243,3 +245,17 @@ def test_the_table_of_many_steps_fits_a_terminal():
     assert max(map(len, text.splitlines())) <= 100
     assert "10 inner" in text
     assert "optimal" not in text
+
+
+def test_a_task_is_drawn_and_adapted_to_with_keys_of_their_own():
+    problem = toy.problem()._replace(sample_task=lambda key: jax.random.key_data(key))
+
+    def adapt(params, task, key):
+        both = jnp.concatenate([task, jax.random.key_data(key)])
+        return params, Trace(both, jnp.int32(1))
+
+    found = mj.evaluate(adapt, {"w": jnp.zeros(2)}, problem, tasks=4, seed=3).score
+    expected = [
+        jax.random.key_data(jax.random.split(key, 4)) for key in streams.heldout_keys(3)[:2]
+    ]
+    np.testing.assert_array_equal(found, np.concatenate(expected, axis=1))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import problems
 import pytest
 
 import envs
@@ -128,3 +129,24 @@ def test_q_learning_with_a_given_epsilon_has_nothing_to_credit():
     problem = mj.q_learning(Arms(), Values(), episodes=2)
     with pytest.raises(ValueError, match="E-MAML needs one that samples"):
         mj.emaml(problem, mj.sgd(RATE), optax.sgd(1.0), 2)
+
+
+def test_normalised_credit_is_in_units_of_the_scores_deviation():
+    problem = problems.quadratic()._replace(log_prob=lambda p, task: p["theta"] @ task["centre"])
+
+    with jax.enable_x64(True):
+
+        def step(**options):
+            learner = mj.emaml(problem, mj.sgd(RATE, STEPS), optax.sgd(1.0), 4, **options)
+            state = learner.init(jax.random.key(0))
+            return state, np.asarray(jax.jit(learner.update)(state)[0].params["theta"])
+
+        state, none = step(exploration=0.0)
+        plain, scaled = (step(normalise=normalise)[1] - none for normalise in (False, True))
+        adapt = mj.adaptation(problem, mj.sgd(RATE, STEPS))
+        keys = jax.random.split(jax.random.fold_in(state.key, 0), 4)
+        scores = [
+            adapt(state.params, problem.sample_task(jax.random.split(key)[0]), key)[1].score[-1]
+            for key in keys
+        ]
+    np.testing.assert_allclose(scaled, plain / np.std(scores), rtol=1e-6)

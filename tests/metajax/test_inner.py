@@ -275,3 +275,43 @@ def test_forward_and_reverse_derivatives_of_an_adaptation_are_transposes():
         forward, reverse = both(here)
         assert abs(float(forward)) > 1e-3
         np.testing.assert_allclose(forward, reverse, rtol=1e-9)
+
+
+@pytest.mark.parametrize("on_policy", [True, False])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_every_batch_of_an_adaptation_is_drawn_with_a_key_of_its_own(on_policy, steps):
+    def collect(params, task, key):
+        return {**task, "at": params["theta"], "key": jax.random.key_data(key)}
+
+    problem = problems.quadratic()._replace(collect=collect, query=None if on_policy else collect)
+    params, task = problem.init(jax.random.key(0)), problem.sample_task(jax.random.key(1))
+    _, record, _ = run(problem, mj.sgd(0.1, steps), params, task, jax.random.key(2))
+    keys = np.vstack(
+        [record.batches["key"], record.judged["key"], jax.random.key_data(jax.random.key(2))]
+    )
+    assert len(np.unique(keys, axis=0)) == len(keys) == (steps if on_policy else 1) + 2
+
+
+def test_a_multi_step_loss_off_policy_judges_every_step_by_the_query():
+    problem = mj.regression(mj.networks.MLP((8, 1)), shots=5, query=5)
+    weights, inner = jnp.array([0.2, 0.5, 0.3]), mj.sgd(0.05, 3)
+    params = problem.init(jax.random.key(0))
+    task = problem.sample_task(jax.random.key(1))
+    _, record, _ = run(problem, inner, params, task, jax.random.key(2))
+
+    def objective(p):
+        path, judged = replay_path(problem, inner, p, record)
+        return weights @ losses_along(problem, path, judged, record)[0]
+
+    def plain(p):
+        total = 0.0
+        for weight in weights:
+            grads = jax.grad(lambda p: problem.inner_loss(p, record.batches)[0])(p)
+            p = jax.tree.map(lambda leaf, g: leaf - 0.05 * g, p, grads)
+            total += weight * problem.outer_loss(p, record.judged)[0]
+        return total
+
+    actual, expected = (
+        jax.flatten_util.ravel_pytree(jax.jit(jax.grad(of))(params))[0] for of in (objective, plain)
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)

@@ -158,3 +158,37 @@ def test_features_are_of_the_step_and_of_what_it_led_to():
 def test_a_problem_without_advantages_is_refused(problem):
     with pytest.raises(ValueError, match="problem: a learned advantage is for policy gradients"):
         mj.norml(problem, mj.sgd(0.1), optax.sgd(0.1), 4)
+
+
+def test_the_offset_is_added_once():
+    gridworld = problems.gridworld()
+
+    def collect(params, task, key):
+        nothing = jnp.zeros((6, 4))
+        batch = gridworld.collect(params, task, key)
+        return dataclasses.replace(batch, advantage=nothing, reward=nothing)
+
+    unrewarded = gridworld._replace(collect=collect)
+    learner = mj.norml(unrewarded, mj.sgd(0.5, 3), optax.sgd(1.0), tasks=2, hidden=(4,))
+    meta = learner.init(jax.random.key(0)).params
+    offset = jax.tree.map(jnp.ones_like, meta["params"])
+    meta = {**meta, "norml": {**meta["norml"], "offset": offset}}
+    task = gridworld.sample_task(jax.random.key(1))
+    adapted, _ = jax.jit(learner.adapt)(meta, task, jax.random.key(2))
+    expected = jax.tree.map(lambda leaf: leaf + 1.0, meta["params"])
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), adapted["params"], expected
+    )
+
+
+def test_a_step_whose_outcome_is_not_known_has_no_learned_advantage():
+    gridworld = problems.gridworld()
+    problem, _ = learned_advantage(gridworld, mj.sgd(0.5, 2), hidden=(4,))
+    meta = problem.init(jax.random.key(0))
+    meta["norml"] = jax.tree.map(lambda leaf: leaf + 0.3, meta["norml"])
+    task = gridworld.sample_task(jax.random.key(1))
+    batch = jax.jit(gridworld.collect)(meta["params"], task, jax.random.key(2))
+    single = dataclasses.replace(batch, mask=batch.mask.at[1:].set(0.0))
+    loss = problem.inner_loss(meta, single)[0]
+    np.testing.assert_allclose(loss, gridworld.inner_loss(meta["params"], single)[0], rtol=1e-6)
+    assert problem.inner_loss(meta, batch)[0] != gridworld.inner_loss(meta["params"], batch)[0]

@@ -2,6 +2,7 @@ import dataclasses
 
 import flax.nnx as nnx
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -220,3 +221,33 @@ def test_policy_gradient_refuses_what_is_out_of_range(fields, message):
 def test_regression_refuses_empty_sets(fields):
     with pytest.raises(ValueError, match="expected at least 1, got 0"):
         mj.regression(MLP((4, 1)), **fields)
+
+
+def test_dice_lambda_reaches_the_surrogate():
+    env = envs.make("point", horizon=4)
+    network = mj.networks.mlp_policy(env.action_space, ())
+    of = lambda **options: mj.policy_gradient(env, network, episodes=2, **options)  # noqa: E731
+    lvc = of(surrogate="lvc")
+    params = lvc.init(jax.random.key(0))
+    batch = jax.jit(lvc.collect)(params, env.sample_task(jax.random.key(1)), jax.random.key(2))
+    flat, restore = jax.flatten_util.ravel_pytree(params)
+    tangent = jax.random.normal(jax.random.key(3), flat.shape)
+
+    def product(problem):
+        slope = jax.grad(lambda flat: problem.inner_loss(restore(flat), batch)[0])
+        return jax.jvp(slope, (flat,), (tangent,))[1]
+
+    none, half, one = (product(of(surrogate="loaded_dice", dice_lambda=x)) for x in (0.0, 0.5, 1.0))
+    np.testing.assert_allclose(none, product(lvc), rtol=1e-4, atol=1e-5)
+    assert min(np.abs(half - none).max(), np.abs(half - one).max()) > 1e-3
+
+
+def test_dice_takes_rewards_discounted_from_the_start():
+    env = envs.make("gridworld", horizon=5)
+    network = mj.networks.mlp_policy(env.action_space, (4,))
+    problem = mj.policy_gradient(env, network, episodes=3, surrogate="dice", discount=0.5)
+    params = problem.init(jax.random.key(0))
+    batch = jax.jit(problem.collect)(params, env.sample_task(jax.random.key(1)), jax.random.key(2))
+    np.testing.assert_allclose(
+        batch.advantage, 0.5 ** np.arange(5)[:, None] * batch.reward, rtol=1e-6
+    )

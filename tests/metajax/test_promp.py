@@ -123,7 +123,7 @@ def test_epochs_descend_on_the_objective_written_out(collected):
 
 
 @pytest.mark.usefixtures("double")
-def test_first_epoch_is_maml_where_nothing_is_penalised(collected):
+def test_the_objective_written_out_is_maml_s_where_nothing_is_penalised(collected):
     """Where the batches were collected the ratio is LVC, through the inner steps and after them."""
     state, records = collected
     record = jax.tree.map(lambda leaf: leaf[0], records)

@@ -230,3 +230,17 @@ def test_a_critic_is_for_networks_that_have_one():
         mj.policy_gradient(
             env, mj.networks.mlp_policy(env.action_space), episodes=2, baseline="critic"
         )
+
+
+def test_an_update_tells_the_scores_of_the_first_and_the_last_episode():
+    problem = trials(episodes=3)
+    learner = mj.rl2(problem, optax.sgd(1.0), TASKS, epochs=1, minibatches=1)
+    state = jax.jit(learner.init)(jax.random.key(0))
+    _, metrics = jax.jit(learner.update)(state)
+    batch = columns(problem, state.params, state.key)
+    episode = np.cumsum(batch.observation[..., -1] > 0.5, axis=0)
+    first, last = (np.where(episode == k, batch.reward, 0).sum(0).mean() for k in (0, 2))
+    assert first != last
+    np.testing.assert_allclose(
+        [metrics["score_before"], metrics["score_after"]], [first, last], rtol=1e-5
+    )

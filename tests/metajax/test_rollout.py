@@ -7,6 +7,7 @@ import numpy as np
 
 import envs
 import metajax as mj
+from envs.core import Box, Discrete, TimeStep, first_timestep
 from metajax.rollout import rollout
 
 
@@ -22,7 +23,7 @@ def play(env, task, key, episodes=5, horizon=12):
 
 
 def test_episodes_replay_step_by_step_and_nothing_after_an_end_counts():
-    env = envs.make("maze", size=5, horizon=12)
+    env = envs.make("maze", size=5, horizon=12, far_exit=False)
     task = jax.jit(env.sample_task)(jax.random.key(0))
     played = jax.tree.map(np.asarray, play(env, task, jax.random.key(2)))
     key, reset, step = jax.random.key(0), jax.jit(env.reset), jax.jit(env.step)
@@ -38,7 +39,7 @@ def test_episodes_replay_step_by_step_and_nothing_after_an_end_counts():
                 running = not (timestep.terminated or timestep.truncated)
             else:
                 assert played.reward[t, b] == 0.0
-    assert 0 < played.mask.mean() <= 1
+    assert 0 < played.mask.mean() < 1
 
 
 def test_tasks_of_different_horizons_share_a_batch():
@@ -57,3 +58,36 @@ def test_episodes_differ_and_their_key_decides_them():
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
     assert (one[:, 0] != one[:, 1]).any()
+
+
+class Late:
+    """Cut off after two steps; from the third on it says that the task has ended."""
+
+    observation_space, action_space = Box(0, 9, (1,)), Discrete(2)
+    max_horizon = 5
+
+    def reset(self, key, task):
+        return jnp.int32(0), first_timestep(jnp.zeros(1))
+
+    def step(self, key, state, action, task):
+        state = state + 1
+        seen = state[None].astype(jnp.float32)
+        return state, TimeStep(seen, jnp.float32(1.0), state >= 3, state == 2)
+
+
+def test_an_end_after_the_end_is_none():
+    env = Late()
+    network = mj.networks.mlp_policy(env.action_space, (4,))
+    params = network.init(jax.random.key(1), jnp.zeros(1), ())
+    played = rollout(
+        env,
+        network.apply,
+        mj.distributions.for_action_space(env.action_space),
+        params,
+        jnp.zeros(()),
+        jax.random.key(0),
+        episodes=3,
+        horizon=5,
+    )
+    np.testing.assert_array_equal(played.mask.sum(0), 2)
+    assert not played.terminated.any()
