@@ -29,7 +29,11 @@ def zero(observation: Array, returns: Array, mask: Array) -> Array:
 
 
 def mean_return(observation: Array, returns: Array, mask: Array) -> Array:
-    """At each time, the mean return to go over the episodes that are still running."""
+    """At each time, the mean return to go over the episodes that are still running.
+
+    Itself included: of n episodes the advantage is (n - 1) / n of what it is beside the others, and
+    0 where a single one is left.
+    """
     del observation
     count = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1.0)
     return jnp.sum(returns * mask, axis=1, keepdims=True) / count * mask

@@ -82,7 +82,9 @@ def _log_prob_categorical(logits: Array, action: Array) -> Array:
 
 def _entropy_categorical(logits: Array) -> Array:
     log_probs = jax.nn.log_softmax(logits)
-    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+    # Actions of probability 0 add nothing; 0 times -inf is no number, nor is its derivative.
+    finite = jnp.where(log_probs > -jnp.inf, log_probs, 0.0)
+    return -jnp.sum(jnp.exp(log_probs) * finite, axis=-1)
 
 
 def _divergence_categorical(logits: Array, other: Array) -> Array:

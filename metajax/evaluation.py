@@ -188,9 +188,11 @@ def evaluator(
         learner: as in `evaluate`.
         problem: where the tasks come from: only its `sample_task` is used. Batches are those of
             the problem that `learner` was made from.
-        tasks: how many. Task i of a seed is the same, however many there are.
+        tasks: how many. Task i of a seed is the same, however many there are (but for an
+            RNG of jax whose `split` depends on it: `jax_threefry_partitionable` off).
         seed: of the held-out stream, whose keys training never uses.
-        oracle: task -> () the best score possible, where it is known.
+        oracle: task -> () the best score possible, where it is known: of an episode, where scores
+            are of a trial's episodes one by one, as in `rl2`: `trial.env.optimal_return`.
         mapping: how tasks are laid out on hardware; None for one device.
         shelf: where the program is loaded from and stored, see `programs`. Its description must
             cover all that determines the program, except `seed` and the number of tasks.
@@ -277,7 +279,8 @@ def evaluate(
         problem: where the tasks come from, see `evaluator`.
         tasks: how many.
         seed: of the held-out stream.
-        oracle: task -> () the best score possible, where it is known.
+        oracle: task -> () the best score possible, where it is known: of an episode, where scores
+            are of a trial's episodes one by one, as in `rl2`: `trial.env.optimal_return`.
         mapping: how tasks are laid out on hardware; None for one device.
 
     Returns:

@@ -69,6 +69,13 @@ class Inner(NamedTuple):
                 paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
                 raise ValueError(f"fast parameters: expected some of {', '.join(paths)}, got none")
 
+    def among(self, chosen: Callable[[str], bool]) -> Inner:
+        """The same, of those of its fast parameters whose path is `chosen`."""
+        fast = self.fast
+        if fast is None or not callable(chosen):  # `check` says what is wrong
+            return self._replace(fast=chosen)
+        return self._replace(fast=lambda path: chosen(path) and fast(path))
+
     def split(self, params: Params) -> tuple[Params, Params]:
         """The fast and the slow parameters, each with None in the place of the others."""
         adapts = self.fast or (lambda path: True)

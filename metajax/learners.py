@@ -78,16 +78,16 @@ def _adapting(
             f"learn: {sampling[0]} acts in sampling, which emaml credits, not {config.algorithm}"
         )
 
-    def of_head(path: str) -> bool:
-        return getattr(network, "is_head")(path) and (not inner.fast or inner.fast(path))  # noqa: B009
+    def of_head() -> tuple[Problem, Inner]:
+        return problem, inner.among(getattr(network, "is_head"))  # noqa: B009
 
     choices: dict[str, Callable[[], tuple[Problem, Inner]]] = {
         "maml++": lambda: learned_rates(problem, inner, per_step=True),
         "meta-sgd": lambda: learned_rates(problem, inner),
         "learned-optimizer": lambda: learned_rule(problem, inner),
         "norml": lambda: learned_advantage(problem, inner),
-        "anil": lambda: (problem, inner._replace(fast=of_head)),
-        "cavia": lambda: (problem, inner._replace(fast=Conditioned.is_context)),
+        "anil": of_head,
+        "cavia": lambda: (problem, inner.among(Conditioned.is_context)),
         "imaml": lambda: (problem, proximal(inner, _strength(config))),
     }
     adapting = choices.get(config.algorithm, lambda: (problem, inner))()

@@ -60,6 +60,8 @@ def beside(
         return chained.init(params["params"])
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        if jax.tree.leaves({**updates, "params": None}):
+            raise ValueError(f"fast parameters: expected none of {name!r}, which are slow")
         meta = extra["meta"]
         parts = {"meta": meta["params"], "slow": meta[name]}
         own = None if params is None else params["params"]

@@ -87,7 +87,8 @@ def uncertainty(
     Args:
         groups: G, at least 2.
         group_of: task -> () int32 in 0..G-1.
-        best: task -> () the best score possible, such as `env.optimal_return`; None: 0.
+        best: task -> () the best score possible, such as `env.optimal_return`; None: 0, for scores
+            that are never positive.
         rate: of the running means, in (0, 1].
 
     Raises:
@@ -121,7 +122,8 @@ def gradient_norm(
     Args:
         groups: G, at least 2.
         group_of: task -> () int32 in 0..G-1.
-        best: task -> () the best score possible, such as `env.optimal_return`; None: 0.
+        best: task -> () the best score possible, such as `env.optimal_return`; None: 0, for scores
+            that are never positive.
         asymmetry: α, at least 0; 0 makes all norms equal.
         rate: of the running means, in (0, 1].
 
@@ -135,7 +137,9 @@ def gradient_norm(
 
     def weights(state: Running) -> Array:
         loss, norm = state.mean
-        left = loss / jnp.where(state.first[0] > 0, state.first[0], 1.0)
+        # A group that began with next to nothing to lose, or by chance with less, has no share.
+        least = jnp.max(jnp.where(state.seen, state.first[0], 0.0)) / _RANGE
+        left = loss / jnp.maximum(state.first[0], jnp.where(least > 0, least, 1.0))
         return _relative(left, state.seen) ** asymmetry / _relative(norm, state.seen)
 
     return _running(groups, group_of, measure, 2, rate, weights)

@@ -41,4 +41,4 @@ def anil(
         ValueError: an invalid size, or a head without parameters.
     """
     check_parts(problem, inner, outer)
-    return maml(problem, inner._replace(fast=head), outer, tasks, **options)
+    return maml(problem, inner.among(head), outer, tasks, **options)

@@ -58,5 +58,5 @@ def cavia(
         ValueError: an invalid size, or a problem whose network has no context.
     """
     check_parts(problem, inner, outer)
-    inner = inner._replace(fast=Conditioned.is_context)
+    inner = inner.among(Conditioned.is_context)
     return maml(problem, inner, fixed_context(outer), tasks, **options)

@@ -29,7 +29,7 @@ def exploring_loss(
     log π is a mean over the steps taken, as in the losses. With one episode per batch, the inner
     surrogate "log_prob" and the score after adaptation as the credit, the gradient is an unbiased
     estimate of that of the expected score, sampling included, up to a factor of the episodes'
-    length; B episodes need B times the credit.
+    length, where that is fixed; B episodes need B times the credit.
 
     Args:
         problem: a problem with a `log_prob`.

@@ -111,8 +111,10 @@ def policy_gradient(
             task's steps. Otherwise a step shrinks as a task is solved, which several large inner
             steps need.
         surrogate: "lvc", "log_prob", "loaded_dice", "dice" or a function, see
-            `estimators.Surrogate`. The loss is minus its mean over the steps taken. "dice" uses
-            plain discounted rewards, without λ, baseline or normalisation.
+            `estimators.Surrogate`. The loss is minus its mean over the steps taken. Where actions
+            decide how many those are, its gradient is biased as a ratio of two means is, by a part
+            of order 1/B: a single episode learns to be paid more a step. "dice" uses plain
+            discounted rewards, without λ, baseline or normalisation.
         dice_lambda: λ of "loaded_dice" in [0, 1]: how far back actions are credited for where they
             led, in the second derivative.
         entropy: weight of the policy's entropy in the inner and outer losses.

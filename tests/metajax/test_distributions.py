@@ -30,6 +30,14 @@ def test_categorical_log_prob_and_entropy_are_their_definitions():
     np.testing.assert_allclose(categorical.entropy(logits), expected, rtol=1e-6)
 
 
+def test_an_action_that_is_ruled_out_has_no_entropy():
+    logits = jnp.array([0.3, -0.2, -jnp.inf])
+    value, slope = jax.value_and_grad(categorical.entropy)(logits)
+    expected, beside = jax.value_and_grad(categorical.entropy)(logits[:2])
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(slope, [*beside, 0.0], rtol=1e-5, atol=1e-7)
+
+
 def test_epsilon_greedy_is_the_best_action_or_any_each_episode_with_its_own_chance():
     values = jnp.broadcast_to(jnp.array([1.0, 3.0, 3.0, 2.0]), (40_000, 2, 4))
     behaviour = epsilon_greedy(jnp.array([0.4, 0.0])[None])

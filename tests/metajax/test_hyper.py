@@ -4,7 +4,9 @@ import dataclasses
 import operator
 from functools import partial
 
+import chex
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -185,6 +187,22 @@ def test_rates_of_parameters_and_hyper_parameters_lie_over_one_another_either_wa
     np.testing.assert_allclose(
         one["params"]["rates"]["theta"], other["rates"]["params"]["theta"], rtol=1e-5
     )
+
+
+def test_a_head_is_of_what_is_fast_and_leaves_hyper_parameters_to_the_outer_steps():
+    env = envs.make("gridworld", horizon=6)
+    network = mj.networks.mlp_policy(env.action_space, (8,))
+    problem = mj.policy_gradient(env, network, episodes=4, entropy=0.01)
+    problem, inner = mj.meta_learned(problem, mj.sgd(0.5, 1), ["entropy"])
+    learner = mj.anil(problem, inner, optax.sgd(0.1), 2, head=network.is_head)
+    meta = jax.jit(learner.init)(jax.random.key(0)).params
+    given = (meta, problem.sample_task(jax.random.key(1)), jax.random.key(2))
+    adapted, _ = jax.jit(learner.adapt)(*given)
+    chex.assert_trees_all_equal(adapted["hyper"], meta["hyper"])
+    one, other = (jax.flatten_util.ravel_pytree(of["params"])[0] for of in (adapted, meta))
+    assert (one != other).any()
+    with pytest.raises(ValueError, match="fast parameters: expected none of 'hyper'"):
+        mj.adaptation(problem, inner._replace(fast=network.is_head))(*given)
 
 
 def test_parameters_beside_parameters_are_drawn_from_keys_of_their_own():

@@ -91,6 +91,14 @@ def test_gradient_norms_are_weighed_to_how_much_of_the_loss_is_left():
     np.testing.assert_allclose(norms[0] / norms[1], 0.75**2, rtol=1e-6)
 
 
+def test_a_group_that_began_with_nothing_to_lose_does_not_decide_over_the_others():
+    rule = mj.gradient_norm(2, group_of)
+    began = (1e-5, 0.0, -1e-5)
+    more, none, less = (after(rule, measured([first, 1.0], [4.0, 50.0])) for first in began)
+    np.testing.assert_allclose(more, none, rtol=1e-5)
+    np.testing.assert_allclose(less, none, rtol=1e-5)
+
+
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_score_that_is_no_number_is_not_remembered(rule):
     weighting = rule(2, group_of)
