@@ -86,12 +86,18 @@ class TaskSet:
 
     @classmethod
     def of(cls, env: Environment, tasks: Any) -> TaskSet:
-        """A set of the given tasks, every leaf [M, ...].
+        """A set of the given tasks, a list of them or one pytree whose every leaf is [M, ...].
 
         Raises:
           ValueError: no tasks, or tasks whose leaves are not those that `env.sample_task` draws.
         """
-        found, expected = form_of(tasks), form_of(_form_drawn_by(env.sample_task))
+        expected = form_of(_form_drawn_by(env.sample_task))
+        if isinstance(tasks, list):
+            require("tasks", tasks, len(tasks) > 0, "one or more")
+            for index, task in enumerate(tasks):
+                require(f"task {index}", form_of(task), form_of(task) == expected, str(expected))
+            tasks = jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
+        found = form_of(tasks)
         count = next(iter(found[0][2]), 0)
         expected = [[name, dtype, [count, *shape]] for name, dtype, shape in expected]
         require("tasks", found, found == expected and count > 0, f"one or more of {expected}")

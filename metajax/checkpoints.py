@@ -96,10 +96,10 @@ def _there(path: Path) -> Path:
 
 
 def load(path: str | os.PathLike[str], like: Any) -> Any:
-    """Reads what `save` wrote, or one checkpoint of a run, in the structure of `like`.
+    """Reads what `save` wrote, or a checkpoint of a run, in the structure of `like`.
 
     Args:
-        path: the directory.
+        path: the directory; of a run, its newest whole checkpoint is read.
         like: a pytree of arrays or `jax.ShapeDtypeStruct`s, such as `jax.eval_shape(learner.init,
             key)`. Leaves that carry a sharding are placed by it, so a checkpoint may be read on
             another number of devices than it was written on; the others go to the default device.
@@ -108,18 +108,21 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
         CheckpointError: the checkpoint is missing, half-written, damaged or of another structure.
     """
     path = _there(Path(path).absolute())
+    for folder in (path, path / "checkpoints"):
+        found = None if (path / SEAL).exists() else newest(folder, like)
+        path = path if found is None else found.path
     record = seals.unseal(path)
     seals.check_structure(record, like)
     return _read(path, like)
 
 
-def newest(directory: str | os.PathLike[str], like: Any, config: str) -> Found | None:
+def newest(directory: str | os.PathLike[str], like: Any, config: str | None = None) -> Found | None:
     """Finds the newest checkpoint that is whole and belongs to `config`, reading no arrays.
 
     Args:
         directory: what a `Keeper` writes to.
         like: the expected structure, as in `load`.
-        config: the expected `fingerprint`.
+        config: the expected `fingerprint`; None for any.
 
     Returns:
         The checkpoint, with the newer ones that were passed over, or None where none was ever
@@ -133,7 +136,7 @@ def newest(directory: str | os.PathLike[str], like: Any, config: str) -> Found |
     for path in _steps(Path(directory)):
         try:
             record = seals.unseal(path)
-            if record["config"] != config:
+            if config is not None and record["config"] != config:
                 raise CheckpointError("it is from another configuration")
             seals.check_structure(record, like)
         except CheckpointError as error:

@@ -276,7 +276,9 @@ def evaluate(
         learner: its `adapt` decides how many inner steps are taken; or such a function, as
             `adaptation` makes it for another number of steps.
         params: meta-parameters, such as those of a `MetaState`.
-        problem: where the tasks come from, see `evaluator`.
+        problem: where the tasks come from: only its `sample_task` is used. Batches are those of
+            the problem that `learner` was made from; for another environment, or other episodes,
+            make one of that: `mj.adaptation(other, inner)`.
         tasks: how many.
         seed: of the held-out stream.
         oracle: task -> () the best score possible, where it is known: of an episode, where scores

@@ -77,9 +77,6 @@ def unseal(path: Path) -> dict[str, Any]:
         sealed = json.loads((path / SEAL).read_text(encoding="utf-8"))
         record, digest = sealed["record"], sealed["digest"]
     except FileNotFoundError:
-        inside = sorted(file.parent for file in path.glob(f"checkpoints/*/{SEAL}"))
-        if inside:
-            raise CheckpointError(f"it is a run, whose checkpoints are {inside[-1]}, ...") from None
         raise CheckpointError("it is half-written (it has no seal)") from None
     except (OSError, ValueError, TypeError, KeyError):
         raise CheckpointError(f"it is damaged ({SEAL} cannot be read)") from None

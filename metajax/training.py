@@ -110,7 +110,8 @@ def train(
         keep: how many checkpoints to keep.
         progress: False hides it; True and None show it on stderr, as a bar where one can move.
         title: names the run in the progress.
-        on_log: called with every line's content.
+        on_log: called with every line's content. What it raises ends the run, which goes on from
+            its newest checkpoint.
         peak: what the devices can do, from `roofline.matrix_rate`; with it, a line has `roofline`,
             the share of this rate that the updates' matrix products reached.
         shelf: where the run's programs are loaded from and stored, see `programs`. Its description
@@ -385,13 +386,13 @@ class _Recorder:
             )
         if self._log:
             self._log.write(row)
-        if self._on_log:
-            self._on_log(row)
         pace = (now - self._compiled) / (update - self._first)
         self.reporter.report(row, steps / (now - self._last), pace)
         self._last = now
         if snapshot is not None:
             self.save(update, snapshot)
+        if self._on_log:  # at last: it may end the run
+            self._on_log(row)
 
     def save(self, update: int, state: MetaState) -> None:
         if self.keeper:

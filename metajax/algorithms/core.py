@@ -77,7 +77,8 @@ def from_task_gradient(
         with jax.named_scope("outer_gradient"):  # all of it that has no scope of its own
             grads, metrics = task_gradient(params, task, key_adapt, step)
         if "score_after" not in metrics:
-            raise ValueError(f"metrics: expected score_after among them, got {', '.join(metrics)}")
+            got = ", ".join(metrics) or "none"
+            raise ValueError(f"metrics: expected score_after among them, got {got}")
         member = weighting.membership(task)
         measured = weighting.measure(task, metrics["score_after"], grads)
         # One flat vector, so that each operation on it is one kernel, not one per leaf.

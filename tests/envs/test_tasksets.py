@@ -265,6 +265,19 @@ def test_a_sampler_of_a_side_draws_what_the_split_has_there():
         assert found == {tuple(row) for row in np.asarray(side.hashes).tolist()}
 
 
+def test_a_list_of_tasks_makes_a_set():
+    env = Maze(size=5)
+    rooms = [env.from_text(f"#####\n#S{way}#\n#####\n#####\n#####") for way in (".X", "X.")]
+    made = TaskSet.of(env, rooms)
+    assert len(made) == 2
+    for index, room in enumerate(rooms):
+        assert np.array_equal(made.hashes[index], content_hash(room))
+    with pytest.raises(ValueError, match=r"task 1: got .*, expected .*'exit'"):
+        TaskSet.of(env, [rooms[0], GOAL])
+    with pytest.raises(ValueError, match=r"tasks: got \[\], expected one or more"):
+        TaskSet.of(env, [])
+
+
 # Bad input ----------------------------------------------------------------------------------------
 
 

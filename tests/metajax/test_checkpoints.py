@@ -199,12 +199,16 @@ def test_a_half_written_checkpoint_is_passed_over(directory):
     assert "half-written" in found.refused["30"]
 
 
-def test_a_run_is_told_from_one_of_its_checkpoints(directory):
+def test_of_a_run_the_newest_whole_checkpoint_is_loaded(directory):
     run = directory.parent / "run"
     run.mkdir()
     directory.rename(run / "checkpoints")
-    with pytest.raises(checkpoints.CheckpointError, match="it is a run, whose checkpoints are"):
-        checkpoints.load(run, {})
+    (run / "checkpoints" / "30" / checkpoints.SEAL).unlink()
+    for folder in (run, run / "checkpoints"):
+        loaded = checkpoints.load(folder, make_state(0))
+        chex.assert_trees_all_equal(loaded.params, make_state(20).params)
+    with pytest.raises(checkpoints.CheckpointError, match=r"no usable checkpoint in .*structure"):
+        checkpoints.load(run, {"another": jnp.zeros(2)})
 
 
 def test_where_nothing_was_ever_finished_there_is_nothing_to_refuse(directory):

@@ -219,6 +219,20 @@ def test_a_run_without_checkpoints_begins_anew_and_says_so(tmp_path, whole, capl
     assert "no checkpoint to go on from" in caplog.text
 
 
+def test_what_a_listener_raises_ends_a_run_that_goes_on_from_there(tmp_path, whole):
+    class Pruned(Exception):
+        pass
+
+    def listen(line):
+        if line["update"] >= 24:
+            raise Pruned
+
+    with pytest.raises(Pruned):
+        training.train(toy.learner(), run=tmp_path / "run", on_log=listen, **SETTINGS)
+    assert steps(tmp_path / "run")[-1] == 24
+    assert_goes_on_to_the_same_end(tmp_path / "run", whole)
+
+
 def test_a_finished_run_goes_on_to_nothing(tmp_path, whole):
     run = Path(shutil.copytree(whole[0], tmp_path / "run"))
     assert_goes_on_to_the_same_end(run, whole)
