@@ -36,6 +36,7 @@ class Setting:
     sign: int = 1  # -1 reports an error, the negated score
     exact: Mapping[str, float] = dataclasses.field(default_factory=dict)  # lines to draw
     measure: Callable[[Path, str | None], dict[str, Any]] | None = None  # run, row -> figures
+    unit: str = "inner steps"  # what steps are
 
 
 def _algorithm(label: str, preset: str, name: str, **published: Any) -> Entry:
@@ -211,6 +212,7 @@ TABLES: dict[str, Setting] = {
         "Duan et al. 2016, whose PSRL has 13.81 over ten episodes, and acting at random 10.01",
         exact={"each task known from the start": 21.81},
         measure=mean_so_far,
+        unit="other episodes before",
     ),
     "maze-q": Setting(
         "the same mazes with time for 200 steps, by Q-learning",

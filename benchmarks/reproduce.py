@@ -164,7 +164,7 @@ def draw(name: str, rows: Sequence[Row], path: Path) -> None:
     if any(row.published is not None for row in rows):
         axes.plot([], [], "o", color="0.3", ms=11, fillstyle="none", label="published")
     axes.margins(y=0.1)  # room for a line's label below the title
-    axes.set(title=setting.title, xlabel="inner steps", ylabel=setting.score)
+    axes.set(title=setting.title, xlabel=setting.unit, ylabel=setting.score)
     axes.set_xticks(setting.steps)
     if setting.sign < 0:
         axes.set_yscale("log")
