@@ -17,6 +17,7 @@ from rich.text import Text
 from . import mapping as mapping_
 from .checks import require_integer, require_jit
 from .compiling import compiler_options
+from .inner import check_outer
 from .programs import NOWHERE, Shelf, remembered
 from .streams import heldout_keys
 from .types import Adapt, MetaLearner, MetaState, Params, Problem
@@ -201,11 +202,15 @@ def evaluator(
         Meta-parameters -> their scores, before and after each inner step.
 
     Raises:
-        ValueError: `tasks` is less than 1, or `seed` out of range; when called, a MetaState in the
-            place of its parameters, or an oracle that is not one number for a task.
+        ValueError: `tasks` is less than 1, or `seed` out of range, no Problem, or an oracle that is
+            no function; when called, a MetaState in the place of its parameters, or an oracle that
+            is not one number for a task.
     """
     require_jit("evaluate")
     require_integer("tasks", tasks, 1)
+    check_outer(problem)
+    if not (oracle is None or callable(oracle)):
+        raise ValueError(f"oracle: expected a function of a task, got {oracle!r}")
     mapping = mapping or mapping_.Mapping()
     adapt = learner.adapt if isinstance(learner, MetaLearner) else learner
     keys = heldout_keys(seed)[:2]

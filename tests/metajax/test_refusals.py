@@ -368,6 +368,10 @@ def test_parameters_are_told_from_the_state_that_has_them():
         mj.evaluate(
             learner, state.params, REGRESSION, tasks=2, oracle=lambda task: task.phase[None]
         )
+    with pytest.raises(ValueError, match=r"oracle: expected a function of a task, got 1.0"):
+        mj.evaluate(learner, state.params, REGRESSION, tasks=2, oracle=1.0)
+    with pytest.raises(ValueError, match="problem: expected a Problem"):
+        mj.evaluate(learner, REGRESSION, state.params, tasks=2)
 
 
 def test_rates_may_be_numbers_of_any_library_schedules_or_traced():
