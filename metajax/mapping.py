@@ -161,7 +161,7 @@ def tile_size(
         tasks: of a device.
         mapping: how tasks are laid out on hardware.
         *args: of `function`, for one task.
-        least: choose no fewer, where there are as many.
+        least: the least to choose, before that is lowered to a divisor of `tasks`.
     """
     bound = mapping.tile
     if bound is None:

@@ -261,3 +261,11 @@ def test_what_is_no_mapping_and_no_mesh_of_tasks_is_refused():
 def test_more_devices_than_there_are_is_refused():
     with pytest.raises(ValueError, match="devices: expected 1 to 2, got 3"):
         mj.task_mesh(3)
+
+
+def test_a_tile_for_a_cache_that_holds_no_task_has_the_least_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(mapping, "_CPU_TILE_BYTES", 1)
+    found = [mapping.tile_size(jnp.sin, 8, mapping.Mapping(), jnp.ones(3), least=n) for n in (1, 4)]
+    assert found == [1, 4]
+    given = mapping.Mapping(tile=2)  # what is asked for stays
+    assert mapping.tile_size(jnp.sin, 8, given, jnp.ones(3), least=4) == 2
