@@ -1,4 +1,4 @@
-"""What a traced program tells before it is compiled: its operations, and its values' memory.
+"""Traced programs: run again without their Python, and asked for their operations and memory.
 
 A jaxpr knows the lengths of its loops. The analysis of a compiled program (`cost_analysis`) counts
 the body of a loop once, and an update is loops within loops.
@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 __all__ = [
     "Cost",
+    "Trace",
     "bodies",
     "cost",
     "intermediate_bytes",
     "live_bytes",
     "longest_axis",
     "scoped_sizes",
+    "traced",
 ]
 
 # What the compiler fuses into whatever reads it.
@@ -33,6 +36,27 @@ class Cost(NamedTuple):
 
     flops: float = 0.0  # of matrix products and convolutions; a multiply-add counts as two
     bytes: float = 0.0  # of all values, each written once and read once: fusion saves most of it
+
+
+class Trace(NamedTuple):
+    """A function that was traced once, and that runs from this trace."""
+
+    function: Callable[..., Any]  # constants, then the function's own arguments -> its results
+    constants: list[Any]  # values that the function closes over
+    jaxpr: Any
+    shapes: Any  # of what it returns
+
+
+def traced(function: Callable[..., Any], *args: Any) -> Trace:
+    """`function`, traced once: each transformation would run its Python code again."""
+    # A new function each time, as jax would return the cached trace of one that it has seen.
+    closed, shapes = jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)
+
+    def replayed(constants: list[Any], *args: Any) -> Any:
+        flat = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))(*jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shapes), flat)
+
+    return Trace(replayed, list(closed.consts), closed.jaxpr, shapes)
 
 
 def bodies(equation: Any) -> Iterator[Any]:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 
 from . import jaxprs
@@ -121,27 +120,6 @@ def largest_divisor(number: int, bound: int) -> int:
     return max(d for d in range(1, min(number, max(bound, 1)) + 1) if number % d == 0)
 
 
-class _Trace(NamedTuple):
-    """A function that was traced once, and that runs from this trace."""
-
-    function: Callable[..., Any]  # constants, then the function's own arguments -> its results
-    constants: list[Any]  # values that the function closes over
-    jaxpr: Any
-    shapes: Any  # of what it returns
-
-
-def _traced(function: Callable[..., Any], *args: Any) -> _Trace:
-    """`function`, traced once: each transformation would run its Python code again."""
-    # A new function each time, as jax would return the cached trace of one that it has seen.
-    closed, shapes = jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)
-
-    def replayed(constants: list[Any], *args: Any) -> Any:
-        flat = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))(*jax.tree.leaves(args))
-        return jax.tree.unflatten(jax.tree.structure(shapes), flat)
-
-    return _Trace(replayed, list(closed.consts), closed.jaxpr, shapes)
-
-
 def _automatic_tile(jaxpr: Any, axis_size: int) -> int:
     """All tasks at once on an accelerator; on a CPU as many as the cache holds."""
     if jax.default_backend() != "cpu":
@@ -190,7 +168,7 @@ def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[...
     """
 
     def of_tiles(*args: Any) -> Any:
-        traced = _traced(function, *args)
+        traced = jaxprs.traced(function, *args)
         call = jax.custom_batching.custom_vmap(traced.function)
 
         @call.def_vmap
@@ -272,12 +250,12 @@ def _sized(mapping: Mapping, jaxpr: Any) -> Mapping:
     return mapping._replace(chunk=fitting if on_gpu else min(fitting, _CHUNK))
 
 
-def _of_one_task(function: Callable[..., Any], shared: Any, per_task: Any) -> _Trace:
+def _of_one_task(function: Callable[..., Any], shared: Any, per_task: Any) -> jaxprs.Trace:
     def of_one(leaf: Array) -> jax.ShapeDtypeStruct:
         weak = getattr(leaf, "weak_type", False)
         return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, weak_type=weak)
 
-    return _traced(function, shared, jax.tree.map(of_one, per_task))
+    return jaxprs.traced(function, shared, jax.tree.map(of_one, per_task))
 
 
 def _split(per_task: Any, mapping: Mapping) -> tuple[Any, Any]:
@@ -319,7 +297,7 @@ def _sum_over_devices(tree: Any) -> Any:
     return jax.tree.map(unpacked, tree, restore(jax.lax.psum(flat, AXIS)))
 
 
-def _of_chunk(traced: _Trace, shared: Any, chunk: Any) -> Any:
+def _of_chunk(traced: jaxprs.Trace, shared: Any, chunk: Any) -> Any:
     size = jax.tree.leaves(chunk)[0].shape[0]
     with jax.named_scope(f"{CHUNK}{size}"):  # as with tiles, for profiles and `plan`
         return _at_once(functools.partial(traced.function, traced.constants, shared), chunk)

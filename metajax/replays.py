@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
+from . import jaxprs
 from .fused import once_differentiated
 from .inner import Inner, Record, descend, loss_of_parts, merge
 from .types import Batch, Params, Problem
@@ -67,9 +69,16 @@ def hessian_product(
     return jax.tree.map(jnp.add, products, moved)
 
 
+class _Closed(NamedTuple):
+    """An argument, with values that a function of it closed over."""
+
+    given: Any
+    over: Any
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recorded_gradient(
-    problem: Problem,
+    product: Callable[..., tuple[Params, Params]],
     fast: Params,
     slow: Params,
     batch: Batch,
@@ -77,33 +86,34 @@ def _recorded_gradient(
     first_order: Array | None,
 ) -> Params:
     """∂loss/∂fast, already known as `gradient`; differentiable once in the parameters."""
-    del problem, fast, slow, batch, first_order
+    del product, fast, slow, batch, first_order
     return gradient
 
 
 def _recorded_forward(
-    problem: Problem,
+    product: Callable[..., tuple[Params, Params]],
     fast: Params,
     slow: Params,
     batch: Batch,
     gradient: Params,
     first_order: Array | None,
 ) -> tuple[Params, Any]:
-    del problem
+    del product
     return gradient, (fast, slow, batch, first_order)
 
 
-def _recorded_backward(problem: Problem, residual: Any, cotangent: Params) -> Any:
+def _recorded_backward(product: Callable[..., Any], residual: Any, cotangent: Params) -> Any:
     fast, slow, batch, first_order = residual
 
-    def product() -> tuple[Params, Params]:
-        return hessian_product(problem, fast, slow, batch, cotangent)
+    def second_order() -> tuple[Params, Params]:
+        return product(fast, slow, batch, cotangent)
 
     def nothing() -> tuple[Params, Params]:
         return jax.tree.map(jnp.zeros_like, (fast, slow))
 
-    products = product() if first_order is None else jax.lax.cond(first_order, nothing, product)
-    return *products, None, None, None
+    if first_order is None:
+        return *second_order(), None, None, None
+    return *jax.lax.cond(first_order, nothing, second_order), None, None, None
 
 
 _recorded_gradient.defvjp(_recorded_forward, _recorded_backward)
@@ -225,9 +235,44 @@ def _once_differentiable(problem: Problem, first_order: Order) -> Callable[..., 
             recorded = jax.grad(loss_of_parts(loss))(*here, batch)
         if first_order is True:
             return recorded
-        return _recorded_gradient(problem, fast, slow, batch, recorded, order)
+        explicit, constants = _explicit(problem, merge(fast, slow), batch)
+        product = partial(hessian_product, explicit)
+        if constants is None:
+            return _recorded_gradient(product, fast, slow, batch, recorded, order)
+        floats, others = constants
+        parts = _Closed(fast, None), _Closed(slow, floats), _Closed(batch, others)
+        known: Any = _recorded_gradient(product, *parts, _Closed(recorded, None), order)
+        return known.given
 
     return gradient
+
+
+def _explicit(problem: Problem, params: Params, batch: Batch) -> tuple[Problem, Any]:
+    """`problem` whose inner loss is given what it closes over, and those values, if any is traced.
+
+    A custom derivative may close over no traced value: a discount that `vmap` sweeps, say. Those
+    that are floats are slow parameters then, with a derivative of their own.
+    """
+
+    def loss(params: Params, batch: Batch, target: Params) -> tuple[Array, Any]:
+        named = {"target": target} if problem.bootstraps else {}
+        return problem.inner_loss(params, batch, **named)
+
+    with once_differentiated():
+        trace = jaxprs.traced(loss, params, batch, params)
+    if not any(isinstance(constant, Tracer) for constant in trace.constants):
+        return problem, None
+    is_float = [jnp.issubdtype(jnp.result_type(each), jnp.floating) for each in trace.constants]
+
+    def given(params: _Closed, batch: _Closed, target: _Closed | None = None) -> Any:
+        target = jax.lax.stop_gradient(params) if target is None else target
+        floats, others = iter(params.over), iter(batch.over)
+        constants = [next(floats if chosen else others) for chosen in is_float]
+        return trace.function(constants, params.given, batch.given, target.given)
+
+    chosen = list(zip(trace.constants, is_float, strict=True))
+    constants = [[each for each, of_kind in chosen if of_kind is kind] for kind in (True, False)]
+    return problem._replace(inner_loss=given), constants
 
 
 def _replay(

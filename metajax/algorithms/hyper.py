@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from ..inner import Inner, check_parts
 from ..slow import beside
@@ -26,7 +27,8 @@ def _value(of: Hyperparameter, logit: Array, speed: float) -> Array:
     """The value for `logit`: between 0 and `of.high`, and `of.value` where `logit` is 0."""
     if math.isinf(of.high):
         return of.value * jnp.exp(speed * logit)
-    begin = math.log(of.value / (of.high - of.value))
+    log = jnp.log if isinstance(of.value, Tracer) else math.log
+    begin = log(of.value / (of.high - of.value))
     value = of.high * jax.nn.sigmoid(begin + speed * logit)
     # Rounding could otherwise reach the bounds themselves.
     return jnp.clip(
@@ -74,9 +76,10 @@ def meta_learned(
         if name not in known:
             near = ", ".join(difflib.get_close_matches(name, known, cutoff=0.4) or known)
             raise ValueError(f"learn: unknown {name!r}; nearest: {near}")
-        if not 0 < known[name].value < known[name].high:
-            span = f"above 0 and below {known[name].high}".removesuffix(" and below inf")
-            raise ValueError(f"{name}: expected {span} to be learned, got {known[name].value}")
+        value, high = known[name].value, known[name].high
+        if not isinstance(value, Tracer) and not 0 < value < high:
+            span = f"above 0 and below {high}".removesuffix(" and below inf")
+            raise ValueError(f"{name}: expected {span} to be learned, got {value}")
 
     sampling = {name: of_actions for name in names if (of_actions := known[name].log_prob)}
     in_loss = [name for name in names if name != _RATE.name and name not in sampling]
