@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 import metajax as mj
-from metajax import configs, evaluation, experiments
+from metajax import configs, evaluation, experiments, scores
 from metajax.algorithms.hyper import meta_learned
 from metajax.streams import key_stream
 
@@ -21,7 +21,7 @@ FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # multiples of the preset's rates
 INITIALISATIONS = 4
 
 
-def from_scratch(config: configs.TrainConfig) -> evaluation.Adaptation:
+def from_scratch(config: configs.TrainConfig) -> scores.Adaptation:
     """Scores on the run's own evaluation tasks, with as many episodes per inner step.
 
     The preset's rates are multiplied by the factor that is best after the last step on other tasks;
@@ -35,7 +35,7 @@ def from_scratch(config: configs.TrainConfig) -> evaluation.Adaptation:
     learner = mj.maml(problem, inner, optax.sgd(1.0), config.tasks, mapping=experiment.mapping)
     keys = jax.random.split(key_stream(config.seed, "baseline"), INITIALISATIONS)
 
-    def reached(judge: Any, factor: float) -> evaluation.Adaptation:
+    def reached(judge: Any, factor: float) -> scores.Adaptation:
         hyper = {"learning_rate": jnp.log(jnp.float32(factor))}
         runs = [judge({**problem.init(key), "hyper": hyper}) for key in keys]
         return dataclasses.replace(runs[0], score=np.mean([run.score for run in runs], axis=0))

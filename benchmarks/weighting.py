@@ -28,8 +28,8 @@ from rich.table import Table
 
 import envs
 import metajax as mj
-from metajax.evaluation import bootstrap_ci95
 from metajax.groups import UNIFORM, Weighting
+from metajax.scores import bootstrap_ci95
 
 HARD_SHARE = 0.1
 TURNED = (0, 3, 4, 1, 2)  # stay; up and down, and right and left, are swapped

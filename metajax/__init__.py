@@ -26,7 +26,6 @@ from .checkpoints import load as load
 from .checkpoints import save as save
 from .compiling import compiler_options as compiler_options
 from .compiling import keep_programs as keep_programs
-from .evaluation import Adaptation as Adaptation
 from .evaluation import evaluate as evaluate
 from .groups import Weighting as Weighting
 from .inner import Inner as Inner
@@ -41,6 +40,7 @@ from .problems import policy_gradient as policy_gradient
 from .problems import q_learning as q_learning
 from .problems import regression as regression
 from .problems import sinusoid as sinusoid
+from .scores import Adaptation as Adaptation
 from .seals import CheckpointError as CheckpointError
 from .training import Interrupted as Interrupted
 from .training import train as train

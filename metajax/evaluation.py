@@ -1,180 +1,55 @@
-"""Evaluation: adapt to fresh tasks, and report scores with their uncertainty."""
+"""Evaluation: adapt to fresh tasks, or to given ones."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
 from . import mapping as mapping_
 from .checks import require_integer, require_jit
 from .compiling import compiler_options
 from .inner import check_outer
 from .programs import NOWHERE, Shelf, remembered
+from .scores import Adaptation
 from .streams import heldout_keys
 from .types import Adapt, MetaLearner, MetaState, Params, Problem
 
-__all__ = ["Adaptation", "bootstrap_ci95", "evaluate", "evaluator", "iqm", "report", "table"]
-
-RESAMPLES = 2000
+__all__ = ["evaluate", "evaluator"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # its fields are arrays
-class Adaptation:
-    """Scores of adapting to N tasks by K inner steps, or over K+1 episodes by a memory.
+def _given(tasks: Any, problem: Problem) -> tuple[int, Any]:
+    """How many tasks there are to be, and they themselves, if they are given.
 
-    Attributes:
-        score: (N, K+1) float, before the first inner step, ..., after the last.
-        samples: (N,) int, environment steps or examples used for each task.
-        oracle: (N,) float, the best score of each task, where known.
+    Raises:
+        ValueError: neither a number of tasks nor tasks of the problem.
     """
+    leaves = jax.tree.leaves(tasks)
+    if all(np.ndim(leaf) == 0 for leaf in leaves):
+        require_integer("tasks", tasks, 1)
+        return int(tasks), None
 
-    score: np.ndarray
-    samples: np.ndarray
-    oracle: np.ndarray | None = None
+    def form(tree: Any, *axes: int) -> Any:
+        return jax.tree.map(lambda leaf: ((*axes, *np.shape(leaf)), jnp.result_type(leaf)), tree)
 
-    def __repr__(self) -> str:
-        means = " -> ".join(map(_number, self.mean))
-        return f"<Adaptation to {self.tasks} tasks: {means}>"
-
-    @property
-    def tasks(self) -> int:
-        return self.score.shape[0]
-
-    @property
-    def steps(self) -> list[int]:
-        return list(range(self.score.shape[1]))
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(K+1,)."""
-        return self.score.mean(axis=0)
-
-    @functools.cached_property
-    def ci95(self) -> np.ndarray:
-        """(K+1, 2): see `bootstrap_ci95`."""
-        return bootstrap_ci95(self.score)
-
-    @property
-    def iqm(self) -> np.ndarray:
-        """(K+1,): see `iqm`."""
-        return iqm(self.score)
-
-    @property
-    def negative_adaptation(self) -> float:
-        """Share of the tasks whose score is lower after the last inner step than before the first.
-
-        Scores of sampled episodes vary, so some tasks count here by chance alone. A score that is
-        not finite after the last step counts as lower.
-        """
-        before, after = self.score[:, 0], self.score[:, -1]
-        return float(np.mean((after < before) | ~np.isfinite(after)))
-
-    @property
-    def diverged(self) -> int:
-        """Tasks whose score after the last inner step is not finite."""
-        return int(np.sum(~np.isfinite(self.score[:, -1])))
-
-    @functools.cached_property
-    def normalised(self) -> Adaptation | None:
-        """The same as shares of each task's best score; None unless that is positive everywhere."""
-        if self.oracle is None or not np.all(self.oracle > 0):
-            return None
-        return Adaptation(self.score / self.oracle[:, None], self.samples)
-
-    def to_json(self) -> dict[str, Any]:
-        """Statistics over the tasks; numbers that are not finite become None."""
-        out = {
-            "mean": self.mean.tolist(),
-            "ci95": self.ci95.tolist(),
-            "iqm": self.iqm.tolist(),
-            "oracle": None if self.oracle is None else float(self.oracle.mean()),
-            "negative_adaptation": self.negative_adaptation,
-        }
-        share = self.normalised
-        if share is not None:
-            out["normalised"] = {"mean": share.mean.tolist(), "ci95": share.ci95.tolist()}
-        return _finite(out)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# Statistics ----------------------------------------------------------------------------------
-
-
-def bootstrap_ci95(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Percentile bootstrap interval of the mean over the first axis.
-
-    Whole tasks are drawn with replacement: all columns of a resample are of the same tasks.
-
-    Args:
-        values: (N,) or (N, M).
-        resamples: their number.
-        seed: of the draws; the same values always get the same interval.
-
-    Returns:
-        (2,) or (M, 2): the 2.5th and 97.5th percentile of the means of the resamples.
-    """
-    values = np.asarray(values, np.float64)
-    tasks = len(values)
-    random = np.random.default_rng(seed)
-    means = []
-    block = max(1, 4_000_000 // tasks)  # bounds the memory that the counts take
-    with np.errstate(invalid="ignore"):  # of tasks that diverged; the interval shows it
-        for first in range(0, resamples, block):
-            count = min(block, resamples - first)
-            times_drawn = random.multinomial(tasks, np.full(tasks, 1 / tasks), size=count)
-            means.append(times_drawn @ values / tasks)
-        return np.moveaxis(np.percentile(np.concatenate(means), [2.5, 97.5], axis=0), 0, -1)
-
-
-def iqm(values: np.ndarray) -> np.ndarray:
-    """Interquartile mean over the first axis: the mean of the middle half of the sorted values.
-
-    Where a quarter of N is not whole, the values at the edges count in part. NaN, no score, counts
-    as the lowest.
-    Agarwal et al., "Deep RL at the edge of the statistical precipice", 2021, with exact trimming.
-
-    Args:
-        values: (N,) or (N, M).
-
-    Returns:
-        () or (M,).
-    """
-    values = np.asarray(values, np.float64)
-    values = np.sort(np.where(np.isnan(values), -np.inf, values), axis=0)
-    tasks = len(values)
-    edges = np.arange(tasks + 1)
-    # Value i stands for the interval [i, i+1]; its overlap with the middle half is its weight.
-    inside = np.clip(edges, tasks / 4, 3 * tasks / 4)
-    weight = np.diff(inside)
-    counts = weight > 0  # what is not finite outside of the middle half has no part in it
-    with np.errstate(invalid="ignore"):  # -inf and inf in it have no mean
-        return weight[counts] @ values[counts] / (tasks / 2)
-
-
-# Adapting ------------------------------------------------------------------------------------
+    count = len(leaves[0]) if np.ndim(leaves[0]) else 0
+    one = jax.eval_shape(problem.sample_task, jax.random.key(0))
+    if not count or form(tasks) != form(one, count):
+        raise ValueError(
+            "tasks: expected a number of them, or tasks of the problem as one pytree, each leaf "
+            f"with a leading axis, as `envs.TaskSet` has in its `tasks`, got {type(tasks).__name__}"
+        )
+    return count, tasks
 
 
 def evaluator(
     learner: MetaLearner | Adapt,
     problem: Problem,
     *,
-    tasks: int = 256,
+    tasks: Any = 256,
     seed: int = 0,
     oracle: Callable[[Any], jax.Array] | None = None,
     mapping: mapping_.Mapping | None = None,
@@ -189,8 +64,9 @@ def evaluator(
         learner: as in `evaluate`.
         problem: where the tasks come from: only its `sample_task` is used. Batches are those of
             the problem that `learner` was made from.
-        tasks: how many. Task i of a seed is the same, however many there are (but for an
-            RNG of jax whose `split` depends on it: `jax_threefry_partitionable` off).
+        tasks: how many to draw, or given ones, as in `evaluate`. Task i of a seed is the same,
+            however many there are (but for an RNG of jax whose `split` depends on it:
+            `jax_threefry_partitionable` off).
         seed: of the held-out stream, whose keys training never uses.
         oracle: task -> () the best score possible, where it is known: of an episode, where scores
             are of a trial's episodes one by one, as in `rl2`: `trial.env.optimal_return`.
@@ -202,25 +78,27 @@ def evaluator(
         Meta-parameters -> their scores, before and after each inner step.
 
     Raises:
-        ValueError: `tasks` is less than 1, or `seed` out of range, no Problem, or an oracle that is
-            no function; when called, a MetaState in the place of its parameters, or an oracle that
-            is not one number for a task.
+        ValueError: `tasks` is less than 1, or not shaped as those of the problem, or `seed` out of
+            range, no Problem, or an oracle that is no function; when called, a MetaState in the
+            place of its parameters, or an oracle that is not one number for a task.
     """
     require_jit("evaluate")
-    require_integer("tasks", tasks, 1)
     check_outer(problem)
+    count, given = _given(tasks, problem)
     if not (oracle is None or callable(oracle)):
         raise ValueError(f"oracle: expected a function of a task, got {oracle!r}")
     mapping = mapping or mapping_.Mapping()
     adapt = learner.adapt if isinstance(learner, MetaLearner) else learner
     keys = heldout_keys(seed)[:2]
     # Devices get equal shares; surplus tasks are adapted to and dropped.
-    rounded = -(-tasks // mapping.devices) * mapping.devices
-    key_tasks, key_adapt = (jax.random.split(key, rounded) for key in keys)
+    rounded = -(-count // mapping.devices) * mapping.devices
+    origins, key_adapt = (jax.random.split(key, rounded) for key in keys)
+    if given is not None:
+        origins = jax.tree.map(lambda leaf: jnp.asarray(leaf)[np.arange(rounded) % count], given)
 
-    def one_task(params: Params, keys: tuple[jax.Array, jax.Array]) -> tuple[Any, ...]:
-        key_task, key_adapt = keys
-        task = problem.sample_task(key_task)
+    def one_task(params: Params, origin_and_key: tuple[Any, jax.Array]) -> tuple[Any, ...]:
+        origin, key_adapt = origin_and_key
+        task = problem.sample_task(origin) if given is None else origin
         _, trace = adapt(params, task, key_adapt)
         best = jnp.float32(0) if oracle is None else oracle(task)
         if jnp.shape(best) != ():
@@ -253,8 +131,8 @@ def evaluator(
         if isinstance(params, MetaState):
             raise ValueError("params: expected parameters, got a MetaState; give its `params`")
         # Parameters may be on the devices they were trained on; the program needs them on its own.
-        out = program(jax.device_get(params), (key_tasks, key_adapt))
-        score, samples, best = (np.asarray(x)[:tasks] for x in out)
+        out = program(jax.device_get(params), (origins, key_adapt))
+        score, samples, best = (np.asarray(x)[:count] for x in out)
         return Adaptation(score, samples, None if oracle is None else best)
 
     return run
@@ -265,16 +143,18 @@ def evaluate(
     params: Params,
     problem: Problem,
     *,
-    tasks: int = 256,
+    tasks: Any = 256,
     seed: int = 0,
     oracle: Callable[[Any], jax.Array] | None = None,
     mapping: mapping_.Mapping | None = None,
 ) -> Adaptation:
-    """Adapts `params` to fresh tasks, drawn with keys that training never uses.
+    """Adapts `params` to fresh tasks, drawn with keys that training never uses, or to given ones.
 
     ```python
     adaptation = mj.evaluate(learner, state.params, problem, tasks=256)
     adaptation.mean, adaptation.ci95      # (K+1,), (K+1, 2): after 0..K inner steps
+    adaptation.score                      # (256, K+1): task by task
+    mj.evaluate(learner, state.params, problem, tasks=task_set.tasks)  # each of an `envs.TaskSet`
     ```
 
     Args:
@@ -284,8 +164,9 @@ def evaluate(
         problem: where the tasks come from: only its `sample_task` is used. Batches are those of
             the problem that `learner` was made from; for another environment, or other episodes,
             make one of that: `mj.adaptation(other, inner)`.
-        tasks: how many.
-        seed: of the held-out stream.
+        tasks: how many to draw; or the tasks themselves, a pytree whose every leaf is (N, ...),
+            each of which is adapted to once.
+        seed: of the held-out stream, which also has the keys that given tasks are adapted with.
         oracle: task -> () the best score possible, where it is known: of an episode, where scores
             are of a trial's episodes one by one, as in `rl2`: `trial.env.optimal_return`.
         mapping: how tasks are laid out on hardware; None for one device.
@@ -298,95 +179,3 @@ def evaluate(
     """
     run = evaluator(learner, problem, tasks=tasks, seed=seed, oracle=oracle, mapping=mapping)
     return run(params)
-
-
-# Reporting -----------------------------------------------------------------------------------
-
-
-def report(
-    adaptation: Adaptation,
-    *,
-    preset: str,
-    algorithm: str,
-    comparisons: Mapping[str, Adaptation] | None = None,
-) -> dict[str, Any]:
-    """What `metajax evaluate --json` prints: statistics per inner step, JSON-able."""
-    out = {
-        "preset": preset,
-        "algorithm": algorithm,
-        "tasks": adaptation.tasks,
-        "steps": adaptation.steps,
-        **adaptation.to_json(),
-    }
-    if comparisons:
-        out["comparisons"] = {name: other.to_json() for name, other in comparisons.items()}
-    return out
-
-
-def table(
-    rows: Mapping[str, Adaptation],
-    *,
-    title: str,
-    unit: str = "inner step",
-    narrow: bool = False,
-) -> Table:
-    """The adaptation table: a row per starting point, a column per inner step.
-
-    Args:
-        rows: name -> its scores; the first is the one being evaluated, and gives the oracle.
-        title: above the table.
-        unit: what a column counts.
-        narrow: whether to leave out the intervals, and to break headings.
-    """
-    first = next(iter(rows.values()))
-    shown = _columns(first.steps)
-    out = Table(title=title, title_justify="left", caption_justify="left")
-    interval = "" if narrow else " and its bootstrap 95% interval"
-    out.caption = f"mean over {first.tasks} held-out tasks{interval}; IQM: mean of the middle half"
-    for name, row in rows.items():
-        if row.diverged:
-            out.caption += f"; {name}: {row.diverged} tasks ended in no finite score"
-    out.add_column("score after", justify="left", overflow="fold")
-    headings = [f"{step} {unit}{'' if step == 1 else 's'}" for step in shown]
-    for heading in (*headings, "IQM", "made worse"):
-        lines = "\n".join(heading.rsplit(" ", 1)) if narrow else heading
-        out.add_column(lines, justify="right", no_wrap=narrow)
-    for name, row in rows.items():
-        cells = [_cell(row, step, narrow) for step in shown]
-        worse = f"{row.negative_adaptation:.0%}"
-        out.add_row(name, *cells, _number(row.iqm[-1]), worse)
-    if first.oracle is not None:
-        out.add_section()
-        optimal = [""] * (len(shown) - 1) + [_number(float(first.oracle.mean()))]
-        out.add_row("optimal", *optimal, _number(float(iqm(first.oracle))), "")
-    shares = {name: row.normalised for name, row in rows.items()}
-    if all(share is not None for share in shares.values()):
-        out.add_section()
-        for name, share in shares.items():
-            assert share is not None
-            cells = [_cell(share, step, narrow) for step in shown]
-            out.add_row(f"{name} / optimal", *cells, _number(share.iqm[-1]), "")
-    return out
-
-
-def _columns(steps: Sequence[int]) -> list[int]:
-    """As many as fit a terminal: the first few steps and the last."""
-    if len(steps) <= 5:
-        return list(steps)
-    return [0, 1, 2, 3, steps[-1]]
-
-
-def _cell(row: Adaptation, step: int, narrow: bool) -> Text:
-    mean = Text(_number(row.mean[step]))
-    if narrow:
-        return mean
-    low, high = row.ci95[step]
-    return mean + Text(f"\n[{_number(low)}, {_number(high)}]", style="dim")
-
-
-def _number(value: float) -> str:
-    """Three digits, as many of them decimals as the size allows."""
-    if not math.isfinite(value):
-        return "-"
-    decimals = min(max(2 - math.floor(math.log10(max(abs(value), 1e-3))), 0), 3)
-    return f"{value:.{decimals}f}"

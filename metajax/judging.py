@@ -10,12 +10,12 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from . import checkpoints, evaluation, experiments, runs, streams, training
+from . import checkpoints, evaluation, experiments, runs, scores, streams, training
 from .arguments import checking
 from .catalogue import unit_of
 from .configs import TrainConfig
-from .evaluation import Adaptation
 from .experiments import Experiment
+from .scores import Adaptation
 from .types import Params
 
 __all__ = ["print_table", "report", "rows"]
@@ -78,7 +78,7 @@ def rows(
 def report(config: TrainConfig, found: dict[str, Adaptation]) -> dict[str, Any]:
     """`found`, JSON-able, as `metajax evaluate --json` prints it."""
     (_, own), *others = found.items()
-    return evaluation.report(
+    return scores.report(
         own, preset=config.preset, algorithm=config.algorithm, comparisons=dict(others)
     )
 
@@ -90,7 +90,7 @@ def print_table(config: TrainConfig, found: dict[str, Adaptation]) -> None:
         console = Console(width=140)  # nobody's window sets a width
     title = f"{config.preset}: adaptation to held-out tasks"
     unit = unit_of(config.algorithm)
-    table = evaluation.table(found, title=title, unit=unit)
+    table = scores.table(found, title=title, unit=unit)
     if Console(width=1000).measure(table).maximum > console.width:
-        table = evaluation.table(found, title=title, unit=unit, narrow=True)
+        table = scores.table(found, title=title, unit=unit, narrow=True)
     console.print(table)

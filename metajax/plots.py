@@ -81,7 +81,7 @@ def adaptation_curve(
     """Draws the score on held-out tasks against inner steps, with 95% intervals.
 
     Args:
-        report: of `evaluation.report`, the content of `adaptation.json`.
+        report: of `scores.report`, the content of `adaptation.json`.
         path: the PNG to write.
         title: above the picture.
         unit: what a step is.

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from metajax import evaluation, plots
+from metajax import plots, scores
 
 
 def rows(count: int, env_steps: int = 100) -> list[dict]:
@@ -51,9 +51,9 @@ def test_a_users_own_settings_do_not_stop_a_drawing(tmp_path):
 @pytest.mark.parametrize("comparisons", [False, True])
 def test_an_adaptation_curve_is_drawn(tmp_path, comparisons):
     random = np.random.default_rng(0)
-    result = evaluation.Adaptation(random.normal(size=(9, 4)), np.zeros(9), np.ones(9))
+    result = scores.Adaptation(random.normal(size=(9, 4)), np.zeros(9), np.ones(9))
     others = {"random initialisation": result, "multi-task policy": result}
-    report = evaluation.report(
+    report = scores.report(
         result, preset="maze", algorithm="maml", comparisons=others if comparisons else None
     )
     plots.adaptation_curve(report, tmp_path / "curve.png", title="maze, maml")

@@ -37,7 +37,7 @@ def train(run: Path, updates: int, **options) -> mj.MetaState:
     return training.train(learner(), run=run, updates=updates, **SETTINGS, **options)
 
 
-def evaluate(state: mj.MetaState) -> mj.evaluation.Adaptation:
+def evaluate(state: mj.MetaState) -> mj.Adaptation:
     mapping = mj.Mapping(mj.task_mesh(2))
     return mj.evaluate(learner(), state.params, problems.quadratic(), tasks=5, mapping=mapping)
 
