@@ -17,6 +17,7 @@ __all__ = [
     "require_jit",
     "require_network",
     "require_number",
+    "require_returned",
 ]
 
 _INT32 = 2**31 - 1
@@ -133,3 +134,12 @@ def require_number(
     else:
         span = f"{low:g} to {high:g}"
     raise ValueError(f"{name}: expected {span}, got {value!r}")
+
+
+def require_returned(name: str, found: Any, *parts: str) -> None:
+    """Raises ValueError unless the function `name` has returned a tuple of `parts`."""
+    if not (isinstance(found, tuple) and len(found) == len(parts)):
+        shape = getattr(found, "shape", None)
+        got = type(found).__name__ if shape is None else f"an array of shape {shape}"
+        got = f"{len(found)} values" if isinstance(found, tuple) else got
+        raise ValueError(f"{name}: expected to return ({', '.join(parts)}), got {got}")

@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import tree_leaves_with_path
 
+from . import inner
 from . import mapping as mapping_
 from .checks import require_integer, require_jit
 from .compiling import compiler_options
-from .inner import check_outer
 from .programs import NOWHERE, Shelf, remembered
 from .scores import Adaptation
 from .streams import heldout_keys
@@ -43,6 +44,19 @@ def _given(tasks: Any, problem: Problem) -> tuple[int, Any]:
             f"with a leading axis, as `envs.TaskSet` has in its `tasks`, got {type(tasks).__name__}"
         )
     return count, tasks
+
+
+def _require_params(learner: MetaLearner, params: Params) -> None:
+    """Raises ValueError unless `params` have the structure and the shapes of the learner's own."""
+    own = jax.eval_shape(learner.init, jax.random.key(0)).params
+    expected, got = (
+        {inner.path_of(path): np.shape(leaf) for path, leaf in tree_leaves_with_path(tree)}
+        for tree in (own, params)
+    )
+    for name in expected | got:
+        form, found = expected.get(name, "none"), got.get(name, "none")
+        if form != found:
+            raise ValueError(f"params: expected {form} for {name or 'them'}, got {found}")
 
 
 def evaluator(
@@ -79,14 +93,18 @@ def evaluator(
 
     Raises:
         ValueError: `tasks` is less than 1, or not shaped as those of the problem, or `seed` out of
-            range, no Problem, or an oracle that is no function; when called, a MetaState in the
-            place of its parameters, or an oracle that is not one number for a task.
+            range, no learner, no Problem, or an oracle that is no function; when called, a
+            MetaState in the place of its parameters, parameters of another learner, or an oracle
+            that is not one number for a task.
     """
     require_jit("evaluate")
-    check_outer(problem)
+    inner.check_outer(problem)
     count, given = _given(tasks, problem)
     if not (oracle is None or callable(oracle)):
         raise ValueError(f"oracle: expected a function of a task, got {oracle!r}")
+    if not (isinstance(learner, MetaLearner) or callable(learner)):
+        got = type(learner).__name__
+        raise ValueError(f"learner: expected a MetaLearner, or its `adapt`, got {got}")
     mapping = mapping or mapping_.Mapping()
     adapt = learner.adapt if isinstance(learner, MetaLearner) else learner
     keys = heldout_keys(seed)[:2]
@@ -130,6 +148,8 @@ def evaluator(
     def run(params: Params) -> Adaptation:
         if isinstance(params, MetaState):
             raise ValueError("params: expected parameters, got a MetaState; give its `params`")
+        if isinstance(learner, MetaLearner):
+            _require_params(learner, params)
         # Parameters may be on the devices they were trained on; the program needs them on its own.
         out = program(jax.device_get(params), (origins, key_adapt))
         score, samples, best = (np.asarray(x)[:count] for x in out)

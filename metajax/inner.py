@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .checks import require_integer, require_number
+from .checks import require_integer, require_number, require_returned
 from .fused import once_differentiated
 from .mapping import Mapping, tiled
 from .types import Adapt, Batch, Params, Problem, Trace, pytree_dataclass
@@ -30,6 +30,7 @@ __all__ = [
     "check_outer",
     "check_parts",
     "descend",
+    "judge_of",
     "loss_of_parts",
     "merge",
     "path_of",
@@ -189,9 +190,23 @@ def loss_of_parts(loss: Callable[..., Any]) -> Callable[[Params, Params, Batch],
 
     @once_differentiated()
     def of_parts(fast: Params, slow: Params, batch: Batch) -> Array:
-        return loss(merge(fast, slow), batch)[0]
+        found = loss(merge(fast, slow), batch)
+        require_returned("inner_loss", found, "loss", "aux")
+        return found[0]
 
     return of_parts
+
+
+def judge_of(problem: Problem) -> Callable[[Params, Batch], tuple[Array, dict[str, Array]]]:
+    """`problem.outer_loss`, to be differentiated once, see `fused.once_differentiated`."""
+
+    @once_differentiated()
+    def judge(params: Params, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        found = problem.outer_loss(params, batch)
+        require_returned("outer_loss", found, "loss", "aux")
+        return found
+
+    return judge
 
 
 @pytree_dataclass

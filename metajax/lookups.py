@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .checks import require_returned
 from .distributions import Distribution, of_action, require_outputs
 from .networks import Network
 from .recurrent import initial_carry, over_time
@@ -88,7 +89,9 @@ def lookup(network: Network, space: Any, actions: Any, critic: bool = False) -> 
             raise ValueError(f"network: expected values of shape {leading}, got {jnp.shape(value)}")
 
     def apply(params: Params, observation: Array, carry: Any) -> tuple[Any, Array, Any]:
-        outputs, value, after = network.apply(params, observation, carry)
+        found = network.apply(params, observation, carry)
+        require_returned("network", found, "outputs", "value", "carry")
+        outputs, value, after = found
         check(outputs, value, observation.shape[: observation.ndim - len(space.shape)])
         if jax.tree.leaves(after) and not remembers:
             raise ValueError("network: expected `initial_carry` of one with a memory, got none")

@@ -19,7 +19,7 @@ from jax.core import Tracer
 
 from . import jaxprs
 from .fused import once_differentiated
-from .inner import Inner, Record, descend, loss_of_parts, merge
+from .inner import Inner, Record, descend, judge_of, loss_of_parts, merge
 from .types import Batch, Params, Problem
 
 __all__ = [
@@ -179,7 +179,7 @@ def losses_along(
         judged: the batch that judges each, from `replay_path`.
         record: of the steps.
     """
-    judge = once_differentiated()(problem.outer_loss)
+    judge = judge_of(problem)
     if record.judgements is None:
         losses, aux = jax.lax.map(lambda step: judge(*step), (path, judged))
         return losses, jax.tree.map(lambda leaf: leaf[-1], aux)

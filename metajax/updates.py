@@ -118,6 +118,9 @@ class Programs:
     """
 
     def __init__(self, learner: MetaLearner, shelf: Shelf, counted: bool) -> None:
+        if not isinstance(learner, MetaLearner):
+            got = type(learner).__name__
+            raise ValueError(f"learner: expected a MetaLearner, as `maml` makes, got {got}")
         self.learner = learner
         self._shelf = shelf
         self._counted = counted or shelf != NOWHERE  # whether to count operations

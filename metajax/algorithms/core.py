@@ -186,4 +186,7 @@ def initialiser(
 
 def task_keys(state: MetaState, tasks: int) -> Array:
     """The keys of the update that comes next, one for each task, (N,)."""
+    if not isinstance(state, MetaState):
+        got = type(state).__name__
+        raise ValueError(f"state: expected a MetaState, as the learner's `init` makes, got {got}")
     return jax.random.split(jax.random.fold_in(state.key, state.step), tasks)

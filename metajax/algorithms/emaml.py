@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ..checks import require_integer, require_number
-from ..fused import once_differentiated
-from ..inner import Inner, Record, check_parts, descend
+from ..inner import Inner, Record, check_parts, descend, judge_of
 from ..mapping import Mapping, map_tasks, mean_over_tasks, tiled
 from ..replays import replay_path, starts
 from ..types import MetaLearner, Params, Problem
@@ -49,7 +48,7 @@ def exploring_loss(
         sampled = jnp.sum(jax.lax.map(lambda step: log_prob(*step), steps))
     else:
         sampled = log_prob(params, record.batches)
-    judge = once_differentiated()(problem.outer_loss)
+    judge = judge_of(problem)
     loss, aux = judge(jax.tree.map(lambda leaf: leaf[-1], path), record.judged)
     return loss - credit * sampled, {"outer_loss": loss, **aux}
 

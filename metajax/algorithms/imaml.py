@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ..checks import require_integer, require_number
-from ..fused import once_differentiated
-from ..inner import Inner, check_parts, merge, run
+from ..inner import Inner, check_parts, judge_of, merge, run
 from ..mapping import Mapping, tiled
 from ..replays import hessian_product
 from ..trust_region import conjugate_gradients
@@ -88,12 +87,12 @@ def imaml(
     require_integer("solver steps", solver_steps, 1)
     require_number("damping", damping)
     inner = proximal(inner, strength)
-    outer_loss = once_differentiated()(problem.outer_loss)
+    judge = judge_of(problem)
 
     def meta_gradient(
         adapted: Params, last: Params, support: Batch, judged: Batch
     ) -> tuple[Any, Params]:
-        value, grads = jax.value_and_grad(outer_loss, has_aux=True)(adapted, judged)
+        value, grads = jax.value_and_grad(judge, has_aux=True)(adapted, judged)
         (fast, slow), (grads_fast, grads_slow) = inner.split(adapted), inner.split(grads)
         at = last if problem.on_policy else fast
 

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..fused import once_differentiated
 from ..groups import UNIFORM, Weighting
-from ..inner import Inner, Record, check_parts, run
+from ..inner import Inner, Record, check_parts, judge_of, run
 from ..mapping import Mapping, tiled
 from ..replays import Order, losses_along, replay, replay_path
 from ..types import MetaLearner, Params, Problem
@@ -87,7 +86,7 @@ def maml(
             f"step weights: expected {inner.steps} of at least 0, not all 0, got {step_weights}"
         )
 
-    judge = once_differentiated()(problem.outer_loss)
+    judge = judge_of(problem)
     one_loss = problem.inner_loss is problem.outer_loss
     is_known = len(step_weights) > 1 and problem.on_policy and one_loss  # by the inner steps
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ..checks import require_integer
-from ..inner import Inner, check_parts, run
+from ..inner import Inner, check_parts, judge_of, run
 from ..mapping import Mapping, check_layout
 from ..types import MetaLearner, MetaState, Params, Problem
 from .core import from_task_gradient, trace_metrics
@@ -52,13 +52,14 @@ def reptile(
     """
     check_parts(problem, inner, outer)
     require_integer("inner steps", inner.steps, 1)
+    judge = judge_of(problem)
 
     def task_gradient(
         params: Params, task: Any, key: Array, step: Array
     ) -> tuple[Params, dict[str, Array]]:
         del step
         adapted, record, trace = run(problem, inner, params, task, key, mapping.tile, ends=True)
-        loss, aux = problem.outer_loss(adapted, record.judged)
+        loss, aux = judge(adapted, record.judged)
         grads = jax.tree.map(jnp.subtract, params, adapted)
         return grads, {**trace_metrics(trace), "outer_loss": loss, **aux}
 
