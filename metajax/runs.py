@@ -140,6 +140,8 @@ def read(run: Path) -> tuple[configs.TrainConfig, dict[str, Any]]:
         return presets.from_json(content["config"]), content
     except (FileNotFoundError, NotADirectoryError):
         what = f"has no {CONFIG}" if run.exists() else "does not exist"
+        if (run / "checkpoints").is_dir():
+            what += "; `metajax.load` reads what was trained in Python"
         raise RunError(f"{run} is not a run folder (it {what})") from None
     except json.JSONDecodeError:
         raise RunError(f"{run / CONFIG} is damaged (it is not JSON)") from None

@@ -246,3 +246,10 @@ def test_a_run_that_is_trained_or_judged_is_not_replaced(copied, capsys):
         for how in ([*GRIDWORLD, "--overwrite", "--run"], ["train", "--resume"]):
             assert "another process is training" in refused(capsys, *how, copied)
     assert everything(copied) == before
+
+
+def test_a_run_of_python_is_said_to_be_one(tmp_path, capsys):
+    (tmp_path / "checkpoints").mkdir()
+    for command in ("evaluate", "render", "train --resume"):
+        said = refused(capsys, *command.split(), tmp_path)
+        assert "it has no config.json; `metajax.load` reads what was trained in Python" in said
