@@ -203,6 +203,7 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "navix DoorKey-Random-8x8": lambda: _navix("Navix-DoorKey-Random-8x8-v0"),
     "XLand-MiniGrid DoorKey-8x8": lambda: _xland("MiniGrid-DoorKey-8x8"),
     "gridworld 5x5": lambda: _ours(Gridworld()),
+    "gridworld 5x5, slipping": lambda: _ours(Gridworld(slip=1 / 3)),
     "gymnax FourRooms": lambda: _gymnax("FourRooms-misc"),
 }
 """By name; those without a package's name in front are ours."""

@@ -31,17 +31,17 @@ from envs import mazes, solve
 
 Array = jax.Array
 
-# Pairs of ours and a peer that draws the same anew at a reset. The layout is fixed in MetaMaze,
-# JaxUED's level, MiniGrid's empty room and FourRooms.
+# Pairs of ours and a peer that draws no more than it. At a reset nothing is drawn in JaxUED's level,
+# MiniGrid's empty room and FourRooms, whose steps slip, and in MetaMaze a goal is.
 RATIOS = (
-    ("maze 13x13, view 5", "gymnax MetaMaze"),
+    ("maze 13x13, view 5, one of 65536 each episode", "gymnax MetaMaze"),
     ("maze 13x13, view 5", "jaxued Maze 13x13"),
     ("maze 13x13, view 5, a new one each episode", "Jumanji Maze-v0"),
     ("minigrid empty 8x8", "navix Empty-8x8"),
     ("minigrid empty 8x8", "XLand-MiniGrid Empty-8x8"),
     ("minigrid doorkey 8x8, a new one each episode", "navix DoorKey-Random-8x8"),
     ("minigrid doorkey 8x8, a new one each episode", "XLand-MiniGrid DoorKey-8x8"),
-    ("gridworld 5x5", "gymnax FourRooms"),
+    ("gridworld 5x5, slipping", "gymnax FourRooms"),
 )
 HIDDEN = 64  # width of each of the policy's two layers
 
