@@ -148,7 +148,14 @@ def main() -> int:
         print(f"preset: unknown {options.preset}; there are {', '.join(PRESETS)}", file=sys.stderr)
         return 2
     config = dataclasses.replace(PRESETS[options.preset], devices=1)
-    rows = measure(experiments.build(config).problem, options)
+    problem = experiments.build(config).problem
+    if not problem.on_policy:
+        print(
+            f"preset: expected one with a batch for each step, got {options.preset}",
+            file=sys.stderr,
+        )
+        return 2
+    rows = measure(problem, options)
     of = {(row["steps"], row["way"]): row for row in rows}
     fewest = min(options.steps)
     table = Table("steps", "way", "ms", "worst", "MiB", "time, tape 1", f"MiB, {fewest} steps 1")

@@ -31,8 +31,8 @@ from envs import mazes, solve
 
 Array = jax.Array
 
-# Pairs of ours and a peer that draws no more than it. At a reset nothing is drawn in JaxUED's level,
-# MiniGrid's empty room and FourRooms, whose steps slip, and in MetaMaze a goal is.
+# Pairs of ours and a peer that draws no more than it. A reset draws nothing in JaxUED's level,
+# MiniGrid's empty room and FourRooms, whose steps slip; it draws a goal in MetaMaze.
 RATIOS = (
     ("maze 13x13, view 5, one of 65536 each episode", "gymnax MetaMaze"),
     ("maze 13x13, view 5", "jaxued Maze 13x13"),

@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,8 @@ import tyro
 
 from metajax import experiments, jaxprs, presets, roofline, training
 from metajax.presets import PRESETS
+
+MOST = 2  # times its products that an update should take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +176,7 @@ def show(row: dict[str, Any]) -> str:
     flops, floor, update = row["flops"], row["floor"], row["update"]
     most = sorted((product["share"] for product in row["products"]), reverse=True)
     large = row["floor_of_large_matrices"]
+    own = row["times_its_products"]
     return "\n".join(
         [
             f"{row['preset']}, {row['algorithm']}: {row['tasks']} tasks, devices: {row['devices']}",
@@ -180,13 +184,13 @@ def show(row: dict[str, Any]) -> str:
             f"  alone      {1e3 * floor:.1f} ms, {flops / floor / 1e9:.3g} GFLOP/s; "
             f"{1e3 * large:.1f} ms at the {flops / large / 1e9:.3g} GFLOP/s of large matrices",
             f"  an update  {1e3 * update:.1f} ms, worst {1e3 * row['update_worst']:.1f}",
-            f"  that is    {row['times_its_products']:.2f} times its products (wanted: at most 2), "
+            f"  that is    {own:.2f} times its products (wanted: at most {MOST}), "
             f"{row['times_large_products']:.2f} times large ones",
         ]
     )
 
 
-def main() -> None:
+def main() -> int:
     """Prints a few lines for each preset."""
     options = tyro.cli(Options)
     if unknown := [name for name in options.presets if name not in PRESETS]:
@@ -201,7 +205,8 @@ def main() -> None:
         print(show(rows[-1]), flush=True)
     if options.json:
         records.write(options.json, {"rows": rows}, "jaxlib")
+    return 0 if all(row["times_its_products"] <= MOST for row in rows) else records.MISSED
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -59,6 +59,7 @@ from metajax.presets import preset
 QUIET = 0.1  # cores that other processes may use without making ratios unreliable
 TOLERANCE = 1e-4  # greatest ‖difference‖ / ‖reference‖ of an array
 DRIFT = 5e-2, 2e-1  # the same after ten updates, which magnify it: on a CPU, on a GPU
+_ROUNDED = ("torch compiled", "all at once")  # ends of the names of what rounds likewise on a GPU
 UPDATES = 10  # updates after which the timed program and the plain one are compared
 _GRIDS = (
     "by square: the network sees each square once, not each step, as in metajax.",
@@ -170,7 +171,7 @@ def refuse_disagreement(errors: dict[str, float], machine: Machine) -> None:
     def bound(name: str) -> float:
         if name == "after ten updates":
             return DRIFT[machine.gpu]
-        rounds = name.startswith("timed program") or name.endswith("torch compiled")
+        rounds = name.startswith("timed program") or name.endswith(_ROUNDED)
         if rounds and machine.gpu:
             return 1e-2  # it multiplies in TF32, its reference in float32
         return TOLERANCE

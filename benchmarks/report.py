@@ -8,6 +8,7 @@ The page embeds its pictures and loads nothing from elsewhere.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import html
 import io
@@ -26,7 +27,7 @@ _RESULTS = Path(__file__).resolve().parent / "results"
 _STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
 td, th { padding: .15rem .7rem; border-bottom: 1px solid #ddd; text-align: right }
-td:first-child, th:first-child { text-align: left } svg { max-width: 100%; height: auto }
+td:first-child, th:first-child { text-align: left } svg, img { max-width: 100%; height: auto }
 .where { color: #666 }"""  # noqa: E501
 
 
@@ -43,9 +44,12 @@ class Options:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    if isinstance(value, Mapping | list | tuple):
-        leaves = value.values() if isinstance(value, Mapping) else value
-        return ", ".join(_cell(leaf) for leaf in leaves)
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{str(key).replace('_', ' ')} {_cell(leaf)}" for key, leaf in value.items()
+        )
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(leaf) for leaf in value)
     return "" if value is None else str(value)
 
 
@@ -61,9 +65,17 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def part(name: str, content: Any) -> str:
-    """One part of a record: a list of rows, rows by name, or figures by name."""
+    """One part of a record: a list of rows, rows or groups of rows by name, or figures by name."""
     title = f"<h3>{html.escape(name.replace('_', ' '))}</h3>"
     if isinstance(content, Mapping) and content:
+        rows = [
+            row
+            for group in content.values()
+            if isinstance(group, Mapping)
+            for row in group.values()
+        ]
+        if rows and all(isinstance(row, Mapping) for row in rows):
+            return "".join(part(f"{name}: {key}", group) for key, group in content.items())
         if all(isinstance(value, Mapping) for value in content.values()):
             return title + table([{"": key, **value} for key, value in content.items()])
         return title + table([{"": key, "value": value} for key, value in content.items()])
@@ -116,6 +128,19 @@ def lines(rows: Any, x: str, y: str) -> str:
     return _svg(figure)
 
 
+def _pictures(record: Path) -> list[Path]:
+    """The pictures beside a record: of its name, or of its parts where they have no record."""
+    script, _, machine = record.stem.partition("-")
+    of_parts = record.parent.glob(f"{script}-*{machine}.png")
+    alone = [picture for picture in of_parts if not picture.with_suffix(".json").exists()]
+    return sorted({*record.parent.glob(f"{record.stem}.png"), *alone})
+
+
+def _embedded(picture: Path) -> str:
+    content = base64.b64encode(picture.read_bytes()).decode()
+    return f'<p><img alt="{html.escape(picture.stem)}" src="data:image/png;base64,{content}"></p>'
+
+
 def section(path: Path) -> str:
     """The section of one record."""
     record = json.loads(path.read_text())
@@ -129,6 +154,7 @@ def section(path: Path) -> str:
             f"<p class=where>{html.escape('; '.join(where))}</p>",
             bars(record),
             lines(record.get("steps"), "environments", "steps_per_s"),
+            *map(_embedded, _pictures(path)),
             part("", scalars) if scalars else "",
             *parts,
         ]

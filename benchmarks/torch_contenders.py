@@ -114,6 +114,8 @@ def contenders(
         "torch.func vmap": as_torch_func,
         "torch loop": loop,
     }
+    if chunk < setting.tasks:
+        ways["torch compiled, all at once"] = lambda: batched(game, torch_maml.compiled(game))
     for other in by_square:
         kernels = torch_maml.eager(other)
         ways["torch batched, by square"] = functools.partial(batched, other, kernels)
