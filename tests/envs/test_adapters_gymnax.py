@@ -19,6 +19,7 @@ from gymnax.wrappers.purerl import LogWrapper
 
 import envs
 import metajax as mj
+from envs.adapters.episodes import begin
 from envs.adapters.gymnax import GymnaxParams, from_gymnax, to_gymnax
 from metajax.networks import mlp_policy
 
@@ -326,3 +327,12 @@ def test_what_gymnax_hands_in_is_refused_where_it_cannot_be_one_of_ours():
         from_gymnax(gymnax.make("CartPole-v1")[0], lambda key: None)
     with pytest.raises(ValueError, match="max_horizon: got 0, expected an integer of at least 1"):
         from_gymnax(cartpole, params, max_horizon=0)
+
+
+def test_a_task_and_its_episode_have_keys_of_their_own():
+    class Keyed:
+        sample_task = staticmethod(jax.random.key_data)
+        reset = staticmethod(lambda key, task: (jax.random.key_data(key), None))
+
+    episode, _ = begin(Keyed(), jax.random.key(0), None)
+    assert (episode.task != episode.state).any()

@@ -88,3 +88,12 @@ def test_a_space_is_a_value():
 def test_what_is_no_space_is_refused_in_one_line(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_box_is_filled_evenly_or_with_the_mean_distance_one():
+    keys = jax.random.split(jax.random.key(0), 4000)
+    counts, _ = np.histogram(jax.vmap(Box(-1.0, 2.0, (2,)).sample)(keys), 8, (-1.0, 2.0))
+    assert np.abs(counts - 1000).max() < 4.5 * np.sqrt(1000)
+    for low, high, sign in ((5.0, np.inf, 1), (-np.inf, -5.0, -1)):
+        far = sign * np.asarray(jax.vmap(Box(low, high, (2,)).sample)(keys)) - 5
+        assert far.mean() == pytest.approx(1, abs=4 / np.sqrt(8000))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs import Gridworld
-from envs.grids import pack
+from envs.grids import pack, unpack
 from envs.gridworld import GridworldTask
 
 
@@ -119,3 +119,10 @@ def test_with_random_starts_the_goal_is_uniform_over_all_squares_but_the_start()
     assert len(pairs) == 9 * 8
     assert not (pairs[:, :2] == pairs[:, 2:]).all(axis=1).any()
     assert np.abs(counts / count - 1 / 72).max() < 4.5 * np.sqrt(1 / 72 / count)
+
+
+def test_walls_are_as_dense_as_asked():
+    env = Gridworld(size=9, density=0.1)
+    draw = jax.jit(jax.vmap(lambda key: env.sample_task(key).walls))
+    walls = unpack(draw(jax.random.split(jax.random.key(0), 50)), 9)
+    assert np.mean(walls) == pytest.approx(0.1, abs=0.02)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import grids, mazes
+from envs import Maze, grids, mazes
 
 SIZE = 11
 CELLS = SIZE // 2
@@ -172,3 +172,38 @@ def test_the_path_that_is_opened_is_any_of_the_shortest():
 def test_impossible_openings_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(jax.random.key(0))
+
+
+def _drawn(**fields):
+    draw = jax.jit(jax.vmap(lambda key: Maze(size=SIZE, **fields).sample_task(key).walls))
+    return _unpacked(draw(jax.random.split(jax.random.key(0), 50)))
+
+
+def test_a_maze_is_opened_as_its_fields_say():
+    assert not (_exits(_drawn(braid=1.0)) == 1).any()
+    walls = _drawn(generator="scatter", density=0.1)[:, 1:-1, 1:-1]
+    assert walls.mean() == pytest.approx(0.1, abs=0.02)
+    blocks = np.lib.stride_tricks.sliding_window_view(~_drawn(rooms=1), (5, 5), axis=(1, 2))
+    assert blocks.all(axis=(-1, -2)).any()  # three cells a side
+
+
+def test_a_dead_end_is_opened_on_each_side_as_often():
+    walls = np.ones((7, 7), bool)
+    walls[1::2, 1::2] = False
+    walls[3, 4] = False  # the middle cell is a dead end, with walls on three sides
+    keys = jax.random.split(jax.random.key(6), 3000)
+    braid = jax.jit(jax.vmap(mazes.braid, in_axes=(0, None, None)))
+    opened = ~_unpacked(braid(keys, grids.pack(jnp.asarray(walls)), jnp.float32(1)), 7)
+    shares = [opened[:, row, column].mean() for row, column in ((2, 3), (4, 3), (3, 2))]
+    np.testing.assert_allclose(shares, 1 / 3, atol=4.5 * np.sqrt(2 / 9 / 3000))
+
+
+def test_rooms_of_each_size_are_in_each_place_as_often():
+    solid = jnp.full((SIZE, 1), 0xFFFFFFFF, jnp.uint32)
+    carve = jax.jit(jax.vmap(lambda key: mazes.rooms(key, solid, 1, 1, 2, CELLS, CELLS)))
+    room = ~_unpacked(carve(jax.random.split(jax.random.key(6), 4000)))
+    for line in (room.any(axis)[:, 1:-1:2] for axis in (2, 1)):
+        kinds, counts = np.unique(line, axis=0, return_counts=True)
+        assert len(kinds) == 9  # five places of one cell, four of two
+        expected = np.where(kinds.sum(axis=1) == 1, 1 / 10, 1 / 8)
+        np.testing.assert_allclose(counts / 4000, expected, atol=4.5 * np.sqrt(0.11 / 4000))

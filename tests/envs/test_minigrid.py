@@ -270,3 +270,22 @@ def test_balls_walk_to_each_free_square_next_to_them_as_often():
     assert (squares[:, 0] == [3, 3]).all()
     # The second ball moves after the first one, and never onto it.
     assert (squares[:, 1] != squares[:, 2]).any(axis=1).all()
+
+
+@pytest.mark.parametrize("family", ["memory", "memory-random"])
+def test_the_answer_is_beside_the_object_that_matches(family):
+    env = MiniGrid(family, size=9)
+    tasks = jax.jit(jax.vmap(env.sample_task))(jax.random.split(jax.random.key(0), 64))
+    kinds, squares, answers = map(np.asarray, (tasks.kinds, tasks.squares, tasks.answers))
+    matches = kinds[:, 1:] == kinds[:, :1]  # above, below
+    assert (matches.sum(axis=1) == 1).all()
+    assert 0 < matches[:, 0].mean() < 1
+    wanted = squares[:, 1:][matches]
+    np.testing.assert_array_equal(np.abs(answers[:, 0] - wanted), np.tile([1, 0], (64, 1)))
+    assert (np.abs(answers[:, 1] - wanted)[:, 0] > 1).all()
+
+
+def test_rewards_are_padded_with_their_level():
+    task = jax.jit(MiniGrid("empty", size=5, rewards=1.0).sample_task)(jax.random.key(0))
+    rewards = convert.padded(task, 7, 32, 3).rewards
+    np.testing.assert_array_equal(rewards, np.pad(task.rewards, ((0, 2), (0, 27))))

@@ -14,6 +14,7 @@ import envs
 from envs import grids, paint, render, tiles
 from envs.gridworld import GridworldState, GridworldTask
 from envs.maze import MazeState, MazeTask
+from envs.minigrid import world
 from envs.point import PointTask
 
 PIXELS = 180
@@ -204,6 +205,8 @@ def test_minigrid_is_drawn_with_its_objects_in_their_colours():
     row, column = task.start.tolist()
     agent = shown[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
     assert (np.abs(agent - np.round(paint.AGENT)).max(-1) <= 1).sum() > 20
+    up, floor = (state.heading + 1) % 4, jnp.full((1, 1), tiles.tile_of("floor"))  # its 0 is east
+    np.testing.assert_array_equal(agent, tiles.picture(floor, jnp.zeros(2, int), up, 16))
     page = render.sheet(env, jax.tree.map(lambda leaf: leaf[None], task), pixels=176)
     np.testing.assert_array_equal(page[11 : 11 + 16 * high, 11 : 11 + 16 * wide], shown)
 
@@ -246,3 +249,9 @@ def test_pictures_that_cannot_be_are_refused(call, message):
     env = envs.Maze(size=5)
     with pytest.raises(ValueError, match=message):
         call(env, env.sample_task(jax.random.key(0)))
+
+
+def test_a_door_has_the_tile_of_its_state():
+    table = render._minigrid_tiles()
+    for state, name in enumerate(("open", "closed", "locked")):  # as in `minigrid.world`
+        assert tiles.TILES[table[world.DOOR, world.BLUE, state]] == f"blue {name} door"

@@ -332,3 +332,19 @@ def test_a_full_disk_is_one_error_and_loses_nothing(directory):
     assert newest(directory).update == 30
     save()
     assert newest(directory).update == 40
+
+
+def test_checkpoints_are_in_the_order_of_their_numbers(directory):
+    (directory / "30").rename(directory / "100")
+    assert newest(directory).update == 100
+
+
+def test_a_fingerprint_does_not_depend_on_the_order():
+    one, other = {"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}
+    assert checkpoints.fingerprint(one) == checkpoints.fingerprint(other)
+
+
+def test_another_format_is_refused(directory, monkeypatch):
+    monkeypatch.setattr(seals, "FORMAT", 2)
+    with pytest.raises(checkpoints.CheckpointError, match="it has format 1, this version reads 2"):
+        newest(directory)

@@ -93,3 +93,24 @@ def test_distribution_fits_the_action_space_or_says_why_not():
     assert for_action_space(envs.Box(-1, 1, (2,))) is diagonal_gaussian
     with pytest.raises(TypeError, match="action space: expected"):
         for_action_space(envs.Box(-1, 1, (2, 2)))
+
+
+def test_a_number_below_one_is_not_rounded_to_an_action_that_is_ruled_out():
+    with jax.numpy_dtype_promotion("standard"):
+        logits = jnp.array([0.0, -jnp.inf], jnp.bfloat16)
+        assert categorical.draw(jnp.float32(1 - 2**-24), logits) == 0
+
+
+def test_epsilon_greedy_divergence_is_from_the_first_to_the_second():
+    behaviour, actions = epsilon_greedy(jnp.array(0.4)), jnp.arange(3, dtype=jnp.int32)
+    values, other = jnp.array([0.0, 1.0, 1.0]), jnp.array([3.0, 0.0, 0.0])
+    one, two = (behaviour.log_prob(each, actions) for each in (values, other))
+    expected = jnp.sum(jnp.exp(one) * (one - two))
+    np.testing.assert_allclose(behaviour.divergence(values, other), expected, rtol=1e-5)
+
+
+def test_gaussian_entropy_is_a_sum_over_action_dimensions():
+    log_std = jnp.array([[0.1, -0.3], [0.0, 2.0]])
+    expected = 1 + np.log(2 * np.pi) + np.sum(log_std, axis=1)
+    found = diagonal_gaussian.entropy((jnp.ones((2, 2)), log_std))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

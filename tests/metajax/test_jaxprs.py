@@ -85,3 +85,10 @@ def test_a_kernel_costs_what_its_rows_do_without_padding():
     assert outputs == 2 * 7 * (2 * 5 + 5 * 3)
     tasks = flops(jax.vmap(lambda x: fused.mlp(layers, x, jnp.tanh)), jnp.ones((4, 7, 2)))
     assert tasks == 4 * outputs
+
+
+def test_a_product_that_only_a_callback_reads_counts():
+    def told(a, b):
+        jax.debug.callback(lambda product: None, a @ b)
+
+    assert flops(told, A, B) == PRODUCT

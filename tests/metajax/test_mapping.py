@@ -269,3 +269,10 @@ def test_a_tile_for_a_cache_that_holds_no_task_has_the_least_that_is_asked_for(m
     assert found == [1, 4]
     given = mapping.Mapping(tile=2)  # what is asked for stays
     assert mapping.tile_size(jnp.sin, 8, given, jnp.ones(3), least=4) == 2
+
+
+def test_a_chunk_has_no_more_than_the_most_tasks_and_no_less_than_half_of_what_is_asked():
+    program = jax.make_jaxpr(map_tasks(lambda shared, task: shared + task, mj.Mapping()))
+    found = jaxprs.scoped_sizes(mapping.CHUNK, program(1.0, jnp.zeros(4096)).jaxpr)
+    assert {*found} == {2048}
+    assert [mapping.chunk_size(n, mj.Mapping(chunk=4)) for n in (9, 10, 12)] == [3, 4, 4]

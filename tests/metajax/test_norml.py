@@ -192,3 +192,9 @@ def test_a_step_whose_outcome_is_not_known_has_no_learned_advantage():
     loss = problem.inner_loss(meta, single)[0]
     np.testing.assert_allclose(loss, gridworld.inner_loss(meta["params"], single)[0], rtol=1e-6)
     assert problem.inner_loss(meta, batch)[0] != gridworld.inner_loss(meta["params"], batch)[0]
+
+
+def test_a_step_that_was_not_taken_has_no_reward_to_differ():
+    reward, mask = jnp.array([[0.5], [9.0]]), jnp.array([[1.0], [0.0]])
+    features, _ = transition_features(jnp.ones((2, 1, 1)), jnp.ones((2, 1, 1)), reward, mask)
+    assert features[0, 0, -1] == 0

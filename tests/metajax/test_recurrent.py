@@ -198,3 +198,27 @@ def test_q_learning_takes_no_memory():
     network = recurrent.gru_policy(trial.action_space, 4)
     with pytest.raises(ValueError, match="network: expected none with a memory"):
         mj.q_learning(trial, network, episodes=3)
+
+
+def test_a_gaussian_policy_begins_small_and_in_its_units():
+    plain, scaled = (
+        recurrent.gru_policy(ACTIONS["continuous"], SIZE, initial_std=0.5, action_scale=scale)
+        for scale in (1.0, 0.1)
+    )
+    given = jnp.ones(4), plain.initial_carry
+    params = plain.init(jax.random.key(0), *given)
+    (mean, log_std), *_ = plain.apply(params, *given)
+    (small, log_small), *_ = scaled.apply(params, *given)
+    np.testing.assert_allclose(small, 0.1 * mean, rtol=1e-6)
+    np.testing.assert_allclose([log_std, log_small], np.log([[0.5] * 2, [0.05] * 2]), rtol=1e-6)
+    assert 0 < np.abs(mean).max() < 0.02
+
+
+def test_each_gate_begins_with_an_orthogonal_matrix_of_its_own():
+    network = recurrent.gru_policy(ACTIONS["discrete"], SIZE)
+    params = network.init(jax.random.key(0), jnp.ones(4), network.initial_carry)
+    gates = np.split(params["params"]["Dense_1"]["kernel"], 3, axis=1)
+    for gate in gates:
+        np.testing.assert_allclose(gate.T @ gate, np.eye(SIZE), atol=1e-5)
+    assert not np.allclose(gates[0], gates[1])
+    assert not np.allclose(gates[1], gates[2])

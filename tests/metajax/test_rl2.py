@@ -1,5 +1,7 @@
 """RL²: its objective is PPO's over all trials, in any layout, and it learns to explore."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.flatten_util
@@ -11,6 +13,8 @@ import pytest
 
 import envs
 import metajax as mj
+from metajax import experiments, presets
+from metajax import trials as trials_of
 
 TASKS = 8
 MAZE = envs.make("maze", size=5, horizon=10, far_exit=False)
@@ -244,3 +248,45 @@ def test_an_update_tells_the_scores_of_the_first_and_the_last_episode():
     np.testing.assert_allclose(
         [metrics["score_before"], metrics["score_after"]], [first, last], rtol=1e-5
     )
+
+
+def test_trials_that_judge_are_of_the_held_out_share():
+    config = presets.preset("maze", "rl2")  # .2 held out
+    experiment = experiments.build(config)
+    keys = jax.random.split(jax.random.key(0), 200)
+    trained, judged = (
+        envs.TaskSet.of(config.env, jax.jit(jax.vmap(problem.sample_task))(keys)).side(0.8)
+        for problem in (experiment.training, experiment.problem)
+    )
+    assert trained.all()
+    assert not judged.any()
+
+
+def test_numbers_of_a_configuration_reach_its_trials(monkeypatch):
+    given, steps, make = [], [], trials_of.policy_gradient
+
+    def problem(*args, **options):
+        given.append(options)
+        return make(*args, **options)
+
+    def outer(config, count):
+        steps.append(count)
+        return optax.sgd(1.0)
+
+    monkeypatch.setattr(trials_of, "policy_gradient", problem)
+    monkeypatch.setattr(trials_of, "outer_optimizer", outer)
+    numbers = dict(discount=0.9, gae_lambda=0.8, entropy=0.03, value_weight=0.2)
+    sizes = dict(updates=5, epochs=3, minibatches=2, tasks=4)
+    config = dataclasses.replace(presets.preset("bandit-10x5", "rl2"), **numbers, **sizes)
+    trials_of.learners(config, mj.Mapping())
+    assert steps == [5 * 3 * 2]
+    assert given
+    assert all(numbers.items() <= options.items() for options in given)
+
+
+def test_episodes_that_are_forgotten_are_not_the_same():
+    experiment = experiments.build(presets.preset("bandit-10x5", "rl2"))
+    params = experiment.training.init(jax.random.key(0))
+    task = experiment.training.sample_task(jax.random.key(1))
+    adapt = jax.jit(experiment.multitask_evaluation(2))
+    assert len({*adapt(params, task, jax.random.key(2))[1].score.tolist()}) > 1

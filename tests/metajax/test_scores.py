@@ -144,3 +144,28 @@ def test_the_table_of_many_steps_fits_a_terminal():
     assert max(map(len, text.splitlines())) <= 100
     assert "10 inner" in text
     assert "optimal" not in text
+
+
+def test_bootstrap_of_many_tasks_is_drawn_in_blocks_as_at_once():
+    values = np.random.default_rng(4).normal(size=3000)  # blocks of 1333
+    drawn = np.random.default_rng(0).multinomial(3000, np.full(3000, 1 / 3000), size=2000)
+    expected = np.percentile(drawn @ values / 3000, [2.5, 97.5])
+    np.testing.assert_allclose(scores.bootstrap_ci95(values), expected, rtol=1e-9)
+
+
+def test_a_score_of_infinity_is_made_worse():
+    broken = adaptation(score=np.array([[1.0, np.inf], [1.0, 2.0]]))
+    assert (broken.negative_adaptation, broken.diverged) == (0.5, 1)
+
+
+def test_report_and_table_give_the_last_iqm_and_the_mean_optimum():
+    found = adaptation(oracle=np.array([2.0, 4.0, 5.0, 8.0, 16.0]))
+    out = found.to_json()
+    assert out["oracle"] == 7.0
+    share = out["normalised"]
+    for (low, high), mean in zip(share["ci95"], share["mean"], strict=True):
+        assert low < mean < high
+    lines = printed({"m": found}).splitlines()
+    cells = [[cell for cell in line.split() if cell[0].isdigit()] for line in lines]
+    assert ["3.00", "4.40", "4.00", "20%"] in cells
+    assert ["7.00", "5.60"] in cells  # mean and IQM of the optima

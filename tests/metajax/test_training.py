@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import toy
 
-from metajax import checkpoints, loggers, streams, training
+from metajax import checkpoints, loggers, streams, training, updates
 from metajax.mapping import Mapping, map_tasks, task_mesh
 
 SETTINGS = {"updates": 45, "seed": 3, "log_every": 4, "checkpoint_every": 8, "progress": False}
@@ -356,3 +356,9 @@ def test_progress_is_plain_lines_where_there_is_no_console(capsys):
     assert "→" in err
     training.train(toy.learner(), **SETTINGS)
     assert capsys.readouterr() == ("", "")
+
+
+def test_steps_that_nobody_counts_carry_nothing():
+    before = (jnp.uint32(5), jnp.uint32(1))
+    after = updates._add(updates.Totals({}, before), {})
+    assert [*map(int, after.env_steps)] == [5, 1]

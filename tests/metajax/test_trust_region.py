@@ -283,3 +283,20 @@ def test_a_trust_region_is_no_optimiser_to_the_others(learner):
 def test_a_region_that_cannot_be_is_refused(field, message):
     with pytest.raises(ValueError, match=message):
         mj.TrustRegion(**field)
+
+
+def test_no_step_where_no_direction_has_positive_curvature():
+    assert not longest_step(REGION, jnp.ones(2), lambda vector: -vector).any()
+
+
+def test_search_tries_as_often_as_it_may_and_wants_an_improvement():
+    start, step, none = {"x": jnp.float32(0)}, {"x": jnp.float32(1)}, jnp.float32(0)
+
+    def taken(judge, attempts):
+        return search(mj.TrustRegion(attempts=attempts), start, step, judge, none)[1]["step_length"]
+
+    def third(params):
+        return -params["x"], 0.02 * params["x"] ** 2
+
+    np.testing.assert_allclose([taken(third, 2), taken(third, 3)], [0.0, 0.64], rtol=1e-6)
+    assert taken(lambda params: (0.0 * params["x"], 0.0 * params["x"]), 15) == 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
+import types
 
 import jax
 import pytest
 
-from metajax import cli, presets, roofline, tuning
+from metajax import cli, presets, roofline, runs, tuning
 
 FLAGS = ["sinusoid-10", "--tasks", "4", "--hidden", "8", "--devices", "1", "--tile", "2"]
 CONFIG = dataclasses.replace(
@@ -111,3 +113,47 @@ def test_a_run_has_the_tuned_tile_in_its_configuration(tmp_path, timed, monkeypa
     assert cli.run(["train", "--resume", str(run), "--quiet"]) == 0
     assert cli.run(["train", "--resume", str(run), "--tune"]) == 2
     assert "--tune contradicts --resume" in capsys.readouterr().err
+
+
+def test_the_least_of_the_times_counts(monkeypatch):
+    taken = itertools.cycle([9.0, 1.0, 5.0, 2.0, 3.0, 8.0])  # of both sizes in turn
+    ticks = itertools.chain.from_iterable((100.0, next(taken)) for _ in itertools.count())
+    clock = itertools.accumulate(ticks)
+    monkeypatch.setattr(tuning, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert tuning._time(CONFIG, "tile", 2, [2, 4], None) == {2: 3.0, 4: 1.0}
+
+
+def test_times_of_other_versions_are_not_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_time", lambda *_: {2: 1.0})
+    tuning.tune(CONFIG, tmp_path)
+    assert tuning.tune(CONFIG, tmp_path).remembered
+    monkeypatch.setattr(runs, "versions", lambda: {"jax": "another"})
+    assert not tuning.tune(CONFIG, tmp_path).remembered
+
+
+def test_a_size_that_finds_no_memory_when_run_is_left_out(monkeypatch):
+    trace, full = tuning.training.trace, iter((False, True))  # of sizes 2 and 4
+
+    class Full:
+        def __init__(self, program):
+            self.program = program
+
+        def __getattr__(self, name):
+            return getattr(self.program, name)
+
+        def __call__(self, *_):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    class Traced:
+        def __init__(self, learner):
+            self.traced, self.full = trace(learner), next(full)
+
+        def lower(self):
+            return self
+
+        def compile(self):
+            program = self.traced.lower().compile()
+            return Full(program) if self.full else program
+
+    monkeypatch.setattr(tuning.training, "trace", Traced)
+    assert [*tuning._time(CONFIG, "tile", 2, [2, 4], None)] == [2]

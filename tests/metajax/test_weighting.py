@@ -193,3 +193,11 @@ def test_groups_of_equal_optima_are_one():
 def test_what_cannot_weigh_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("best", "left"), [(None, 3.0), (lambda task: task, 5.0)])
+def test_what_is_measured_is_the_shortfall_and_the_norm(best, left):
+    score, gradient = jnp.float32(-3.0), {"w": jnp.array([3.0, 4.0])}
+    for rule, expected in ((mj.uncertainty, [left]), (mj.gradient_norm, [left, 5.0])):
+        found = rule(2, group_of, best=best).measure(jnp.float32(2.0), score, gradient)
+        np.testing.assert_allclose(found, expected)
