@@ -275,14 +275,16 @@ def sampler_of_side(
       salt: as in `TaskSet.split`.
 
     Raises:
-      ValueError: a share outside (0, 1), a salt that is not an unsigned 32-bit integer, or tasks
-        that have no `content_hash`.
+      ValueError: a share outside (0, 1), or that leaves this side less than a thousandth, a salt
+        that is not an unsigned 32-bit integer, or tasks that have no `content_hash`.
     """
     require("share", share, 0 < share < 1, "a number between 0 and 1")
+    missing = 1 - share if first else share
+    require("share", share, missing <= 0.999, "at least a thousandth for the side drawn from")
     require_integer("salt", salt, 0, 2**32 - 1)
     form = _form_drawn_by(sample_task)
     form_of(form)
-    draws = math.ceil(math.log(1e-9) / math.log(1 - share if first else share))
+    draws = math.ceil(math.log(1e-9) / math.log(missing))
     bound = min(round(share * 2**32), 2**32 - 1)
 
     # One by one: a batch of draws within a batch of tasks takes twice as long to compile, and most

@@ -7,6 +7,7 @@ the reason, before Orbax opens them, and are never deleted.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import threading
@@ -203,8 +204,9 @@ class Keeper:
             if int(path.name) > after:
                 aside = self._directory.with_name(self._directory.name + "-refused")
                 aside.mkdir(exist_ok=True)
-                taken = sum(1 for other in aside.glob(f"{path.name}*"))
-                path.rename(aside / f"{path.name}.{taken}" if taken else aside / path.name)
+                names = (f"{path.name}.{number}" for number in itertools.count(1))
+                places = (aside / name for name in itertools.chain([path.name], names))
+                path.rename(next(place for place in places if not place.exists()))
 
     def save(self, update: int, state: Any, progress: Mapping[str, Any]) -> None:
         """Starts saving `state`, which must stay alive and unchanged until the next call.

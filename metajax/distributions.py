@@ -64,7 +64,7 @@ def _shares_categorical(logits: Array) -> Array:
 def _draw_categorical(uniform: Array, shares: Array) -> Array:
     """Inverse transform: one uniform number per action instead of one per category."""
     # In the wider of the two types: a number below 1 must not be rounded to 1.
-    wide = jnp.promote_types(uniform.dtype, shares.dtype)
+    wide = max(uniform.dtype, shares.dtype, key=lambda dtype: dtype.itemsize)
     below = uniform.astype(wide)[..., None] >= shares.astype(wide)
     return jnp.sum(below, axis=-1, dtype=jnp.int32)
 

@@ -326,7 +326,7 @@ def test_a_split_out_of_range_is_refused(goals, fields, message):
         goals.split(0)[0].save("nowhere")
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -1, 2])
+@pytest.mark.parametrize("share", [0.0, 1.0, -1, 2, 1e-17, 5e-4])
 def test_a_share_that_leaves_a_side_empty_has_no_sampler(share):
     with pytest.raises(ValueError, match="share: got"):
         sampler_of_side(Maze().sample_task, share, first=True)

@@ -348,3 +348,16 @@ def test_another_format_is_refused(directory, monkeypatch):
     monkeypatch.setattr(seals, "FORMAT", 2)
     with pytest.raises(checkpoints.CheckpointError, match="it has format 1, this version reads 2"):
         newest(directory)
+
+
+def test_what_is_set_aside_takes_the_place_of_nothing(directory):
+    aside = directory.with_name(f"{directory.name}-refused")
+    for place in ("30.1", "300"):
+        (aside / place).mkdir(parents=True)
+    with checkpoints.Keeper(directory, config=CONFIG) as keeper:
+        for expected in ("30", "30.2"):
+            if not (directory / "30").exists():
+                shutil.copytree(directory / "20", directory / "30")
+            keeper.set_aside(20)
+            assert (aside / expected).is_dir()
+    assert {path.name for path in aside.iterdir()} == {"30", "30.1", "30.2", "300"}
