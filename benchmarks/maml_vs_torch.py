@@ -69,6 +69,8 @@ _STATES = "by square: the network sees each state once, not each step, as in met
 _PULLS = "by square: the network sees its one observation once, metajax's sees it at each pull."
 _NOTES = dict.fromkeys(("maze", "maze-q", "gridworld", "gridworld-q"), _GRIDS)
 _NOTES |= {"tabular-mdp": (_STATES,), "bandit-10x5": (_PULLS,)}
+_FUNC = "torch.func: by square too, as one-hot vectors of all steps would take gigabytes."
+_NOTES |= {name: (*_GRIDS, _FUNC) for name in ("maze-q", "gridworld-q")}
 """By preset, notes below the table."""
 
 
