@@ -67,10 +67,10 @@ _GRIDS = (
 )
 _STATES = "by square: the network sees each state once, not each step, as in metajax."
 _PULLS = "by square: the network sees its one observation once, metajax's sees it at each pull."
-_NOTES = dict.fromkeys(("maze", "maze-q", "gridworld", "gridworld-q"), _GRIDS)
-_NOTES |= {"tabular-mdp": (_STATES,), "bandit-10x5": (_PULLS,)}
 _FUNC = "torch.func: by square too, as one-hot vectors of all steps would take gigabytes."
-_NOTES |= {name: (*_GRIDS, _FUNC) for name in ("maze-q", "gridworld-q")}
+_NOTES = dict.fromkeys(("maze", "gridworld"), _GRIDS)
+_NOTES |= dict.fromkeys(("maze-q", "gridworld-q"), (*_GRIDS, _FUNC))
+_NOTES |= {"tabular-mdp": (_STATES,), "bandit-10x5": (_PULLS,)}
 """By preset, notes below the table."""
 
 
