@@ -146,14 +146,9 @@ def _training_seconds(learner: mj.MetaLearner, updates: int) -> float:
 def main() -> int:
     """Prints the table."""
     options = tyro.cli(Options)
-    for what, given, known in (
-        ("presets", options.presets, PRESETS),
-        ("algorithms", options.algorithms, ALGORITHMS),
-    ):
-        if unknown := [name for name in given if name not in known]:
-            print(f"{what}: unknown {', '.join(unknown)}; there are {', '.join(known)}",
-                  file=sys.stderr)  # fmt: skip
-            return 2
+    records.check_names("presets", options.presets, PRESETS)
+    records.check_names("algorithms", options.algorithms, ALGORITHMS)
+    records.check_sizes(options)
     jax.config.update("jax_num_cpu_devices", records.cores())
     columns = (*PARTS, "devices meet", "other")
     table = Table(title="Share of an update, %", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

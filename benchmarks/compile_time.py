@@ -71,6 +71,9 @@ def seconds(preset: str, algorithm: str) -> dict[str, float]:
 def main() -> int:
     """Prints the table."""
     options = tyro.cli(Options)
+    records.check_names("preset", [options.preset], presets.PRESETS)
+    records.check_names("algorithms", options.algorithms, ALGORITHMS)
+    records.check_sizes(options)
     jax.config.update("jax_enable_compilation_cache", False)
     jax.config.update("jax_num_cpu_devices", records.cores())
     console = Console()

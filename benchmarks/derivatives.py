@@ -144,9 +144,8 @@ def difference(one: Params, other: Params) -> float:
 def main() -> int:
     """Prints the table, and the ratios to the fewest steps and to the tape."""
     options = tyro.cli(Options)
-    if options.preset not in PRESETS:
-        print(f"preset: unknown {options.preset}; there are {', '.join(PRESETS)}", file=sys.stderr)
-        return 2
+    records.check_names("preset", [options.preset], PRESETS)
+    records.check_sizes(options)
     config = dataclasses.replace(PRESETS[options.preset], devices=1)
     problem = experiments.build(config).problem
     if not problem.on_policy:

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metajax import experiments, training
-from metajax.configs import nearest
+from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS, preset
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU has several processes
@@ -172,14 +172,14 @@ def show(console: Console, report: dict[str, Any]) -> None:
 def main() -> None:
     """Measures and prints."""
     options = tyro.cli(Options)
-    if options.preset not in PRESETS:
-        near = nearest(options.preset, PRESETS)
-        raise SystemExit(f"preset: unknown {options.preset!r}; {near}")
+    records.check_names("preset", [options.preset], PRESETS)
+    records.check_names("algorithm", [options.algorithm], ALGORITHMS)
+    records.check_sizes(options)
     console = Console()
     try:
         report = measure(options, console)
     except ValueError as error:
-        raise SystemExit(str(error)) from None
+        records.refuse(str(error))
     show(console, report)
     if options.json:
         records.write(options.json, report, "jaxlib")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class Options:
     only: tuple[str, ...] = ()
     """Scripts, without .py; all by default."""
     show: bool = False
-    """Only lists the records; runs nothing."""
+    """Only lists which records are there and which would be measured; writes nothing."""
 
 
 class Job(NamedTuple):
@@ -91,31 +92,42 @@ def run(job: Job, folder: Path) -> None:
         part.rename(folder / part.name)
 
 
-def main() -> int:
-    """Prints which records there are; exits with status 1 if any is missing."""
-    options = tyro.cli(Options)
-    scripts = {job.script for job in JOBS}
-    if unknown := [name for name in options.only if name not in scripts]:
-        print(f"only: unknown {', '.join(unknown)}; there are {', '.join(sorted(scripts))}",
-              file=sys.stderr)  # fmt: skip
-        return 2
-    jobs = [job for job in JOBS if not options.only or job.script in options.only]
-    options.folder.mkdir(parents=True, exist_ok=True)
-    records = {job: options.folder / f"{job.record}.json" for job in jobs}
-    for job, record in records.items():
-        if not options.show and not record.exists():
+def fill(folder: Path, files: Mapping[Job, Path]) -> bool:
+    """Runs every job whose record is not there; whether a page of all records was made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        records.refuse(f"folder: {folder}: {error.strerror}")
+    for job, file in files.items():
+        if not file.exists():
             print(f"== {job.record}", flush=True)
-            run(job, options.folder)
-    missing = [job.record for job, record in records.items() if not record.exists()]
-    found = sorted(map(str, options.folder.glob("*.json")))
-    if found:
-        page = options.folder / "report.html"
-        report = [str(HERE / "report.py"), *found, "--out", str(page)]
-        subprocess.run([sys.executable, *report], check=True)
+            run(job, folder)
+    if found := sorted(map(str, folder.glob("*.json"))):
+        page = str(folder / "report.html")
+        report = [sys.executable, str(HERE / "report.py"), *found, "--out", page]
+        return subprocess.run(report, check=False).returncode == 0  # if not, it said why
+    return False
+
+
+def main() -> int:
+    """Prints which records there are; exits with status 1 if any is missing, or their page."""
+    options = tyro.cli(Options)
+    records.check_names("only", options.only, sorted({job.script for job in JOBS}))
+    jobs = [job for job in JOBS if not options.only or job.script in options.only]
+    if options.folder.exists() and not options.folder.is_dir():
+        records.refuse(f"folder: expected a folder, got the file {options.folder}")
+    for record in sorted(options.folder.glob("*.json")):
+        records.read(record)  # refuses a damaged one, before hours pass and not after them
+    files = {job: options.folder / f"{job.record}.json" for job in jobs}
+    if options.show:
+        for job, file in files.items():
+            print(f"{'there' if file.exists() else 'would run':<10}{job.record}")
+    made = options.show or fill(options.folder, files)
+    missing = [job.record for job, file in files.items() if not file.exists()]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} records are in {options.folder}")
-    if missing:
+    if missing and not options.show:
         print(f"missing: {', '.join(missing)}")
-    return 1 if missing else 0
+    return 1 if missing or not made else 0
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import records
 import tyro
 
 from metajax import experiments, jaxprs, presets, roofline, training
+from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
 
 MOST = 2  # times its products that an update should take
@@ -193,15 +194,16 @@ def show(row: dict[str, Any]) -> str:
 def main() -> int:
     """Prints a few lines for each preset."""
     options = tyro.cli(Options)
-    if unknown := [name for name in options.presets if name not in PRESETS]:
-        raise SystemExit(f"presets: unknown {', '.join(unknown)}; there are {', '.join(PRESETS)}")
+    records.check_names("presets", options.presets, PRESETS)
+    records.check_names("algorithm", [options.algorithm], ALGORITHMS)
+    records.check_sizes(options)
     jax.config.update("jax_num_cpu_devices", records.cores())
     rows = []
     for preset in options.presets:
         try:
             rows.append(measure(preset, options))
-        except ValueError as error:  # an algorithm that is unknown, or not for the preset
-            raise SystemExit(f"{preset}, {options.algorithm}: {error}") from None
+        except ValueError as error:  # an algorithm that is not for the preset
+            records.refuse(f"{preset}, {options.algorithm}: {error}")
         print(show(rows[-1]), flush=True)
     if options.json:
         records.write(options.json, {"rows": rows}, "jaxlib")

@@ -134,11 +134,7 @@ def main() -> int:
     """Prints the table; exits with status 3 if a bar was missed."""
     options = tyro.cli(Options)
     chosen = options.presets or tuple(ROWS)
-    unknown = [name for name in chosen if name not in ROWS]
-    if unknown:
-        print(f"presets: no figures for {', '.join(unknown)}; there are {', '.join(ROWS)}",
-              file=sys.stderr)  # fmt: skip
-        return 2
+    records.check_names("presets with figures", chosen, ROWS)
     record: dict[str, Any] = {"figures": []}
     table = Table("preset", "figure", "bar", "beyond", "measured", "", title="Learning")
     with tempfile.TemporaryDirectory() as scratch:

@@ -23,11 +23,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +41,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch_bridge import BRIDGES
-from torch_contenders import Contender, contenders
+from torch_contenders import Contender, contender_names, contenders
 from torch_contest import Contest, contest, torch_params
 from torch_parity import (
     collection_errors,
@@ -78,7 +77,7 @@ _NOTES |= {"tabular-mdp": (_STATES,), "bandit-10x5": (_PULLS,)}
 class Options:
     """Times one MAML update of a preset, metajax against PyTorch, after they agreed."""
 
-    preset: tyro.conf.Positional[Literal[tuple(BRIDGES)]] = "point"  # type: ignore[valid-type]
+    preset: tyro.conf.Positional[str] = "point"
     """The preset, which provides the sizes that are not given here."""
     tasks: int | None = None
     """N, tasks per update."""
@@ -106,17 +105,6 @@ class Options:
     """Also writes the figures to this JSON file."""
     profile: Path | None = None
     """Writes a trace of each side into this folder, and reports where the time goes."""
-
-    def check(self) -> None:
-        """Checks the sizes.
-
-        Raises:
-            ValueError: an invalid size.
-        """
-        for field in dataclasses.fields(self):
-            value, low = getattr(self, field.name), 0 if field.name == "seed" else 1
-            if isinstance(value, int) and value < low:
-                raise ValueError(f"{field.name}: expected at least {low}, got {value}")
 
     def contest(self, **layout: Any) -> Contest:
         """The preset at the sizes asked for, laid out on hardware as `layout` says."""
@@ -322,9 +310,6 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
     tasks = side.setting.tasks
     plain = options.contest(devices=1, chunk=tasks, tile=tasks).learner
     ways = contenders(side, torch_params(start.params, device), device, machine.chunk, options.only)
-    if unknown := sorted({*options.only} - {*ways}):
-        console.print(f"maml_vs_torch: only: unknown {', '.join(unknown)}", style="red")
-        sys.exit(2)
     carried = [state]
 
     def metajax() -> None:
@@ -399,15 +384,16 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    console = Console(stderr=True)
+    records.check_names("preset", [options.preset], BRIDGES)
+    records.check_sizes(options)
     try:
-        options.check()
         machine = set_up(options)
-        options.contest(devices=machine.devices)  # raises here if a size does not fit
+        side = options.contest(devices=machine.devices)  # raises here if a size does not fit
+        known = contender_names(side.preset, machine.gpu, machine.chunk < side.setting.tasks)
+        records.check_names("only", options.only, known)
     except ValueError as error:
-        console.print(f"maml_vs_torch: {error}", style="red", markup=False)
-        sys.exit(2)
-    compare(options, machine, console)
+        records.refuse(str(error))
+    compare(options, machine, Console(stderr=True))
 
 
 if __name__ == "__main__":

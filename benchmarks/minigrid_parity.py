@@ -208,6 +208,7 @@ class Options:
 def main() -> None:
     """Prints the table."""
     options = tyro.cli(Options)
+    records.check_sizes(options)  # of no steps, none would differ
     table = Table("case", "episodes", "steps", "successes", "mismatches")
     record, batch = {}, 64
     for name in CASES:

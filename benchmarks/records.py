@@ -1,24 +1,31 @@
-"""Writes records of figures, with where and with which packages they were measured."""
+"""What the scripts share: refusals, and records of figures with where they were measured."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = [
     "MISSED",
+    "REFUSED",
+    "check_names",
+    "check_sizes",
     "commit",
     "cores",
     "hardware",
     "processor",
+    "read",
+    "refuse",
     "same_sources",
     "versions",
     "write",
@@ -26,6 +33,44 @@ __all__ = [
 
 # The exit status of a script whose record is whole and misses a bar: an exception's is 1.
 MISSED = 3
+REFUSED = 2  # that of one that was asked for what it cannot do
+
+
+def refuse(why: str) -> NoReturn:
+    """Says why on stderr, in one line, and exits with status 2."""
+    print(why, file=sys.stderr)
+    raise SystemExit(REFUSED)
+
+
+def check_names(
+    what: str, given: Iterable[str], known: Iterable[str], *, parts: bool = False
+) -> None:
+    """Refuses a name that is not `known` or, if `parts` are given, not in any that is."""
+    known = list(known)
+    for name in given:
+        if not any(name in each if parts else name == each for each in known):
+            # Not above: it imports jax, which some scripts leave out, see `hardware`.
+            from metajax.configs import nearest
+
+            refuse(f"{what}: unknown {name!r}; {nearest(name, known)}")
+
+
+def check_sizes(options: Any) -> None:
+    """Refuses integers below 1 (a seed below 0), other numbers not above 0, and empty lists.
+
+    Args:
+        options: a dataclass; what is None, and lists that are empty by default, may be left out.
+    """
+    for field in dataclasses.fields(options):
+        name, value = field.name, getattr(options, field.name)
+        least = 0 if name == "seed" else 1
+        if value == () and field.default != ():
+            refuse(f"{name}: expected at least one, got none")
+        for each in value if isinstance(value, tuple) else (value,):
+            if type(each) is int and each < least:  # a bool is no size
+                refuse(f"{name}: expected at least {least}, got {each}")
+            if type(each) is float and not 0 < each < math.inf:
+                refuse(f"{name}: expected a positive number, got {each}")
 
 
 def processor() -> str:
@@ -92,6 +137,19 @@ def same_sources(of: str | None) -> bool:
     False where these are edited, as nothing tells one edit from another.
     """
     return of is not None and not of.endswith("+") and of == commit()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The record in a file; refuses one that is not there or that is no record."""
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        refuse(f"{path}: {error.strerror}")
+    except ValueError as error:  # neither JSON nor, perhaps, text
+        refuse(f"{path}: expected a record in JSON, got {error}")
+    if not isinstance(content, dict):
+        refuse(f"{path}: expected a record, got {type(content).__name__}")
+    return content
 
 
 def write(path: Path, record: Mapping[str, Any], *packages: str) -> None:

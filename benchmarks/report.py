@@ -12,12 +12,12 @@ import base64
 import dataclasses
 import html
 import io
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import records
 import tyro
 from guard import ratios
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -143,7 +143,7 @@ def _embedded(picture: Path) -> str:
 
 def section(path: Path) -> str:
     """The section of one record."""
-    record = json.loads(path.read_text())
+    record = records.read(path)
     stamps = ("hardware", "date", "commit", "versions")
     where = [_cell(record.pop(key)) for key in stamps if record.get(key)]
     scalars = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
@@ -165,15 +165,15 @@ def main() -> int:
     """Writes the page."""
     options = tyro.cli(Options)
     paths = options.records or tuple(sorted(_RESULTS.glob("*.json")))
-    try:
-        sections = [section(path) for path in paths]
-    except (OSError, ValueError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
+    sections = [section(path) for path in paths]
     head = (
         f"<!doctype html><meta charset=utf-8><title>metajax: figures</title><style>{_STYLE}</style>"
     )
-    options.out.write_text(f"{head}<h1>metajax: what was measured</h1>{''.join(sections)}")
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(f"{head}<h1>metajax: what was measured</h1>{''.join(sections)}")
+    except OSError as error:  # a folder, or in what is no folder
+        records.refuse(f"out: {options.out}: {error.strerror}")
     print(f"{len(paths)} records in {options.out}")
     return 0
 

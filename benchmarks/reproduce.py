@@ -183,11 +183,7 @@ def main() -> int:
     """Prints each table when it is finished."""
     options = tyro.cli(Options)
     chosen = options.tables or tuple(TABLES)
-    unknown = [name for name in chosen if name not in TABLES]
-    if unknown:
-        print(f"tables: unknown {', '.join(unknown)}; there are {', '.join(TABLES)}",
-              file=sys.stderr)  # fmt: skip
-        return 2
+    records.check_names("tables", chosen, TABLES)
     if options.plots:
         options.plots.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []

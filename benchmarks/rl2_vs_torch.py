@@ -207,6 +207,7 @@ def show(report: dict[str, Any]) -> None:
 
 def main() -> int:
     options = tyro.cli(Options, description=__doc__)
+    records.check_sizes(options)
     config = preset("gridworld", "rl2")
     if options.tasks is not None:
         config = dataclasses.replace(config, tasks=options.tasks)

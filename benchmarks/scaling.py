@@ -12,7 +12,6 @@ can be resumed, on the same machine and of the same sources.
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 import sys
 import time
@@ -165,15 +164,10 @@ def draw(path: Path, sweeps: Mapping[str, Mapping[int, Figures]]) -> None:
 def main() -> int:
     """Measures what is missing, and prints everything."""
     options = tyro.cli(Options)
+    records.check_names("preset", [options.preset], PRESETS)
+    records.check_names("only", options.only, SWEEPS)
+    records.check_sizes(options)
     jax.config.update("jax_num_cpu_devices", records.cores())
-    for name, given, known in (
-        ("preset", [options.preset], PRESETS),
-        ("only", options.only, SWEEPS),
-    ):
-        if unknown := [each for each in given if each not in known]:
-            raise SystemExit(f"{name}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
-    if options.repeats < 1:
-        raise SystemExit(f"repeats: expected at least 1, got {options.repeats}")
     base = dataclasses.replace(PRESETS[options.preset], chunk=options.chunk)
     if hasattr(base, "episodes"):
         base = dataclasses.replace(base, episodes=options.episodes)
@@ -185,9 +179,9 @@ def main() -> int:
     }
     record: dict[str, Any] = {"settings": settings, "sweeps": {}}
     if options.json and options.json.exists():
-        kept = json.loads(options.json.read_text())
-        if kept["settings"] != settings:
-            raise SystemExit(f"{options.json}: holds other settings, {kept['settings']}")
+        kept = records.read(options.json)
+        if kept.get("settings") != settings:
+            records.refuse(f"{options.json}: holds other settings, {kept.get('settings')}")
         if records.same_sources(kept.get("commit")) and kept["hardware"] == records.hardware():
             record |= {key: kept[key] for key in record}
         else:

@@ -90,6 +90,9 @@ def main() -> int:
     """Prints the table."""
     options = tyro.cli(Options)
     algorithms = tuple(ALGORITHMS) if options.algorithms == ("all",) else options.algorithms
+    records.check_names("presets", options.presets, PRESETS)
+    records.check_names("algorithms", algorithms, ALGORITHMS)
+    records.check_sizes(options)
     table = Table("preset", "algorithm", "cold s", "worst", "warm s", "worst",
                   title="Process start to first finished update")  # fmt: skip
     rows: list[dict[str, Any]] = []

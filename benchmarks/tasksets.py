@@ -82,6 +82,11 @@ def measure(options: Options) -> dict[str, float]:
 def main() -> None:
     """Prints the table."""
     options = tyro.cli(Options)
+    records.check_sizes(options)
+    try:
+        envs.make("maze", size=options.size)
+    except ValueError as error:  # a side that no maze has
+        records.refuse(str(error))
     figures = measure(options)
     side = f"{options.size} x {options.size}"
     table = Table("what", "figure", title=f"{options.count:,} mazes of {side} squares")

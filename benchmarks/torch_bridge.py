@@ -42,6 +42,7 @@ class Bridge(NamedTuple):
     losses: Callable[..., torch_func.Losses]  # parameters, setting
     # the judging batch, if the outer loss takes another form of batch
     judged: Callable[[Any, str], Any] | None = None
+    by_square: bool = False  # whether there is a second game
 
 
 def _point_batch(batch: Any, device: str) -> torch_point.Batch:
@@ -269,9 +270,13 @@ _POINT = Bridge(
     torch_func.point_loss,
 )
 _CORNERS = _POINT._replace(games=_corner_games)
-_GRID = Bridge(grids_of, _grid_batch, _grid_random, _grid_games, torch_func.grid_loss)
-_TABLE = Bridge(_tables, _grid_batch, _table_random, _table_games, torch_func.grid_loss)
-_Q = Bridge(grids_of, _steps, _q_random, _q_games, torch_func.q_loss, _judged)
+_GRID = Bridge(
+    grids_of, _grid_batch, _grid_random, _grid_games, torch_func.grid_loss, by_square=True
+)
+_TABLE = Bridge(
+    _tables, _grid_batch, _table_random, _table_games, torch_func.grid_loss, by_square=True
+)
+_Q = Bridge(grids_of, _steps, _q_random, _q_games, torch_func.q_loss, _judged, True)
 _SINE = Bridge(_waves, _sine_batch, _sine_random, _sine_games, torch_func.sine_loss)
 BRIDGES = {
     "point": _POINT,

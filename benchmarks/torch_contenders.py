@@ -15,7 +15,7 @@ from torch_bridge import BRIDGES
 from torch_contest import Contest, policy_module
 from torch_maml import Game, Gradient, Kernels, Params, Source
 
-__all__ = ["Contender", "contenders"]
+__all__ = ["Contender", "contender_names", "contenders"]
 
 
 class Contender(NamedTuple):
@@ -55,6 +55,25 @@ def _module_gradient(side: Contest) -> Gradient:
             leaf.grad = grad if leaf.grad is None else leaf.grad + grad
 
     return gradient
+
+
+def contender_names(preset: str, gpu: bool, chunked: bool) -> list[str]:
+    """The names of a preset's contenders on a GPU or a CPU, in order; makes none.
+
+    `chunked`: whether a chunk is less than all tasks.
+    """
+    by_square = BRIDGES[preset].by_square
+    found = ["torch compiled", "torch batched", "torch batched in chunks"]
+    found += ["torch.func vmap", "torch loop"]
+    if chunked:
+        found += ["torch compiled, all at once"]
+    if by_square:
+        found += ["torch batched, by square", "torch compiled, by square"]
+    if gpu:
+        found += ["torch batched, CUDA graph"] + ["torch by square, CUDA graph"] * by_square
+    if preset == "point" and not gpu:  # it is written for the CPU
+        found += ["torch loop, learn2learn's way"]
+    return found
 
 
 def contenders(
@@ -113,22 +132,16 @@ def contenders(
         "torch batched in chunks": lambda: batched(game, eager, chunk),
         "torch.func vmap": as_torch_func,
         "torch loop": loop,
+        "torch compiled, all at once": lambda: batched(game, torch_maml.compiled(game)),
+        "torch batched, CUDA graph": lambda: batched(game, eager, graph=True),
+        "torch loop, learn2learn's way": as_learn2learn,
     }
-    if chunk < setting.tasks:
-        ways["torch compiled, all at once"] = lambda: batched(game, torch_maml.compiled(game))
     for other in by_square:
         kernels = torch_maml.eager(other)
         ways["torch batched, by square"] = functools.partial(batched, other, kernels)
         ways["torch compiled, by square"] = functools.partial(
             lambda game: batched(game, torch_maml.compiled(game)), other
         )
-    if device == "cuda":
-        ways["torch batched, CUDA graph"] = lambda: batched(game, eager, graph=True)
-        for other in by_square:
-            kernels = torch_maml.eager(other)
-            ways["torch by square, CUDA graph"] = functools.partial(
-                batched, other, kernels, graph=True
-            )
-    if side.preset == "point" and device == "cpu":  # it is written for the CPU
-        ways["torch loop, learn2learn's way"] = as_learn2learn
-    return {name: make() for name, make in ways.items() if not only or name in only}
+        ways["torch by square, CUDA graph"] = functools.partial(batched, other, kernels, graph=True)
+    chosen = contender_names(side.preset, device == "cuda", chunk < setting.tasks)
+    return {name: ways[name]() for name in chosen if not only or name in only}

@@ -152,9 +152,8 @@ def bounds(tasks: Any) -> tuple[float, float]:
 def main() -> None:
     """Prints the table."""
     options = tyro.cli(Options)
-    unknown = set(options.trainers) - set(TRAINERS)
-    if unknown:
-        raise SystemExit(f"trainers: got {', '.join(unknown)}, expected {', '.join(TRAINERS)}")
+    records.check_names("trainers", options.trainers, TRAINERS)
+    records.check_sizes(options)
     keys = jax.random.split(jax.random.key(options.seed), MAZES)
     tasks = jax.jit(jax.vmap(ENV.sample_task))(keys)
     random, best = bounds(tasks)

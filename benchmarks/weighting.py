@@ -150,6 +150,7 @@ def measure(options: Options) -> dict[str, dict[str, Any]]:
 def main() -> int:
     """Prints the table; exits with status 3 if no adaptive rule is ahead on the hard tenth."""
     options = tyro.cli(Options)
+    records.check_sizes(options)
     figures = measure(options)
     table = Table("weights", "easy tasks", "hard tenth", "seconds", title="Share of the optimum")
     for name, figure in figures.items():

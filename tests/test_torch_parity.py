@@ -97,7 +97,9 @@ def test_meta_gradients_agree(case: Case) -> None:
         name: parity.meta_gradient_error(case.side, case.params, case.frozen, way)
         for name, way in case.ways.items()
     }
-    assert len(errors) == 4 + ("torch batched, by square" in errors) + (case.side.preset == "point")
+    bridge = BRIDGES[case.side.preset]
+    assert bridge.by_square == (len(bridge.games(case.side, "cpu")) > 1)
+    assert len(errors) == 4 + bridge.by_square + (case.side.preset == "point")
     assert max(errors.values()) < 1e-4
 
 
