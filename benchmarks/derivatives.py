@@ -149,11 +149,7 @@ def main() -> int:
     config = dataclasses.replace(PRESETS[options.preset], devices=1)
     problem = experiments.build(config).problem
     if not problem.on_policy:
-        print(
-            f"preset: expected one with a batch for each step, got {options.preset}",
-            file=sys.stderr,
-        )
-        return 2
+        records.refuse(f"preset: expected one with a batch for each step, got {options.preset}")
     rows = measure(problem, options)
     of = {(row["steps"], row["way"]): row for row in rows}
     fewest = min(options.steps)
