@@ -60,8 +60,10 @@ JOBS = (
     Job("derivatives", ("point",)),
     Job("breakdown"),
     Job("scaling", plots="--plot"),
+    Job("scaling", ("--preset", "point", "--only", "steps")),
     Job("devices", ("point",)),
     Job("environments", ("--policy",)),
+    Job("environments", ("--no-mazes", "--no-compile", "--counts", "16", "256", "4096"), "--plot"),
     Job("tasksets"),
     Job("compile_time"),
     Job("startup"),
@@ -70,6 +72,7 @@ JOBS = (
     Job("weighting"),
     Job("trainers"),
     Job("learning", runs=True),
+    Job("startup", ("--algorithms", "all")),
     Job("reproduce", plots="--plots", runs=True),
 )
 

@@ -115,18 +115,19 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+_SOURCES = ("metajax", "envs", "benchmarks/*.py")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent.parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def commit() -> str | None:
     """The commit whose sources run here, with a + where they were edited; None outside of git."""
-    root = Path(__file__).parent.parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
     try:
-        sources = ("metajax", "envs", "benchmarks/*.py")
-        edited = git("status", "--porcelain", "--untracked-files=no", *sources)
-        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(edited)
+        edited = _git("status", "--porcelain", "--untracked-files=no", "--", *_SOURCES)
+        return _git("rev-parse", "--short=10", "HEAD") + "+" * bool(edited)
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -136,7 +137,13 @@ def same_sources(of: str | None) -> bool:
 
     False where these are edited, as nothing tells one edit from another.
     """
-    return of is not None and not of.endswith("+") and of == commit()
+    now = commit()
+    if of is None or now is None or of.endswith("+") or now.endswith("+"):
+        return False
+    try:
+        return not _git("diff", "--name-only", of, now, "--", *_SOURCES)
+    except subprocess.CalledProcessError:  # of another history
+        return False
 
 
 def read(path: Path) -> dict[str, Any]:
