@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 __all__ = [
     "Cost",
-    "Trace",
+    "Traced",
     "bodies",
     "cost",
     "intermediate_bytes",
@@ -38,7 +38,7 @@ class Cost(NamedTuple):
     bytes: float = 0.0  # of all values, each written once and read once: fusion saves most of it
 
 
-class Trace(NamedTuple):
+class Traced(NamedTuple):
     """A function that was traced once, and that runs from this trace."""
 
     function: Callable[..., Any]  # constants, then the function's own arguments -> its results
@@ -47,7 +47,7 @@ class Trace(NamedTuple):
     shapes: Any  # of what it returns
 
 
-def traced(function: Callable[..., Any], *args: Any) -> Trace:
+def traced(function: Callable[..., Any], *args: Any) -> Traced:
     """`function`, traced once: each transformation would run its Python code again."""
     # A new function each time, as jax would return the cached trace of one that it has seen.
     closed, shapes = jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)
@@ -56,7 +56,7 @@ def traced(function: Callable[..., Any], *args: Any) -> Trace:
         flat = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))(*jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 
-    return Trace(replayed, list(closed.consts), closed.jaxpr, shapes)
+    return Traced(replayed, list(closed.consts), closed.jaxpr, shapes)
 
 
 def bodies(equation: Any) -> Iterator[Any]:

@@ -250,7 +250,7 @@ def _sized(mapping: Mapping, jaxpr: Any) -> Mapping:
     return mapping._replace(chunk=fitting if on_gpu else min(fitting, _CHUNK))
 
 
-def _of_one_task(function: Callable[..., Any], shared: Any, per_task: Any) -> jaxprs.Trace:
+def _of_one_task(function: Callable[..., Any], shared: Any, per_task: Any) -> jaxprs.Traced:
     def of_one(leaf: Array) -> jax.ShapeDtypeStruct:
         weak = getattr(leaf, "weak_type", False)
         return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, weak_type=weak)
@@ -297,7 +297,7 @@ def _sum_over_devices(tree: Any) -> Any:
     return jax.tree.map(unpacked, tree, restore(jax.lax.psum(flat, AXIS)))
 
 
-def _of_chunk(traced: jaxprs.Trace, shared: Any, chunk: Any) -> Any:
+def _of_chunk(traced: jaxprs.Traced, shared: Any, chunk: Any) -> Any:
     size = jax.tree.leaves(chunk)[0].shape[0]
     with jax.named_scope(f"{CHUNK}{size}"):  # as with tiles, for profiles and `plan`
         return _at_once(functools.partial(traced.function, traced.constants, shared), chunk)
