@@ -76,8 +76,8 @@ def sample_task(key: jax.Array, share: float = HARD_SHARE) -> Any:
 
 RULES: dict[str, Weighting] = {
     "uniform": UNIFORM,
-    "uncertainty": mj.uncertainty(2, group_of, best=GRID.optimal_return),
-    "gradient norm": mj.gradient_norm(2, group_of, best=GRID.optimal_return),
+    "uncertainty": mj.uncertainty_weighting(2, group_of, best=GRID.optimal_return),
+    "gradient norm": mj.gradnorm(2, group_of, best=GRID.optimal_return),
     "9 to 1": UNIFORM._replace(
         groups=2, group_of=group_of, weights=lambda state: jnp.array([1.0, 9.0], jnp.float32)
     ),

@@ -51,7 +51,7 @@ from .types import MetaLearner as MetaLearner
 from .types import MetaState as MetaState
 from .types import Problem as Problem
 from .types import Trace as Trace
-from .weighting import gradient_norm as gradient_norm
-from .weighting import uncertainty as uncertainty
+from .weighting import gradnorm as gradnorm
+from .weighting import uncertainty_weighting as uncertainty_weighting
 
 __version__ = "0.1.0"

@@ -52,7 +52,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "minibatches": BY_MEMORY,
     "value_weight": BY_MEMORY,
     **dict.fromkeys(("inner_learning_rate", "inner_steps", "skip", "initialisation"), _BY_STEPS),
-    "adapt_std": tuple(name for name in _BY_STEPS if name != "cavia"),
+    # Reptile moves only what a task adapts.
+    "adapt_std": tuple(name for name in _BY_STEPS if name not in ("cavia", *_BY_REPTILE)),
     **dict.fromkeys(("baseline", "normalise_advantage"), _BY_STEPS),
     "penalty": ("promp",),
     "penalty_target": ("promp",),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import threading
 from collections.abc import Mapping
@@ -38,12 +39,16 @@ class Found(NamedTuple):
     refused: dict[str, str]  # newer ones that cannot be used: name -> reason
 
 
-def unfit(path: Path) -> str | None:
-    """Why no checkpoint can be written below `path`, an absolute one; None where it can.
+def unfit(path: str | os.PathLike[str]) -> str | None:
+    """Why no checkpoint can be written below `path`, as it was given; None where it can.
 
-    Orbax looks for its own files by a pattern that begins with the path, and loses what it wrote
-    where that has a pattern's characters.
+    An address, as of a bucket, would become a folder of that name. Orbax looks for its own files by
+    a pattern that begins with the path, and loses what it wrote where that has a pattern's
+    characters.
     """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(path)):
+        return f"expected a folder, got {path}"
+    path = Path(path).absolute()
     odd = [sign for sign in "*?[" if sign in str(path)]
     odd += ["\\"] * (os.name == "posix" and "\\" in str(path))
     return f"a path of checkpoints may not have {' '.join(odd)} in it: {path}" if odd else None
@@ -57,11 +62,11 @@ def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -
     Raises:
         FileExistsError: `path` exists and `overwrite` is false. An overwritten checkpoint is
             replaced only once the new one is whole.
-        CheckpointError: there is no array in `state`, or the path has a character of patterns.
+        CheckpointError: there is no array in `state`, or see `unfit`.
     """
-    path = Path(path).absolute()
     if why := unfit(path):
         raise CheckpointError(why)
+    path = Path(path).absolute()
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
     record = seals.describe(state, fingerprint(None), {})
@@ -168,9 +173,9 @@ class Keeper:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, config: str, keep: int = 3) -> None:
-        self._directory = Path(directory).absolute()
-        if why := unfit(self._directory):
+        if why := unfit(directory):
             raise CheckpointError(why)
+        self._directory = Path(directory).absolute()
         self._lock = None
         if processes.first():
             self._directory.mkdir(parents=True, exist_ok=True)

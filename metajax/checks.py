@@ -7,6 +7,7 @@ import operator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -15,6 +16,8 @@ __all__ = [
     "require_environment",
     "require_integer",
     "require_jit",
+    "require_key",
+    "require_metrics",
     "require_network",
     "require_number",
     "require_returned",
@@ -79,6 +82,30 @@ def require_integer(name: str, value: Any, low: int, high: int | None = None) ->
         is_small = high is None and whole < low
         span = f"at least {low}" if is_small else f"{low} to {_INT32 if high is None else high}"
         raise ValueError(f"{name}: expected {span}, got {value}")
+
+
+def require_key(key: Any) -> None:
+    """Raises ValueError for anything but one typed key, as `jax.random.key` makes."""
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed or key.shape:
+        got = f"{dtype} of shape {key.shape}" if dtype is not None else type(key).__name__
+        raise ValueError(f"key: expected one typed key, as `jax.random.key(0)` makes, got {got}")
+
+
+# What every learner reports, and a loss may not.
+_REPORTED = ("score_before", "score_after", "env_steps", "outer_loss", "gradient_norm")
+
+
+def require_metrics(aux: Any) -> None:
+    """Raises ValueError unless `aux`, of an outer loss, is a dict of scalars to report."""
+    if not isinstance(aux, dict):
+        raise ValueError(f"outer_loss: aux: expected a dict, got {type(aux).__name__}")
+    for name, value in aux.items():
+        if name in _REPORTED:
+            raise ValueError(f"outer_loss: aux: {name!r} is a metric of every learner's")
+        if np.shape(value):
+            raise ValueError(f"outer_loss: aux: {name!r}: expected a scalar, got {np.shape(value)}")
 
 
 def require_network(network: Any) -> None:

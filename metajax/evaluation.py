@@ -105,7 +105,8 @@ def evaluator(
     if not (isinstance(learner, MetaLearner) or callable(learner)):
         got = type(learner).__name__
         raise ValueError(f"learner: expected a MetaLearner, or its `adapt`, got {got}")
-    mapping = mapping or mapping_.Mapping()
+    mapping = mapping_.Mapping() if mapping is None else mapping
+    mapping_.check_mapping(mapping)
     adapt = learner.adapt if isinstance(learner, MetaLearner) else learner
     keys = heldout_keys(seed)[:2]
     # Devices get equal shares; surplus tasks are adapted to and dropped.

@@ -17,9 +17,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .checks import require_integer, require_number, require_returned
+from .checks import (
+    require_integer,
+    require_key,
+    require_metrics,
+    require_number,
+    require_returned,
+)
 from .fused import once_differentiated
-from .mapping import Mapping, tiled
+from .mapping import Mapping, check_mapping, tiled
 from .types import Adapt, Batch, Params, Problem, Trace, pytree_dataclass
 
 __all__ = [
@@ -62,13 +68,25 @@ class Inner(NamedTuple):
     def check(self, problem: Problem) -> None:
         """Raises ValueError for a negative number of steps, or where no parameter is fast."""
         require_integer("inner steps", self.steps, 0)
+        if not (self.fast is None or callable(self.fast)):
+            raise ValueError(f"fast parameters: expected a function, got {self.fast!r}")
         if self.fast is not None:
-            if not callable(self.fast):
-                raise ValueError(f"fast parameters: expected a function, got {self.fast!r}")
             params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
             if not jax.tree.leaves(self.split(params)[0]):
-                paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-                raise ValueError(f"fast parameters: expected some of {', '.join(paths)}, got none")
+                paths = ", ".join(_paths(params))
+                raise ValueError(f"fast parameters: expected some of {paths}, got none")
+
+    def slow(self, problem: Problem) -> list[str]:
+        """The paths of the problem's slow parameters.
+
+        Raises:
+            ValueError: see `check`.
+        """
+        self.check(problem)
+        if self.fast is None:
+            return []
+        params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
+        return _paths(self.split(params)[1])
 
     def among(self, chosen: Callable[[str], bool]) -> Inner:
         """The same, of those of its fast parameters whose path is `chosen`."""
@@ -105,6 +123,10 @@ def check_outer(problem: Any, *outer: Any) -> None:
     for optimizer in outer:
         if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
             raise ValueError(f"outer: expected an optimiser of optax, got {optimizer}")
+
+
+def _paths(params: Params) -> list[str]:
+    return [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
 def path_of(path: Any) -> str:
@@ -204,6 +226,7 @@ def judge_of(problem: Problem) -> Callable[[Params, Batch], tuple[Array, dict[st
     def judge(params: Params, batch: Batch) -> tuple[Array, dict[str, Array]]:
         found = problem.outer_loss(params, batch)
         require_returned("outer_loss", found, "loss", "aux")
+        require_metrics(found[1])
         return found
 
     return judge
@@ -324,12 +347,14 @@ def adaptation(problem: Problem, inner: Inner, *, mapping: Mapping = Mapping()) 
         params, task, key -> the adapted params and the trace of K + 1 scores.
 
     Raises:
-        ValueError: an invalid number of steps, or no fast parameters.
+        ValueError: an invalid number of steps, no fast parameters, or an invalid mapping.
     """
     check_parts(problem, inner)
     inner.check(problem)
+    check_mapping(mapping)
 
     def adapt(params: Params, task: Any, key: Array) -> tuple[Params, Trace]:
+        require_key(key)
         adapted, _, trace = run(problem, inner, params, task, key, mapping.tile)
         return adapted, trace
 

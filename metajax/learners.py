@@ -22,11 +22,11 @@ from .mapping import Mapping
 from .networks import Conditioned, GaussianPolicy, Network
 from .trust_region import TrustRegion
 from .types import Adapt, MetaLearner, Problem
-from .weighting import gradient_norm, uncertainty
+from .weighting import gradnorm, uncertainty_weighting
 
 __all__ = ["Learners", "learners", "network_of", "outer_optimizer"]
 
-_WEIGHTINGS = {"multitask-uncertainty": uncertainty, "multitask-gradnorm": gradient_norm}
+_WEIGHTINGS = {"multitask-uncertainty": uncertainty_weighting, "multitask-gradnorm": gradnorm}
 
 
 class Learners(NamedTuple):
@@ -136,7 +136,7 @@ def learners(
 
     def adam(outer_steps: int) -> optax.GradientTransformation:
         descent = outer_optimizer(config, outer_steps)
-        return fixed_context(descent) if name == "cavia" else descent
+        return fixed_context(inner, descent) if name == "cavia" else descent
 
     outer = adam(config.updates)
     joint_learner = multitask(joint, inner, outer, tasks, mapping=mapping)

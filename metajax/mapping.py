@@ -24,6 +24,7 @@ from .checks import require_integer
 __all__ = [
     "Mapping",
     "check_layout",
+    "check_mapping",
     "chunk_size",
     "largest_divisor",
     "map_tasks",
@@ -72,8 +73,8 @@ class Mapping(NamedTuple):
         return None if self.mesh is None else jax.NamedSharding(self.mesh, jax.P())
 
 
-def check_layout(mapping: Any, tasks: int) -> None:
-    """Raises ValueError unless given a Mapping by which `tasks` can be laid out."""
+def check_mapping(mapping: Any) -> None:
+    """Raises ValueError for anything but a Mapping with valid sizes."""
     if not isinstance(mapping, Mapping):
         kind = type(mapping).__name__
         raise ValueError(
@@ -85,6 +86,11 @@ def check_layout(mapping: Any, tasks: int) -> None:
     for name, value in (("chunk", mapping.chunk), ("tile", mapping.tile)):
         if value is not None:
             require_integer(name, value, 1)
+
+
+def check_layout(mapping: Any, tasks: int) -> None:
+    """Raises ValueError unless given a Mapping by which `tasks` can be laid out."""
+    check_mapping(mapping)
     require_integer("tasks", tasks, 1)
     if tasks % mapping.devices:
         raise ValueError(
@@ -271,6 +277,12 @@ def _is_float(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
+def _summable(leaf: Array) -> Array:
+    """With room for a sum of many: a float of half precision stops growing at 256 of its size."""
+    narrow = _is_float(leaf) and leaf.dtype.itemsize < jnp.dtype(jnp.float32).itemsize
+    return leaf.astype(jnp.float32) if narrow else leaf
+
+
 def _sum_over_devices(tree: Any) -> Any:
     """The sum over devices of every leaf, in one all-reduce: its cost is mostly latency.
 
@@ -306,15 +318,16 @@ def _of_chunk(traced: jaxprs.Traced, shared: Any, chunk: Any) -> Any:
 def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[..., Any]:
     """`function(shared, task_data)` of one task -> the same of N tasks, reduced.
 
-    Float results are averaged over all tasks of all devices; integer results are counts and are
-    summed. Sums grow chunk by chunk, so only one chunk's results are alive at once.
+    Float results are averaged over all tasks of all devices, in single precision at least; integer
+    results are counts and are summed. Sums grow chunk by chunk, so only one chunk's results are
+    alive at once.
     """
 
     def body(shared: Any, per_task: Any) -> Any:
         traced = _of_one_task(function, shared, per_task)
 
         def total_of(results: Any) -> Any:
-            return jax.tree.map(functools.partial(jnp.sum, axis=0), results)
+            return jax.tree.map(lambda leaf: jnp.sum(_summable(leaf), axis=0), results)
 
         def total(chunk: Any) -> Any:
             return total_of(_of_chunk(traced, shared, chunk))
@@ -339,7 +352,11 @@ def mean_over_tasks(function: Callable[..., Any], mapping: Mapping) -> Callable[
         tasks = jax.tree.leaves(per_task)[0].shape[0] * mapping.devices
         if mapping.mesh is not None:
             sums = _sum_over_devices(sums)
-        return jax.tree.map(lambda leaf: leaf / tasks if _is_float(leaf) else leaf, sums)
+
+        def mean(total: Array, one: jax.ShapeDtypeStruct) -> Array:
+            return (total / tasks).astype(one.dtype) if _is_float(total) else total
+
+        return jax.tree.map(mean, sums, traced.shapes)
 
     return _over_devices(body, mapping, out_specs=jax.P())
 

@@ -115,6 +115,9 @@ class Dense(nn.Module):
 
     `dtype`, if given, is that of the operands of its products, forward and backward; the
     parameters, the sums, the outputs and the gradients keep the type of the parameters.
+
+    Its gradient can be differentiated, forward and backward, but it itself in reverse mode alone: a
+    loss with `jax.jvp` in it takes flax's own layers.
     """
 
     features: int
@@ -148,7 +151,10 @@ _lecun = nn.initializers.lecun_normal()
 
 
 class MLP(nn.Module):
-    """Dense layers with an activation between them, none after the last."""
+    """Dense layers with an activation between them, none after the last.
+
+    They are of our `Dense`, which `jax.jvp` cannot go through but in a gradient.
+    """
 
     features: Sequence[int]
     activation: Callable[[Array], Array] = nn.relu
@@ -264,8 +270,7 @@ class Conditioned:
     """
 
     def __init__(self, network: Network, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"context: expected a size of at least 1, got {size}")
+        require_integer("context", size, 1)
         self.network = network
         self.size = size
         self.has_critic = getattr(network, "has_critic", True)

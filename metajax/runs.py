@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -82,9 +81,7 @@ def check_free(run: Path, overwrite: bool) -> None:
     """Raises RunError where a new run may not be written to `run`."""
     from .checkpoints import unfit
 
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(run)):
-        raise RunError(f"--run: expected a folder, got {run}")
-    if why := unfit(run.absolute()):
+    if why := unfit(run):
         raise RunError(f"--run: {why}")
     if not run.exists():
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import partial
 
 import jax
@@ -14,8 +15,9 @@ __all__ = ["STREAMS", "check_seed", "heldout_keys", "key_stream", "traced_key_st
 Array = jax.Array
 
 # Tasks of one stream are never those of another: the keys differ, and so does everything derived
-# from them.
-STREAMS = {"training": 0, "heldout": 1, "baseline": 2}
+# from them. Whoever splits a seed's key gets what a small number folded into it gives, so the
+# streams that training must not meet are folded in by name.
+STREAMS = {"training": 0, "heldout": zlib.crc32(b"heldout"), "baseline": zlib.crc32(b"baseline")}
 
 
 def key_stream(seed: int, name: str) -> Array:
@@ -52,9 +54,9 @@ def traced_key_stream(seed: Array | np.uint32, name: str) -> Array:
     """`key_stream` of a seed that is data, uint32 (), unchecked."""
     # Passed explicitly: jit does not notice that jax was set to another generator.
     generator = getattr(jax.config, "jax_default_prng_impl")  # noqa: B009
-    return _key_stream(seed, STREAMS[name], generator)
+    return _key_stream(seed, np.uint32(STREAMS[name]), generator)
 
 
 @partial(jax.jit, static_argnums=2)
-def _key_stream(seed: Array | np.uint32, stream: int | Array, generator: str) -> Array:
+def _key_stream(seed: Array | np.uint32, stream: Array | np.uint32, generator: str) -> Array:
     return jax.random.fold_in(jax.random.key(seed, impl=generator), stream)

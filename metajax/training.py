@@ -58,7 +58,7 @@ def train(
     learner: MetaLearner,
     *,
     updates: int,
-    seed: int = 0,
+    seed: int | None = None,
     run: str | os.PathLike[str] | None = None,
     resume: bool = False,
     state: MetaState | None = None,
@@ -96,11 +96,13 @@ def train(
         updates: updates done at the end, those before a resume included; a state that has come as
             far is returned as it is.
         seed: see `streams.key_stream`; the first state is that of
-            `learner.init(metajax.streams.key_stream(seed, "training"))`.
+            `learner.init(metajax.streams.key_stream(seed, "training"))`. None is 0, or that of
+            the run that goes on.
         run: folder for metrics and checkpoints; None keeps nothing, and then `config`,
             `checkpoint_every` and `keep` are of no use.
         resume: go on from the newest whole checkpoint of `run`; from the beginning if it has none.
-        state: go on from this one, without a `run`; it stays as it is.
+        state: go on from this one, without a `run`; it stays as it is. It has its own random key,
+            in place of `seed`, and `env_steps` and `seconds` begin at 0 again.
         config: JSON-able description of the run, such as its rates and sizes; checkpoints of
             another one are refused. Without it only the structure of the state tells runs apart,
             and another learner may go on.
@@ -137,22 +139,23 @@ def train(
     )
     for name, value in {**plan._asdict(), "keep": keep}.items():
         require_integer(name, value, 1)
-    check_seed(seed)
-    seed = operator.index(seed)  # numpy's integers are no JSON
+    if seed is not None:
+        check_seed(seed)
+        seed = operator.index(seed)  # numpy's integers are no JSON
     with contextlib.ExitStack() as stack:
         speaks = processes.first()
         reporter = Reporter(updates, title, progress if speaks else False)
         stack.enter_context(contextlib.closing(reporter))
-        recorder = _Recorder(reporter, on_log if speaks else None, peak, seed)
+        recorder = _Recorder(reporter, on_log if speaks else None, peak, seed or 0)
         programs = Programs(learner, shelf, counted=peak is not None)
         if run is None:
-            return _run_chunks(programs, seed, plan, recorder, given=state)
+            return _run_chunks(programs, plan, recorder, given=state)
         if state is not None:
             raise ValueError(f"state: a run goes on from its checkpoints, got one beside {run}")
 
         run = Path(run)
         with processes.together():
-            held = (run / METRICS).exists() or (run / CHECKPOINTS).exists()
+            held = _holds_run(run)
             if speaks and held and not resume:
                 raise FileExistsError(f"{run} holds a run; pass resume=True to go on with it")
             fingerprint = checkpoints.fingerprint(config)
@@ -160,9 +163,10 @@ def train(
             recorder.keeper = stack.enter_context(keeper)
             found = _newest(run, programs.state, fingerprint)
         with processes.together():
-            begun = found.progress.get("seed", seed) if found else seed
-            if begun != seed:
+            begun = found.progress.get("seed", recorder.seed) if found else recorder.seed
+            if seed not in (None, begun):
                 raise ValueError(f"seed: {run} was begun with {begun}, got {seed}")
+            recorder.seed = begun
         update = found.update if found else 0
         newest = processes.greatest(update)
         with processes.together():
@@ -177,12 +181,18 @@ def train(
                 recorder.go_on(stack.enter_context(contextlib.closing(log)), found)
                 keeper.set_aside(update)
         stop = stack.enter_context(processes.Stop(recorder.reporter.note))
-        state = _run_chunks(programs, seed, plan, recorder, found, stop)
+        state = _run_chunks(programs, plan, recorder, found, stop)
         with processes.together():
             keeper.wait()
         if stop.agreed():
             raise Interrupted(run, recorder.update, stop.signum)
         return state
+
+
+def _holds_run(run: Path) -> bool:
+    """Whether there is something of a run to lose; one that failed to begin leaves nothing."""
+    log, saved = run / METRICS, run / CHECKPOINTS
+    return (log.exists() and log.stat().st_size > 0) or any(saved.glob("*/"))
 
 
 def restore(learner: MetaLearner, run: str | os.PathLike[str], config: Any = None) -> tuple:
@@ -219,7 +229,6 @@ class _Plan(NamedTuple):
 
 def _run_chunks(
     programs: Programs,
-    seed: int,
     plan: _Plan,
     recorder: _Recorder,
     found: checkpoints.Found | None = None,
@@ -246,9 +255,9 @@ def _run_chunks(
     elif given is not None:  # which the program, that reuses its state's memory, must not take
         state = jax.tree.map(lambda leaf, to: _moved(jnp.copy(leaf), to), given, shardings)
     elif begin:
-        state = jax.tree.map(_moved, begin.result()(np.uint32(seed)), shardings)
+        state = jax.tree.map(_moved, begin.result()(np.uint32(recorder.seed)), shardings)
     else:
-        state = start(programs.learner, shardings)(np.uint32(seed))
+        state = start(programs.learner, shardings)(np.uint32(recorder.seed))
     copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
 
     pending = None

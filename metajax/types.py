@@ -84,9 +84,10 @@ class Problem(NamedTuple):
         sample_task: key -> task.
         init: key -> params, any pytree of float arrays.
         collect: params, task, key -> batch, any pytree; no gradient flows through it.
-        inner_loss: params, batch -> (), aux; its gradient adapts. By name it also takes what
+        inner_loss: params, batch -> (), any aux; its gradient adapts. By name it also takes what
             `hyper`, `bootstraps` and `transitions` say.
-        outer_loss: params, batch -> (), aux; what the adaptation is judged by.
+        outer_loss: params, batch -> (), aux; what the adaptation is judged by. Learners report aux,
+            a dict of scalars, under its names.
         score: batch -> (), higher is better: what people read.
         query: params, task, key -> held-out batch of a supervised task, see `on_policy`.
         scores: batch -> (E,), of trials of several episodes: the score of the first, ..., last one.

@@ -13,7 +13,7 @@ from .checks import require_integer, require_number
 from .groups import Measured, Weighting
 from .types import Params, pytree_dataclass
 
-__all__ = ["Running", "gradient_norm", "uncertainty"]
+__all__ = ["Running", "gradnorm", "uncertainty_weighting"]
 
 Array = jax.Array
 
@@ -69,7 +69,7 @@ def _shortfall(best: Callable[[Any], Array] | None, task: Any, score: Array) -> 
     return -score if best is None else best(task) - score
 
 
-def uncertainty(
+def uncertainty_weighting(
     groups: int,
     group_of: Callable[[Any], Array],
     *,
@@ -104,7 +104,7 @@ def uncertainty(
     return _running(groups, group_of, measure, 1, rate, weights)
 
 
-def gradient_norm(
+def gradnorm(
     groups: int,
     group_of: Callable[[Any], Array],
     *,
@@ -116,8 +116,9 @@ def gradient_norm(
 
     GradNorm (Chen et al. 2018, arXiv 1711.02257): w_g ‖∇L_g‖ is to be proportional to r_g^α, where
     r_g = L_g / L_g(0) is the remaining share of a group's loss (section 3.1). The weights solve
-    that equation, over all parameters, instead of descending toward it. L is as in `uncertainty`;
-    ‖∇L_g‖ is the mean of norms over a group's tasks, which does not depend on the group's size.
+    that equation, over all parameters, instead of descending toward it. L is as in
+    `uncertainty_weighting`; ‖∇L_g‖ is the mean of norms over a group's tasks, which does not depend
+    on the group's size.
 
     Args:
         groups: G, at least 2.

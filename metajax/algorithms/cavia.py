@@ -7,7 +7,7 @@ from typing import Unpack
 import jax
 import optax
 
-from ..inner import Inner, check_parts, path_of
+from ..inner import Inner, check_parts
 from ..networks import Conditioned
 from ..types import MetaLearner, Params, Problem
 from .maml import MAMLOptions, maml
@@ -15,15 +15,16 @@ from .maml import MAMLOptions, maml
 __all__ = ["cavia", "fixed_context"]
 
 
-def fixed_context(outer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`outer`, except that the context is not updated: it stays 0, where every task starts."""
+def fixed_context(
+    inner: Inner, outer: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """`outer`, except that what `inner` adapts, the context, stays 0, where every task starts."""
 
-    def is_context(params: Params) -> Params:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: Conditioned.is_context(path_of(path)), params
-        )
+    def is_fast(params: Params) -> Params:
+        none = {"is_leaf": lambda leaf: leaf is None}
+        return jax.tree.map(lambda leaf: leaf is not None, inner.split(params)[0], **none)
 
-    return optax.chain(optax.masked(optax.set_to_zero(), is_context), outer)
+    return optax.chain(optax.masked(optax.set_to_zero(), is_fast), outer)
 
 
 def cavia(
@@ -59,4 +60,4 @@ def cavia(
     """
     check_parts(problem, inner, outer)
     inner = inner.among(Conditioned.is_context)
-    return maml(problem, inner, fixed_context(outer), tasks, **options)
+    return maml(problem, inner, fixed_context(inner, outer), tasks, **options)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from ..checks import require_key
 from ..fused import once_differentiated
 from ..groups import UNIFORM, Measured, Weighting
 from ..inner import Inner, Record, adaptation, check_parts, descend, run
@@ -158,13 +159,13 @@ def by_ratio(problem: Problem, algorithm: str) -> tuple[Problem, RatioLoss, Call
     Both losses are those of the batches collected earlier, as parameters leave those of then.
 
     Raises:
-        ValueError: a problem without them, such as one whose loss is learned; names `algorithm`.
+        ValueError: a problem without them; names `algorithm`.
     """
     ratio_loss, divergence = problem.ratio_loss, problem.divergence
     if ratio_loss is None or divergence is None:
         raise ValueError(
-            f"problem: {algorithm} needs policies whose loss is not learned, "
-            "expected a `ratio_loss`, got None"
+            f"problem: {algorithm} needs a policy gradient whose inner loss is not learned, of a "
+            "surrogate other than dice, expected a `ratio_loss`, got None"
         )
     ratio_loss = once_differentiated()(ratio_loss)
     adapting = problem._replace(inner_loss=lambda params, batch: ratio_loss(params, batch, None))
@@ -177,6 +178,7 @@ def initialiser(
     """`MetaLearner.init`, where `begin` makes the outer state of the first parameters."""
 
     def init(key: Array) -> MetaState:
+        require_key(key)
         key_params, key_updates = jax.random.split(key)
         params = problem.init(key_params)
         return MetaState(params, begin(params), jnp.int32(0), key_updates, weighting.init())

@@ -10,7 +10,7 @@ import optax
 
 from ..checks import require_integer, require_number
 from ..inner import Inner, Record, check_parts, descend, judge_of
-from ..mapping import Mapping, map_tasks, mean_over_tasks, tiled
+from ..mapping import Mapping, check_layout, map_tasks, mean_over_tasks, tiled
 from ..replays import replay_path, starts
 from ..types import MetaLearner, Params, Problem
 from .core import from_records
@@ -89,6 +89,7 @@ def emaml(
             task whose score is to be normalised.
     """
     check_parts(problem, inner, outer)
+    check_layout(mapping, tasks)
     if problem.log_prob is None:
         raise ValueError("problem: E-MAML needs one that samples, expected a `log_prob`, got None")
     require_integer("inner steps", inner.steps, 1)

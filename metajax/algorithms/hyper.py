@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+from ..checks import require_number
 from ..inner import Inner, check_parts
 from ..slow import beside
 from ..types import Batch, Hyperparameter, Params, Problem
@@ -37,7 +38,7 @@ def _value(of: Hyperparameter, logit: Array, speed: float) -> Array:
 
 
 def meta_learned(
-    problem: Problem, inner: Inner, names: Sequence[str], *, speed: float = 10.0
+    problem: Problem, inner: Inner, names: str | Sequence[str], *, speed: float = 10.0
 ) -> tuple[Problem, Inner]:
     """`problem` with some hyper-parameters as meta-parameters, and `inner` to match.
 
@@ -58,8 +59,8 @@ def meta_learned(
     Args:
         problem: the meta-learning problem; `problem.hyper` lists what can be learned.
         inner: the inner optimiser.
-        names: which of these to learn, or "learning_rate", a factor on the rates of `inner`, 1 at
-            first.
+        names: which of these to learn, one or several, or "learning_rate", a factor on the rates of
+            `inner`, 1 at first.
         speed: how fast they are learned: a factor on the learned numbers. Under Adam with rate β, a
             hyper-parameter changes by β · `speed` of itself per update.
 
@@ -67,10 +68,12 @@ def meta_learned(
         The problem and the inner optimiser with these meta-parameters.
 
     Raises:
-        ValueError: a name that the problem does not have, or a value on the edge of its range,
-            which it could never leave.
+        ValueError: a name that the problem does not have, a value on the edge of its range, which
+            it could never leave, or a speed that is not above 0.
     """
     check_parts(problem, inner)
+    require_number("speed", speed, above=True)
+    names = [names] if isinstance(names, str) else list(names)
     known = {of.name: of for of in (_RATE, *problem.hyper)}
     for name in names:
         if name not in known:

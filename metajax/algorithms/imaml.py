@@ -62,6 +62,7 @@ def imaml(
     positive definite only for λ + `damping` of a few times 1 / (K α), and the result close to the
     first terms of the derivative through the steps. The Hessian is that of the last inner batch,
     where that was collected: that of the judging batch is correlated with the judging gradient.
+    A minimum does not depend on how it was reached, so a learned rate has a gradient of 0.
 
     Args:
         problem: the meta-learning problem; its inner loss must not bootstrap.

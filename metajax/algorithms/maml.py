@@ -76,9 +76,12 @@ def maml(
         the meta-gradient; and "env_steps", the sum of environment steps, or of examples.
 
     Raises:
-        ValueError: an invalid size, or invalid step weights.
+        ValueError: an invalid size, invalid step weights, or a `first_order` that is neither a bool
+            nor a function.
     """
     check_parts(problem, inner, outer)
+    if not (isinstance(first_order, bool) or callable(first_order)):
+        raise ValueError(f"first_order: expected a bool or a function, got {first_order!r}")
     step_weights = [float(weight) for weight in step_weights]
     finite = all(math.isfinite(weight) and weight >= 0 for weight in step_weights)
     if step_weights and not (len(step_weights) == inner.steps and finite and any(step_weights)):

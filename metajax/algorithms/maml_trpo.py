@@ -9,7 +9,7 @@ import jax
 import optax
 
 from ..inner import Inner, Record, check_parts
-from ..mapping import Mapping, mean_over_tasks, tiled
+from ..mapping import Mapping, check_layout, mean_over_tasks, tiled
 from ..replays import pushforward, replay
 from ..trust_region import TrustRegion, longest_step, search
 from ..types import Divergence, MetaLearner, Params, Problem
@@ -76,6 +76,7 @@ def maml_trpo(
             a `Divergence`, or an `outer` that is not a `TrustRegion`.
     """
     check_parts(problem, inner)
+    check_layout(mapping, tasks)
     problem, ratio_loss, divergence = by_ratio(problem, "TRPO")
     if not isinstance(divergence, Divergence):
         kind = type(divergence).__name__

@@ -24,8 +24,8 @@ def multitask(
 ) -> MetaLearner:
     """Minimises E_T[L_T(θ)]: MAML without inner steps. `inner` is for `adapt` alone (fine-tuning).
 
-    With a `weighting`, such as `uncertainty` or `gradient_norm`, it minimises E_T[w_g(T) L_T(θ)],
-    with a weight for each group g of tasks.
+    With a `weighting`, such as `uncertainty_weighting` or `gradnorm`, it minimises
+    E_T[w_g(T) L_T(θ)], with a weight for each group g of tasks.
 
     Args:
         problem: the meta-learning problem.

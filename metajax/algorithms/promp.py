@@ -11,7 +11,7 @@ import optax
 
 from ..checks import require_integer, require_number
 from ..inner import Inner, Record, check_parts, descend
-from ..mapping import Mapping, mean_over_tasks, tiled
+from ..mapping import Mapping, check_layout, mean_over_tasks, tiled
 from ..replays import replay_path, starts
 from ..types import MetaLearner, Params, Problem
 from .core import by_ratio, from_records
@@ -19,6 +19,8 @@ from .core import by_ratio, from_records
 __all__ = ["ProMPState", "promp"]
 
 Array = jax.Array
+
+_PENALTIES = (1e-9, 1e9)  # where halving and doubling end: from 0 or infinity none comes back
 
 
 class ProMPState(NamedTuple):
@@ -45,7 +47,8 @@ def promp(
     Each task's batches are collected once, at θ_b. The first term is PPO's clipped loss of the
     adapted policy; the second keeps the policies of steps k = 0, ..., K-1 close to those that
     sampled (equation 10). As θ leaves θ_b, the inner steps are repeated from it on the same
-    batches, with the probability ratio to π_b: all derivatives are those of this objective.
+    batches, with the probability ratio to π_b: all derivatives are those of this objective, and the
+    problem's own surrogate has no part in it.
 
     Args:
         problem: a policy-gradient problem.
@@ -60,13 +63,15 @@ def promp(
         mapping: how tasks are laid out on hardware; the batches of all tasks are alive at once.
 
     Returns:
-        The learner, as from `maml`; its metrics also have "divergence", the mean KL divergence,
-        and "penalty", the mean η_k.
+        The learner, as from `maml`; its metrics also have "penalty", the mean η_k, and
+        "divergence", the mean KL divergence: with a target that after the last outer step, which
+        adapts η_k; without, that before it, which with one epoch is 0.
 
     Raises:
         ValueError: an invalid size, a number out of range, or a problem without a `ratio_loss`.
     """
     check_parts(problem, inner, outer)
+    check_layout(mapping, tasks)
     problem, ratio_loss, divergence = by_ratio(problem, "ProMP")
     for name, value in (("inner steps", inner.steps), ("epochs", epochs)):
         require_integer(name, value, 1)
@@ -113,12 +118,13 @@ def promp(
 
         carry = (params, state.optimizer)
         (params, opt_state), metrics = jax.lax.scan(epoch, carry, length=epochs)
+        metrics = jax.tree.map(lambda leaf: leaf[-1], metrics)
         penalties = state.penalty
         if target is not None:
-            reached = mean_divergences(params, records)
+            reached = mean_divergences(params, records)  # (K,)
             factor = jnp.where(reached < target / 1.5, 0.5, jnp.where(reached > target * 1.5, 2, 1))
-            penalties = penalties * factor.astype(penalties.dtype)
-        metrics = jax.tree.map(lambda leaf: leaf[-1], metrics)
+            penalties = jnp.clip(penalties * factor.astype(penalties.dtype), *_PENALTIES)
+            metrics["divergence"] = jnp.mean(reached)
         metrics["penalty"] = jnp.mean(penalties)
         return params, ProMPState(opt_state, penalties), metrics
 

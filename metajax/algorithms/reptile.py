@@ -48,10 +48,13 @@ def reptile(
         The learner, as from `maml`.
 
     Raises:
-        ValueError: an invalid size, no inner steps, or `serial` on more than one device.
+        ValueError: an invalid size, no inner steps, parameters that no task adapts, which would
+            never move, or `serial` on more than one device.
     """
     check_parts(problem, inner, outer)
     require_integer("inner steps", inner.steps, 1)
+    if slow := inner.slow(problem):
+        raise ValueError(f"fast parameters: Reptile moves no others, expected all, not {slow[0]}")
     judge = judge_of(problem)
 
     def task_gradient(

@@ -104,9 +104,10 @@ def policy_gradient(
             after an episode's last step counts nothing, truncated or not: no value stands for it.
         discount: γ in [0, 1].
         gae_lambda: λ in [0, 1].
-        baseline: "linear" (features of observation and time), "mean" (over two episodes or more),
-            "none", "critic" (the network's own value, which both losses teach) or a function, see
-            `baselines.Baseline`.
+        baseline: "linear" (features of observation and time; where a batch has hardly more steps
+            than twice an observation's values, it fits every return and leaves noise), "mean" (over
+            two episodes or more), "none", "critic" (the network's own value, which both losses
+            teach) or a function, see `baselines.Baseline`.
         normalise_advantage: whether advantages get zero mean and unit standard deviation over the
             task's steps. Otherwise a step shrinks as a task is solved, which several large inner
             steps need.

@@ -17,6 +17,7 @@ import pytest
 import metajax as mj
 from metajax import algorithms
 from metajax.algorithms.maml import MAMLOptions
+from metajax.algorithms.meta_sgd import learned_rates
 
 STEPS, RATE = 3, 0.2
 STRENGTH = 2.0  # of the pull toward the start
@@ -381,3 +382,14 @@ def test_the_norm_told_is_that_of_the_meta_gradient():
     after, metrics = jax.jit(learner.update)(state)
     moved = jnp.linalg.norm(after.params["theta"] - state.params["theta"])
     np.testing.assert_allclose(metrics["gradient_norm"], moved, rtol=1e-5)
+
+
+def test_a_context_has_learned_rates():
+    """Only the context itself stays where it is, not what is learned about it under its name."""
+    problem, inner = problems.parted("network", "context"), mj.sgd(RATE, STEPS)
+    problem, inner = learned_rates(problem, inner.among(lambda path: path == "context"))
+    learner = mj.cavia(problem, inner, optax.sgd(1.0), 2)
+    state = learner.init(jax.random.key(0))
+    after = jax.jit(learner.update)(state)[0].params
+    assert (after["params"]["context"] == state.params["params"]["context"]).all()
+    assert (after["rates"]["context"] != 1).any()

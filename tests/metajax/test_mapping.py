@@ -276,3 +276,35 @@ def test_a_chunk_has_no_more_than_the_most_tasks_and_no_less_than_half_of_what_i
     found = jaxprs.scoped_sizes(mapping.CHUNK, program(1.0, jnp.zeros(4096)).jaxpr)
     assert {*found} == {2048}
     assert [mapping.chunk_size(n, mj.Mapping(chunk=4)) for n in (9, 10, 12)] == [3, 4, 4]
+
+
+@pytest.mark.parametrize("chunk", [1, 1024])
+def test_means_of_half_precision_do_not_depend_on_the_chunk(chunk):
+    def one(shared, task):
+        return (shared * task).astype(jnp.bfloat16)
+
+    mean = mean_over_tasks(one, mj.Mapping(chunk=chunk))(jnp.float32(1.0), jnp.ones(1024))
+    assert mean.dtype == jnp.bfloat16
+    assert mean == 1.0  # a running sum in bfloat16 would stop at 256
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        (mj.Mapping(chunk=0), "chunk: expected at least 1, got 0"),
+        (mj.Mapping(tile=2.5), "tile: expected an integer, got 2.5"),
+        (mj.task_mesh(2), "mapping: expected `Mapping.mesh=task_mesh"),
+    ],
+)
+def test_whatever_takes_a_mapping_says_what_is_wrong_with_it(mapping, message):
+    problem = problems.quadratic()
+    adapt = mj.adaptation(problem, mj.sgd(0.1))
+    for call in (
+        lambda: mj.adaptation(problem, mj.sgd(0.1), mapping=mapping),
+        lambda: mj.evaluate(adapt, None, problem, tasks=4, mapping=mapping),
+        lambda: mj.promp(problem, mj.sgd(0.1), optax.sgd(0.1), 4, mapping=mapping),
+        lambda: mj.emaml(problem, mj.sgd(0.1), optax.sgd(0.1), 4, mapping=mapping),
+        lambda: mj.maml_trpo(problem, mj.sgd(0.1), mj.TrustRegion(), 4, mapping=mapping),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -1,5 +1,6 @@
 """ProMP: its epochs against the objective written out, its penalties, what it carries."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -181,6 +182,22 @@ def test_penalties_halve_and_double_toward_the_target(adaptive):
     np.testing.assert_array_equal(after.opt_state.penalty, 0.5 * np.array(factors, np.float32))
 
 
+def test_the_divergence_that_is_told_is_the_one_that_adapts_the_penalties(adaptive):
+    _, state, update = adaptive
+    after, metrics = update(state)
+    moved = np.asarray(after.params["theta"] - state.params["theta"])
+    contraction = np.eye(3) - 0.4 * np.asarray(problems.CURVATURE)
+    each = [0.5 * np.sum((np.linalg.matrix_power(contraction, k) @ moved) ** 2) for k in range(3)]
+    np.testing.assert_allclose(metrics["divergence"], np.mean(each), rtol=1e-4)
+
+
+def test_a_penalty_that_was_halved_for_long_can_be_doubled_again(adaptive):
+    _, state, update = adaptive
+    tiny = dataclasses.replace(state, opt_state=state.opt_state._replace(penalty=jnp.zeros(3)))
+    penalty = np.asarray(update(tiny)[0].opt_state.penalty)
+    assert (penalty > 0).all()
+
+
 def test_a_run_that_is_resumed_is_the_run_that_was_not(adaptive, tmp_path):
     learner, state, update = adaptive
     after_one, _ = update(state)
@@ -201,8 +218,11 @@ def test_a_run_that_is_resumed_is_the_run_that_was_not(adaptive, tmp_path):
         (dict(penalty=-1.0), "penalty: expected at least 0, got -1.0"),
         (dict(target=0.1, penalty=0.0), "penalty: expected above 0 where a target adapts it"),
         (dict(target=0.0), "target: expected above 0, got 0.0"),
-        (dict(problem=mj.regression(mj.networks.MLP((1,)))), "problem: ProMP needs policies"),
-        (dict(problem=problems.point("dice")), "problem: ProMP needs policies"),
+        (
+            dict(problem=mj.regression(mj.networks.MLP((1,)))),
+            "problem: ProMP needs a policy gradient",
+        ),
+        (dict(problem=problems.point("dice")), "surrogate is not dice"),
         (dict(outer=None), "outer: expected an optimiser of optax, got None"),
     ],
 )

@@ -45,6 +45,25 @@ def test_targets_of_another_shape_than_the_outputs_are_refused():
             lambda: mj.maml(REGRESSION, mj.sgd(0.1), OUTER, 2, step_weights=[np.nan]),
             "step weights: expected 1 of at least 0",
         ),
+        (
+            lambda: mj.maml(REGRESSION, mj.sgd(0.1), OUTER, 2, first_order=0.5),
+            "first_order: expected a bool or a function, got 0.5",
+        ),
+        (
+            lambda: mj.reptile(REGRESSION, mj.sgd(0.1).among(lambda p: "Dense_1" in p), OUTER, 2),
+            "fast parameters: Reptile moves no others, expected all, not params/Dense_0/bias",
+        ),
+        (
+            lambda: mj.reptile(
+                *mj.meta_learned(REGRESSION, mj.sgd(0.1), "learning_rate"), OUTER, 2
+            ),
+            "fast parameters: Reptile moves no others, expected all, not hyper/learning_rate",
+        ),
+        (
+            lambda: mj.meta_learned(REGRESSION, mj.sgd(0.1), "learning_rate", speed=0.0),
+            "speed: expected above 0, got 0.0",
+        ),
+        (lambda: mj.networks.Conditioned(None, 2.5), "context: expected an integer, got 2.5"),
         (lambda: mj.sgd(np.nan), "inner learning rate: expected above 0, got nan"),
         (lambda: mj.sgd([0.1, -1.0]), "inner learning rate: expected above 0, got -1.0"),
         (lambda: mj.sgd([]), "inner learning rate: expected at least one"),
@@ -124,7 +143,7 @@ def test_rates_for_no_step_are_refused():
 
 
 def test_context_without_a_size_is_refused():
-    with pytest.raises(ValueError, match="context: expected a size of at least 1, got 0"):
+    with pytest.raises(ValueError, match="context: expected at least 1, got 0"):
         mj.networks.Conditioned(mj.networks.MLP((4, 1)), 0)
 
 
@@ -207,3 +226,28 @@ def test_numbers_in_range_are_taken():
         require_integer("count", value, 1, 7)
     for value in (0, 0.5, np.float32(0.5), jnp.float32(0.5)):
         require_number("share", value, 0, 1, below=True)
+
+
+@pytest.mark.parametrize("key", [jax.random.PRNGKey(0), jax.random.split(jax.random.key(0)), 0])
+def test_what_is_no_typed_key_is_refused(key):
+    learner = mj.maml(REGRESSION, mj.sgd(0.1), OUTER, 2)
+    with pytest.raises(ValueError, match=r"key: expected one typed key, as `jax\.random\.key"):
+        learner.init(key)
+    with pytest.raises(ValueError, match="key: expected one typed key"):
+        learner.adapt(None, None, key)
+
+
+@pytest.mark.parametrize(
+    ("aux", "message"),
+    [
+        (None, "expected a dict, got NoneType"),
+        ({"score_after": jnp.float32(0)}, "'score_after' is a metric of every learner's"),
+        ({"mine": jnp.zeros(3)}, "'mine': expected a scalar, got .3,."),
+    ],
+)
+def test_what_an_outer_loss_reports_is_a_dict_of_scalars_of_its_own(aux, message):
+    problem = problems.quadratic()
+    problem = problem._replace(outer_loss=lambda *given: (problem.inner_loss(*given)[0], aux))
+    learner = mj.maml(problem, mj.sgd(0.1), OUTER, 2)
+    with pytest.raises(ValueError, match=f"outer_loss: aux: {message}"):
+        jax.eval_shape(learner.update, jax.eval_shape(learner.init, jax.random.key(0)))

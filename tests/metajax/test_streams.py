@@ -31,3 +31,11 @@ def test_no_key_of_one_stream_is_one_of_another():
     keys = [np.unique(np.concatenate(drawn(key)), axis=0) for key in of_all]
     together = np.concatenate(keys)
     assert len(np.unique(together, axis=0)) == len(together)
+
+
+def test_splitting_a_seeds_key_leads_to_no_stream_of_evaluation():
+    """As `learner.init(jax.random.key(seed))` does, and updates from that state."""
+    key = jax.random.key(0)
+    own = {tuple(map(int, jax.random.key_data(k))) for k in jax.random.split(key, 1024)}
+    for name in ("heldout", "baseline"):
+        assert tuple(map(int, jax.random.key_data(streams.key_stream(0, name)))) not in own

@@ -255,6 +255,36 @@ def test_a_run_is_not_written_over(whole):
         training.train(toy.learner(), run=whole[0], **SETTINGS)
 
 
+def test_a_run_that_failed_to_begin_is_no_run(tmp_path, whole):
+    def fails(state):
+        raise RuntimeError("a mistake")
+
+    run, wrong = tmp_path / "run", toy.learner()._replace(update=fails)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        training.train(wrong, run=run, **SETTINGS)
+    training.train(toy.learner(), run=run, **SETTINGS)
+    assert lines(run) == lines(whole[0])
+
+
+def test_an_address_is_refused_before_anything_is_done(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for call in (
+        lambda: training.train(toy.learner(), run="gs://bucket/run", **SETTINGS),
+        lambda: checkpoints.save("s3://bucket/state", {"x": jnp.zeros(2)}),
+    ):
+        with pytest.raises(checkpoints.CheckpointError, match=r"expected a folder, got (gs|s3):/"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_seed_a_run_goes_on_with_its_own(tmp_path, whole):
+    settings = {name: value for name, value in SETTINGS.items() if name != "seed"}
+    half = tmp_path / "run"
+    training.train(toy.learner(), run=half, seed=SETTINGS["seed"], **settings | {"updates": 16})
+    training.train(toy.learner(), run=half, resume=True, **settings)
+    assert lines(half)[-1] == lines(whole[0])[-1]
+
+
 def test_there_is_no_resuming_without_a_run():
     with pytest.raises(ValueError, match="resume: expected a run"):
         training.train(toy.learner(), resume=True, **SETTINGS)

@@ -253,8 +253,8 @@ def test_a_step_lowers_the_loss_in_bound_whatever_the_layout(collected):
     ("changed", "message"),
     [
         (dict(outer=optax.adam(0.1)), "outer: MAML-TRPO expected a TrustRegion, got Gradient"),
-        (dict(problem=mj.regression(mj.networks.MLP((1,)))), "problem: TRPO needs policies"),
-        (dict(problem=problems.point("dice")), "problem: TRPO needs policies"),
+        (dict(problem=mj.regression(mj.networks.MLP((1,)))), "problem: TRPO needs a policy"),
+        (dict(problem=problems.point("dice")), "problem: TRPO needs a policy"),
         (dict(tasks=0), "tasks: expected at least 1, got 0"),
     ],
 )
