@@ -342,9 +342,9 @@ class Environment(Protocol):
 
 @runtime_checkable
 class SolvedEnvironment(Environment, Protocol):
-    """An environment with an oracle: all of ours except `PointCorners`, and no adapted one.
+    """An environment with an oracle: all of ours except `PointCorners` and some of `MiniGrid`.
 
-    Evaluation needs its `optimal_return` alone.
+    No adapted one has one. Evaluation needs its `optimal_return` alone.
     """
 
     def optimal_return(self, task: Any) -> Array:

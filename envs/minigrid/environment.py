@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -171,31 +172,58 @@ class MiniGrid:
             reward += task.rewards[state.position[0], state.position[1]]
         return state, TimeStep(self.observe(state, task), reward, terminated, truncated)
 
-    def optimal_return(self, task: MiniGridTask) -> Array:
-        """The reward of the shortest solution, () float32; 0 if it takes longer than the horizon.
+    # Properties, so that an environment whose optimum is not known has no oracle. They return
+    # methods, which are equal every time: compiled programs are looked up by them.
+    @property
+    def optimal_return(self) -> Callable[[MiniGridTask], Array]:
+        """Of a task, the reward of its shortest solution; 0 if that takes longer than the horizon.
 
-        NaN for a task that the oracle of this environment's family cannot solve exactly.
+        () float32; NaN for a task that the oracle of this environment's family cannot solve
+        exactly. A task with slip or square rewards is refused with a ValueError.
 
         Raises:
-          ValueError: a family with moving obstacles, which has no oracle; a task with slip or
-            square rewards; or a level in which an object must be fetched and that is too large.
+          AttributeError: moving obstacles, slip or square rewards, or levels in which an object
+            must be fetched and that are too large.
         """
+        self._require_oracle("optimal_return")
+        return self._best_return
+
+    @property
+    def optimal_action(self) -> Callable[[MiniGridState, MiniGridTask], Array]:
+        """In a state of a task, the first action of a shortest solution, () int32.
+
+        Each call solves the level.
+
+        Raises:
+          AttributeError: as `optimal_return`.
+        """
+        self._require_oracle("optimal_action")
+        return self._best_action
+
+    def _best_return(self, task: MiniGridTask) -> Array:
         steps, _ = self._plan(first_state(task), task)
         reward = success_reward(jnp.minimum(steps, task.horizon), task.horizon)
         reward = jnp.where(steps <= task.horizon, reward, jnp.float32(0))
         exact = (fetch if self._family.fetches else oracle).is_exact(task)
         return jnp.where(exact, reward, jnp.float32(jnp.nan))
 
-    def optimal_action(self, state: MiniGridState, task: MiniGridTask) -> Array:
-        """The first action of a shortest solution, () int32. Each call solves the level.
-
-        Raises:
-          ValueError: as `optimal_return`.
-        """
+    def _best_action(self, state: MiniGridState, task: MiniGridTask) -> Array:
         return action_for(self._plan(state, task)[1], task.controls)
 
+    def _require_oracle(self, name: str) -> None:
+        size, words = self._level[0], 0
+        if self._family.fetches:
+            words = fetch.words(jax.eval_shape(self.sample_task, jax.random.key(0)), self.shape[1])
+        for field, value, holds, expected in (
+            ("family", self.family, not self._family.obstacles, "one without moving obstacles"),
+            ("slip", self.slip, not self.slip, "0"),
+            ("rewards", self.rewards, not self.rewards, "0"),
+            ("size", size, words <= _MOST_WORDS, f"one solved in {_MOST_WORDS} words, not {words}"),
+        ):
+            if not holds:
+                raise AttributeError(f"{name}: got {field} {value!r}, expected {expected}")
+
     def _plan(self, state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:
-        require("family", self.family, not self._family.obstacles, "one without moving obstacles")
         for name in ("slip", "rewards"):
             value = getattr(task, name)
             require(f"task.{name}", value, value is None, "none where a level is to be solved")
@@ -203,7 +231,7 @@ class MiniGrid:
             return oracle.plan(state, task)
         wide = self.shape[1]
         need, most = fetch.words(task, wide), _MOST_WORDS
-        require("size", self._level[0], need <= most, f"one solved in {most} words, not {need}")
+        require("task", need, need <= most, f"one solved in {most} words")
         return fetch.plan(state, task, wide)
 
     def observe(self, state: MiniGridState, task: MiniGridTask) -> Array:

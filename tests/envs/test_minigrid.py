@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import minigrid_parity as parity
 
-from envs import MiniGrid
+from envs import MiniGrid, SolvedEnvironment
+from envs.core import provides
 from envs.minigrid import NOWHERE, convert, fetch, oracle, world
 from envs.minigrid.obstacles import walk
 from envs.solve import UNREACHABLE
@@ -87,7 +88,7 @@ def test_a_task_may_permute_its_controls_slip_and_pay_by_square():
     counts = np.bincount((np.asarray(turned) - int(start.heading)) % 4, minlength=4)
     assert (np.abs(counts[[1, 3]] - 400) < 4 * np.sqrt(400)).all()
     with pytest.raises(ValueError, match=r"task.slip: .*, expected none where a level is to be"):
-        env.optimal_return(task)
+        plain.optimal_return(task)
 
 
 def _some(tree, index):
@@ -228,14 +229,17 @@ def test_an_object_is_fetched_in_as_few_steps_as_a_search_of_all_states_finds(en
 
 
 def test_what_has_no_oracle_says_so():
-    env = MiniGrid("dynamic-obstacles")
-    task = jax.eval_shape(env.sample_task, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"^family: got 'dyn.*one without moving obstacles"):
-        jax.eval_shape(env.optimal_return, task)
-    large = MiniGrid("keycorridor", size=16)
-    task = jax.eval_shape(large.sample_task, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"^size: got 16, expected one solved in 16777216 words"):
-        jax.eval_shape(large.optimal_return, task)
+    for env, message in (
+        (MiniGrid("dynamic-obstacles"), "got family 'dyn.*one without moving obstacles"),
+        (MiniGrid("empty", slip=0.1), "got slip 0.1, expected 0"),
+        (MiniGrid("empty", rewards=0.5), "got rewards 0.5, expected 0"),
+        (MiniGrid("keycorridor", size=16), "got size 16, expected one solved in 16777216 words"),
+    ):
+        for name in ("optimal_return", "optimal_action"):
+            with pytest.raises(AttributeError, match=f"^{name}: {message}"):
+                getattr(env, name)
+        assert not provides(env, SolvedEnvironment)
+    assert provides(MiniGrid("keycorridor", size=6), SolvedEnvironment)
     task = _some(_drawn("unlockpickup", 400), 0)
     assert not oracle.is_exact(task)
     assert fetch.is_exact(task)
