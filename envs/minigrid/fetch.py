@@ -57,10 +57,10 @@ def is_exact(task: MiniGridTask) -> Array:
     """Whether `plan` is exact, () bool: only a target ball or box, doors and at most one key."""
     number = jnp.arange(task.kinds.shape[0], dtype=jnp.int32)
     is_target, is_key = number == task.target, task.kinds == KEY
-    known = is_target & ((task.kinds == BALL) | (task.kinds == BOX)) | is_key
-    known |= (task.kinds == DOOR) | (task.kinds == 0)
+    wanted = is_target & ((task.kinds == BALL) | (task.kinds == BOX))
+    known = wanted | is_key | (task.kinds == DOOR) | (task.kinds == 0)
     return (
-        jnp.any(is_target)
+        jnp.any(wanted)
         & jnp.all(known)
         & (jnp.sum(is_key) <= 1)
         & ~task.fixed

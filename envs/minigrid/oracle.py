@@ -14,6 +14,8 @@ import numpy as np
 from ..grids import square_set
 from ..solve import UNREACHABLE
 from .world import (
+    BALL,
+    BOX,
     CLOSED,
     DONE,
     DOOR,
@@ -40,9 +42,15 @@ Array = jax.Array
 
 
 def is_exact(task: MiniGridTask) -> Array:
-    """Whether `plan` is exact, () bool: nothing is to be picked up."""
+    """Whether `plan` is exact, () bool.
+
+    It is where nothing is to be picked up, no box or ball can be cleared away, and no key could be
+    wanted from behind another door.
+    """
     chosen = jnp.arange(task.kinds.shape[0], dtype=jnp.int32) == task.target
-    return ~jnp.any(chosen & (task.kinds != DOOR))
+    box, ball, key, door = (jnp.sum(task.kinds == kind) for kind in (BOX, BALL, KEY, DOOR))
+    plain = (ball == 0) & ((key == 0) | (key == 1) & (door <= 1))
+    return ~jnp.any(chosen & (task.kinds != DOOR)) & (box == 0) & (task.fixed | plain)
 
 
 def plan(state: MiniGridState, task: MiniGridTask) -> tuple[Array, Array]:

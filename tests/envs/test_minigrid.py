@@ -19,6 +19,7 @@ import minigrid_parity as parity
 
 from envs import MiniGrid, SolvedEnvironment
 from envs.core import provides
+from envs.grids import pack
 from envs.minigrid import NOWHERE, convert, fetch, oracle, world
 from envs.minigrid.obstacles import walk
 from envs.solve import UNREACHABLE
@@ -243,7 +244,44 @@ def test_what_has_no_oracle_says_so():
     task = _some(_drawn("unlockpickup", 400), 0)
     assert not oracle.is_exact(task)
     assert fetch.is_exact(task)
-    assert not fetch.is_exact(dataclasses.replace(task, target=jnp.int32(1)))  # a door
+    door = dataclasses.replace(task, target=jnp.int32(1))
+    assert not fetch.is_exact(door)
+    assert not fetch.is_exact(dataclasses.replace(door, kinds=door.kinds * [1, 1, 0]))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "fixed", "exact"),
+    [
+        ([world.DOOR, world.DOOR, world.GOAL], False, True),
+        ([world.KEY, world.DOOR, world.GOAL], False, True),
+        ([world.KEY, world.BALL, world.GOAL], True, True),
+        ([world.KEY, world.KEY, world.DOOR], False, False),
+        ([world.KEY, world.DOOR, world.DOOR], False, False),  # the key may be behind one
+        ([world.GOAL, world.BALL, 0], False, False),  # it can be picked up
+        ([world.GOAL, world.BOX, 0], True, False),  # it can be opened
+    ],
+)
+def test_a_level_in_which_more_can_be_done_has_no_known_optimum(kinds, fixed, exact):
+    task = dataclasses.replace(
+        _some(_drawn("doorkey", 400), 0),
+        kinds=jnp.array(kinds, jnp.int32),
+        fixed=jnp.array(fixed),
+    )
+    assert bool(oracle.is_exact(task)) == exact
+
+
+def test_of_a_corridor_that_a_ball_blocks_no_optimum_is_claimed():
+    env = MiniGrid("empty", size=5)
+    task = convert.padded(env.sample_task(jax.random.key(0)), 5, 5, 2)
+    rows = jnp.zeros((5, 5), bool).at[1, 1:4].set(True)
+    task = dataclasses.replace(
+        task,
+        walls=pack(~rows),
+        kinds=jnp.array([world.GOAL, world.BALL], jnp.int32),
+        squares=jnp.array([[1, 3], [1, 2]], jnp.int32),
+    )
+    assert _fewest_steps(task) == 3
+    assert jnp.isnan(env.optimal_return(task))
 
 
 def test_the_compass_is_the_heading_and_else_the_view_is_the_same():
