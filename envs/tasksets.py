@@ -388,7 +388,10 @@ def _form_drawn_by(sample_task: Callable[[Array], Any]) -> Any:
 
 
 def described(env: Any) -> str:
-    """An environment as JSON: its class and its fields, nested environments included."""
+    """An environment as JSON: its class and its fields, nested environments included.
+
+    Numbers of numpy are as those of Python, functions are told by their names.
+    """
     return json.dumps(_description(env), sort_keys=True)
 
 
@@ -398,4 +401,10 @@ def _description(value: Any) -> Any:
         return {"class": type(value).__name__, "fields": fields}
     if isinstance(value, list | tuple):
         return [_description(item) for item in value]
-    return value if isinstance(value, str | int | float | None) else type(value).__name__
+    if isinstance(value, np.floating):
+        return float(str(value))  # float32's .3 is .3, not the double nearest to it
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, str | int | float | None):
+        return value
+    return getattr(value, "__qualname__", type(value).__name__)

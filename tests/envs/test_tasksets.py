@@ -10,9 +10,9 @@ import pytest
 from any_task import anything
 
 import envs
-from envs import Gridworld, Maze, PointNavigation, TaskSet, taskfiles
+from envs import Gridworld, Informed, Maze, PointNavigation, TaskSet, taskfiles
 from envs.point import PointTask
-from envs.tasksets import content_hash, has_sides, sampler_of_side
+from envs.tasksets import content_hash, described, has_sides, sampler_of_side
 
 ENV = envs.make("point")
 GRIDWORLD = envs.make("gridworld")
@@ -276,6 +276,26 @@ def test_a_list_of_tasks_makes_a_set():
         TaskSet.of(env, [rooms[0], GOAL])
     with pytest.raises(ValueError, match=r"tasks: got \[\], expected one or more"):
         TaskSet.of(env, [])
+
+
+def test_a_field_is_the_same_as_a_number_of_numpy_or_of_python(tmp_path):
+    made = TaskSet.make(
+        Maze(size=5, slip=np.float32(0.3), horizon=np.int64(9)), jax.random.key(0), 1
+    )
+    made.save(tmp_path / "slips")
+    assert len(TaskSet.load(tmp_path / "slips", Maze(size=5, slip=0.3, horizon=9))) == 1
+    with pytest.raises(ValueError, match=r"Maze with slip 0\.3, expected 0\.9"):
+        TaskSet.load(tmp_path / "slips", Maze(size=5, slip=np.float32(0.9), horizon=9))
+
+
+def test_functions_are_told_by_their_names():
+    def half(task):
+        return task.goal / 2
+
+    def twice(task):
+        return task.goal * 2
+
+    assert len({described(Informed(ENV, tell)) for tell in (None, ENV.tell, half, twice)}) == 4
 
 
 # Bad input ----------------------------------------------------------------------------------------
