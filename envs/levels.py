@@ -92,8 +92,8 @@ def mutate(key: Array, walls: Array, size: int, start: Array, goal: Array) -> tu
     """Toggles a wall or moves the goal, with equal probability: the new walls and goal.
 
     The square is uniform over those within the rows and columns that the level's open squares span,
-    without the start and the goal. If no path would be left from the start to the goal, or the goal
-    would move onto a wall, the level is returned unchanged.
+    without the start and the goal. If there is no other, no path would be left from the start to
+    the goal, or the goal would move onto a wall, the level is returned unchanged.
 
     Args:
       key: typed, consumed.
@@ -120,7 +120,7 @@ def mutate(key: Array, walls: Array, size: int, start: Array, goal: Array) -> tu
     moves_goal = jax.random.bernoulli(key_kind)
     toggled = jnp.where(moves_goal, walls, walls ^ square_set(walls, square))
     moved_goal = jnp.where(moves_goal, square, goal)
-    done = solvable(toggled, start, moved_goal)
+    done = jnp.any(allowed) & solvable(toggled, start, moved_goal)
     return jnp.where(done, toggled, walls), jnp.where(done, moved_goal, goal)
 
 

@@ -188,3 +188,11 @@ def test_mutation_changes_one_thing_and_leaves_a_path():
     assert (1, 4) in toggled  # a wall
     assert (1, 5) in toggled  # an open square off the path
     assert (3, 3) not in toggled  # one on the only path
+
+
+def test_mutation_leaves_a_level_without_another_square_as_it_is():
+    env = Maze(size=5)
+    task = env.from_text("####\n#SX#\n####")
+    keys = jax.random.split(jax.random.key(0), 16)
+    mutated = jax.jit(jax.vmap(env.mutate, in_axes=(0, None)))(keys, task)
+    jax.tree.map(np.testing.assert_array_equal, mutated, _batch(task, 16))
