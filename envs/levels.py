@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .core import require
 from .grids import pack, square_set, unpack
 from .solve import solvable
 
@@ -138,6 +139,8 @@ def check(task: Any, size: int, horizon: int, actions: int, goal: str, border: b
     Raises:
       ValueError: a task that does not fit; the message says which leaf of which task, and why.
     """
+    for name in ("walls", "start", goal, "horizon"):
+        require(f"task.{name}", None, getattr(task, name, None) is not None, "an array")
     require_fit(task.walls, size)
     *lead, high, words = np.shape(task.walls)
     flat = {"walls": np.asarray(task.walls).reshape(-1, high, words)}
@@ -178,10 +181,14 @@ def check(task: Any, size: int, horizon: int, actions: int, goal: str, border: b
         outside = ((square < 0) | (square >= size)).any(-1)
         refuse(name, outside, f"got {{value}}, expected a square in 0..{size - 1}")
         refuse(name, solid[np.arange(len(solid)), *square.T], "got {value}, which is a wall")
+    refuse(goal, (flat["start"] == flat[goal]).all(-1), "got {value}, which is the start")
     for name, low, high in (("horizon", 1, horizon), ("heading", 0, 3), ("slip", 0, 1)):
         if name in flat:
-            wrong = (flat[name] < low) | (flat[name] > high)
-            refuse(name, wrong, f"got {{value}}, expected {low} to {high}")
+            within = (flat[name] >= low) & (flat[name] <= high)
+            refuse(name, ~within, f"got {{value}}, expected {low} to {high}")
+    if "rewards" in flat:
+        finite = np.isfinite(flat["rewards"]).all((1, 2))
+        refuse("rewards", ~finite, "expected finite numbers")
     if "controls" in flat:
         controls = flat["controls"]
         wrong = (np.sort(controls, axis=-1) != np.arange(controls.shape[-1])).any(-1)

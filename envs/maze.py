@@ -266,6 +266,7 @@ class Maze:
           ValueError: a task that does not fit; the message says which part of which one, and why.
         """
         levels.check(task, self.size, self.horizon, self.action_space.n, goal="exit")
+        self._require_fit(task)
 
     def _plan(self, state: MazeState, task: MazeTask) -> tuple[Array, Array]:
         """The greatest expected return from `state` on, () float32, and the best move, () int32."""
@@ -286,8 +287,10 @@ class Maze:
 
     def _require_fit(self, task: MazeTask) -> None:
         levels.require_fit(task.walls, self.size)
-        faces = task.heading is not None
-        require("task.heading", task.heading, faces == self.heading, "one if the agent turns")
+        if (task.heading is not None) != self.heading:
+            came = "None" if self.heading else "one"
+            expected = "one if the agent turns, else None"
+            raise ValueError(f"task.heading: got {came}, expected {expected}")
 
     def _sample_level(
         self, keys: Sequence[Array], start: Array | None

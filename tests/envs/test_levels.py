@@ -128,6 +128,18 @@ def _batch(task, count=3):
         ({"exit": jnp.array([2, 1], jnp.int32)}, "task.exit: got [2, 1], which is a wall"),
         ({"horizon": jnp.int32(41)}, "task.horizon: got 41, expected 1 to 40"),
         ({"slip": jnp.float32(1.5)}, "task.slip: got 1.5, expected 0 to 1"),
+        ({"slip": jnp.float32(jnp.nan)}, "task.slip: got nan, expected 0 to 1"),
+        (
+            {"rewards": jnp.zeros((7, 7)).at[1, 1].set(jnp.nan)},
+            "task.rewards: expected finite numbers",
+        ),
+        ({"start": None}, "task.start: got None, expected an array"),
+        ({"horizon": None}, "task.horizon: got None, expected an array"),
+        ({"exit": jnp.array([1, 1], jnp.int32)}, "task.exit: got [1, 1], which is the start"),
+        (
+            {"heading": jnp.int32(0)},
+            "task.heading: got one, expected one if the agent turns, else None",
+        ),
         (
             {"controls": jnp.array([0, 1, 1, 2], jnp.int32)},
             "task.controls: got [0, 1, 1, 2], expected a permutation",
@@ -163,6 +175,8 @@ def test_a_task_of_another_size_is_refused_while_tracing():
         ValueError, match=r"task.heading: got None, expected one if the agent turns"
     ):
         jax.eval_shape(Maze(size=9, heading=True).reset, jax.random.key(0), task)
+    with pytest.raises(ValueError, match=r"task.heading: got None, expected one if the agent"):
+        Maze(size=9, heading=True).check(task)
 
 
 @pytest.mark.smoke
