@@ -49,22 +49,21 @@ class Discrete:
     """The integers 0..n-1, int32, shape ().
 
     Raises:
-      ValueError: an n that is not an integer of at least 1, or a shape that is none.
+      ValueError: an n that is not an integer of at least 1.
     """
 
     n: int
-    shape: tuple[int, ...] = ()
+    shape: tuple[int, ...] = dataclasses.field(default=(), init=False)
 
     def __post_init__(self) -> None:
         require_integer("n", self.n, 1, 2**31 - 1)
-        object.__setattr__(self, "shape", _lengths(self.shape))
 
     @property
     def dtype(self) -> np.dtype:
         return np.dtype(np.int32)
 
     def sample(self, key: Array) -> Array:
-        return jax.random.randint(key, self.shape, 0, self.n, self.dtype)
+        return jax.random.randint(key, (), 0, self.n, self.dtype)
 
     def contains(self, value: Array | int) -> Array:
         """Whether `value` is in the space, () bool; false where shape or dtype differ.
@@ -72,10 +71,10 @@ class Discrete:
         An integer of Python, which has no dtype, is in it if its value is.
         """
         if isinstance(value, int) and not isinstance(value, bool):
-            return jnp.asarray(self.shape == () and 0 <= value < self.n)
-        if np.shape(value) != self.shape or jnp.result_type(value) != self.dtype:
+            return jnp.asarray(0 <= value < self.n)
+        if np.shape(value) != () or jnp.result_type(value) != self.dtype:
             return jnp.asarray(False)
-        return jnp.all((value >= 0) & (value < self.n))
+        return jnp.asarray((value >= 0) & (value < self.n))
 
 
 @dataclasses.dataclass(frozen=True)

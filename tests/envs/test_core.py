@@ -68,6 +68,9 @@ def test_a_space_is_a_value():
     for space in (OneHot(5), Box(0, 1, (2,)), Discrete(3)):
         assert dataclasses.replace(space) == space
     assert dataclasses.replace(OneHot(5), n=6) == OneHot(6)
+    assert Discrete(3).shape == ()
+    with pytest.raises(TypeError):
+        Discrete(3, (2,))
 
 
 @pytest.mark.parametrize(
