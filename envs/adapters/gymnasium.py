@@ -60,7 +60,8 @@ class ToGymnasium(gymnasium.Env):
         """One step of the episode.
 
         Raises:
-          ValueError: an action of another shape or kind, or out of range.
+          ValueError: an action of another shape or kind, that is NaN, or that a `Discrete` space
+            does not have. The bounds of a `Box` are left to the environment.
           gymnasium.error.ResetNeeded: before the first `reset`.
         """
         action = _checked(self.env.action_space, action, ())
@@ -139,7 +140,8 @@ class ToGymnasiumVector(gymnasium.vector.VectorEnv):
         Their last observations are in `infos["final_obs"]`, where `infos["_final_obs"]` is true.
 
         Raises:
-          ValueError: actions of another shape or kind, or out of range.
+          ValueError: actions of another shape or kind, that are NaN, or that a `Discrete` space
+            does not have. The bounds of a `Box` are left to the environment.
           gymnasium.error.ResetNeeded: before the first `reset`.
         """
         actions = _checked(self.env.action_space, actions, (self.num_envs,))
