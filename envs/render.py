@@ -6,7 +6,8 @@ detail, in numpy, one task at a time.
 A wrapped environment, `Informed` or `Trial`, is drawn as the one that it holds.
 
 A ring marks the start, a target the goal and a disc the agent, or an arrow head if it has a
-heading; a line is the path it took, darker for later steps.
+heading; a line is the path it took, darker for later steps. An agent that has left the visible part
+of a plane is drawn at the nearest edge.
 """
 
 from __future__ import annotations
@@ -276,8 +277,8 @@ def text(env: Any, task: Any, state: Any) -> str:
     lines = np.where(scene.walls, "██", floor)
     agent = _places(env, np.asarray(state.position, float)[None])[0]
     for sign, place in (("o ", scene.start), ("X ", scene.goal), ("@ ", agent)):
-        row, column = np.floor(place).astype(int)
-        if 0 <= row < scene.side and 0 <= column < scene.side:
+        if np.isfinite(place).all():
+            row, column = np.floor(np.clip(place, 0, scene.side - 1)).astype(int)
             lines[row, column] = sign
     return "\n".join("".join(line).rstrip() for line in lines)
 
@@ -390,9 +391,10 @@ def _draw(
         disc(picture, goal, radius * mark, colour)
     disc(picture, start, 0.2 * mark, START)
     disc(picture, start, 0.11 * mark, PAPER)
+    agent = np.clip(places[-1], 0.36 * mark, len(picture) - 0.36 * mark)
     if heading is None:
-        disc(picture, places[-1], 0.36 * mark, PAPER)
-        disc(picture, places[-1], 0.3 * mark, AGENT)
+        disc(picture, agent, 0.36 * mark, PAPER)
+        disc(picture, agent, 0.3 * mark, AGENT)
     else:
-        arrow(picture, places[-1], heading, mark)
+        arrow(picture, agent, heading, mark)
     return np.round(picture).astype(np.uint8)

@@ -15,7 +15,7 @@ from envs import grids, paint, render, tiles
 from envs.gridworld import GridworldState, GridworldTask
 from envs.maze import MazeState, MazeTask
 from envs.minigrid import world
-from envs.point import PointTask
+from envs.point import PointState, PointTask
 
 PIXELS = 180
 PICTURED = ["maze", "gridworld", "point", "point-corners"]
@@ -123,10 +123,18 @@ def test_a_corner_is_ten_strides_from_the_middle_of_its_plane():
     assert _near(picture[125 + 50, 125 + 50].astype(int), paint.AGENT)
 
 
-def test_an_agent_outside_the_visible_plane_is_not_drawn():
-    task = PointTask(goal=jnp.array([0.5, 0.3]), horizon=jnp.int32(9))
-    picture = render.frame(envs.PointNavigation(), task, (7.0, -3.0), [(0.0, 0.0), (7.0, -2.9)])
-    assert not (np.abs(picture - paint.AGENT).max(axis=-1) <= 1).any()
+def test_an_agent_outside_the_visible_plane_is_drawn_at_the_nearest_edge():
+    env, task = envs.PointNavigation(), PointTask(goal=jnp.array([0.5, 0.3]), horizon=jnp.int32(9))
+    path = [(0.0, 0.0), (7.0, 0.2)]
+    picture = render.frame(env, task, (7.0, 0.2), path, pixels=300)
+    rows, columns = np.nonzero(np.abs(picture - paint.AGENT).max(axis=-1) <= 1)
+    assert rows.mean() == pytest.approx(150 - 40, abs=1)
+    assert 280 < columns.min() < columns.max() < 300
+    lines = render.text(env, task, PointState(jnp.array([7.0, 0.2]), jnp.int32(1))).splitlines()
+    assert [line.find("@") for line in lines].index(2 * 14) == 5
+    # One whose policy diverged is nowhere.
+    lost = render.frame(env, task, (np.nan, 0.2), path, pixels=300)
+    assert not (np.abs(lost - paint.AGENT).max(axis=-1) <= 1).any()
 
 
 @pytest.mark.smoke
