@@ -229,7 +229,7 @@ def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -
       env: as in `frame`, or a `MiniGrid`.
       tasks: tasks of `env` with a leading axis N.
       columns: pictures in a row; about as many as rows if None.
-      pixels: side of one picture.
+      pixels: side of one picture; a smaller one is in the middle of its place.
 
     Returns:
       uint8 [rows * (pixels + gap) + gap, columns * (pixels + gap) + gap, 3].
@@ -248,9 +248,11 @@ def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -
     page = paper.copy()
     for index in range(count):
         task = jax.tree.map(lambda leaf: leaf[index], tasks)  # noqa: B023
-        top, left = (gap + step * place for place in divmod(index, columns))
         shown = _first_picture(env, task, pixels)
         high, wide = shown.shape[:2]
+        row, column = divmod(index, columns)
+        top = gap + step * row + (pixels - high) // 2
+        left = gap + step * column + (pixels - wide) // 2
         page[top : top + high, left : left + wide] = shown
     return page
 

@@ -216,7 +216,8 @@ def test_minigrid_is_drawn_with_its_objects_in_their_colours():
     up, floor = (state.heading + 1) % 4, jnp.full((1, 1), tiles.tile_of("floor"))  # its 0 is east
     np.testing.assert_array_equal(agent, tiles.picture(floor, jnp.zeros(2, int), up, 16))
     page = render.sheet(env, jax.tree.map(lambda leaf: leaf[None], task), pixels=176)
-    np.testing.assert_array_equal(page[11 : 11 + 16 * high, 11 : 11 + 16 * wide], shown)
+    top = 11 + (176 - 16 * high) // 2  # in the middle, as it is wider than it is high
+    np.testing.assert_array_equal(page[top : top + 16 * high, 11 : 11 + 16 * wide], shown)
 
 
 def test_a_sheet_has_a_picture_of_each_task():
