@@ -66,7 +66,8 @@ class MazeSeries:
 
     count: int = 3  # number of mazes in a task, M
     horizon: int = 120  # steps before truncation, in the tasks that `sample_task` draws
-    maze: Maze = Maze()  # draws each maze, and says what the agent observes of it
+    # draws each maze, and says what the agent observes of it; its horizon is not used
+    maze: Maze = Maze()
 
     def __post_init__(self) -> None:
         require_integer("count", self.count, 1)
