@@ -62,7 +62,8 @@ class GridworldState:
 class Gridworld:
     """An open grid with an unseen goal that pays for as long as the agent stays on it.
 
-    VariBAD's gridworld: Zintgraf et al. 2020 (arXiv 1910.08348), section 5.1.
+    VariBAD's gridworld: Zintgraf et al. 2020 (arXiv 1910.08348), section 5.1. There the observation
+    is the square's two coordinates.
 
     Observation: uint8 [size * size], the agent's square, one-hot, squares numbered row by row.
     Action: int32 () in 0..4: stay, up, right, down, left. An agent that moves off the grid or into
