@@ -63,7 +63,9 @@ class MiniGrid:
     Task: `MiniGridTask`; height, width and number of objects are fixed by `family`, `size` and
       `count`, and `padded` lets different ones share a batch. State: `MiniGridState`.
 
-    p(T): the levels of the `family`, drawn as MiniGrid draws them; all are solvable.
+    p(T): the levels of the `family`, drawn as MiniGrid draws them; all are solvable. MiniGrid's
+    BlockedUnlockPickup, Fetch, GoToDoor, GoToObject, LockedRoom, ObstructedMaze, Playground,
+    PutNear, RedBlueDoors and WFC are not among them.
     | family | size | count |
     |---|---|---|
     | empty, empty-random, fourrooms, doorkey, lavagap | side of the grid | 1 |
@@ -74,6 +76,8 @@ class MiniGrid:
     | multiroom | largest side of a room | rooms |
     | distshift | 9 | 1 or 2, its two levels |
     | dynamic-obstacles, dynamic-obstacles-random | side of the grid | obstacles |
+    As in MiniGrid, there are at most size - 3 crossings, and size // 2 obstacles where `count` is
+    above size / 2 + 1.
 
     Raises:
       ValueError: an unknown family (the nearest are named), a field out of range, or an action that
