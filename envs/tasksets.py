@@ -88,6 +88,9 @@ class TaskSet:
     def of(cls, env: Environment, tasks: Any) -> TaskSet:
         """A set of the given tasks, a list of them or one pytree whose every leaf is [M, ...].
 
+        Only their form is checked. Whether levels can be solved, `check` of a maze or a gridworld
+        says.
+
         Raises:
           ValueError: no tasks, or tasks whose leaves are not those that `env.sample_task` draws.
         """
