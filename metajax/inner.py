@@ -10,6 +10,7 @@ loss and the network beside a context vector are slow, and need no other support
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -243,6 +244,10 @@ class Record:
     # axis K; they judge the preceding steps, see `losses_along`.
     judgements: tuple[Array, Params] | None = None
     last: Params = None  # the fast parameters that the last step started from
+    # The fast parameters that each step started from, leading axis K, and those after the last,
+    # where there are several steps; None: a replay finds them by the optimiser's updates.
+    path: Params = None
+    adapted: Params = None
 
 
 def run(
@@ -303,11 +308,11 @@ def run(
                 kept, samples = batch, problem.samples(batch)
         with jax.named_scope("inner_gradient"):
             grads, judged = gradient(fast, slow, kept if support is None else support)
-        record = (kept, grads, judged, score, samples)
+        record = (kept, grads, judged, score, samples, fast)
         after = descend(inner.optimizer, grads, opt_state, fast, meta=params)
         return (*after, fast), record
 
-    carry, (batches, gradients, judged_steps, scores, samples) = _over_steps(
+    carry, (batches, gradients, judged_steps, scores, samples, path) = _over_steps(
         step, (fast, inner.optimizer.init(fast), fast), keys
     )
     adapted = merge(carry[0], slow)
@@ -324,7 +329,10 @@ def run(
         score=jnp.concatenate([scores, problem.score(judged)[None]]),
         samples=used + problem.samples(judged),
     )
-    return adapted, Record(batches, gradients, judged, judged_steps, carry[2]), trace
+    record = Record(batches, gradients, judged, judged_steps, carry[2])
+    if inner.steps > 1:  # the start of a single one is θ_0, which all tasks share
+        record = dataclasses.replace(record, path=path, adapted=carry[0])
+    return adapted, record, trace
 
 
 def adaptation(problem: Problem, inner: Inner, *, mapping: Mapping = Mapping()) -> Adapt:

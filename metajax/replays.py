@@ -9,6 +9,7 @@ meta-gradient of slow parameters is the mixed derivative, from the same product.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -119,6 +120,20 @@ def _recorded_backward(product: Callable[..., Any], residual: Any, cotangent: Pa
 _recorded_gradient.defvjp(_recorded_forward, _recorded_backward)
 
 
+@jax.custom_vjp
+def _valued(value: Params, found: Params) -> Params:
+    """`value`, with the derivative of `found`, which is equal to it.
+
+    What computes `found` is then dead code but for its derivative. Plain descent's needs no
+    gradient, so of K steps only where they started is kept.
+    """
+    del found
+    return value
+
+
+_valued.defvjp(lambda value, found: (value, None), lambda _, cotangent: (None, cotangent))
+
+
 def replay(
     problem: Problem, inner: Inner, params: Params, record: Record, first_order: Order = False
 ) -> Params:
@@ -213,6 +228,7 @@ def pushforward(
         record: one task's adaptation.
         tangent: shaped as `params`.
     """
+    record = dataclasses.replace(record, path=None)  # whose use has a reverse mode alone
 
     def gradient(fast: Params, slow: Params, batch: Batch, recorded: Params) -> Params:
         del recorded
@@ -288,13 +304,15 @@ def _replay(
 
     def step(carry: tuple[Params, Any], recorded: Any) -> tuple[tuple[Params, Any], Any]:
         fast, opt_state = carry
-        batch, grads = recorded
+        batch, grads, at = recorded
+        fast = fast if at is None else _valued(at, fast)
         grads = gradient(fast, slow, record.batches if batch is None else batch, grads)
         carry = descend(inner.optimizer, grads, opt_state, fast, meta=params)
         return carry, merge(carry[0], slow) if keep else None
 
     batches = record.batches if problem.on_policy else None
     carry = (fast, inner.optimizer.init(fast))
-    steps = (batches, record.gradients)
+    is_known = record.gradients is not None and record.path is not None
+    steps = (batches, record.gradients, record.path if is_known else None)
     (adapted, _), path = jax.lax.scan(step, carry, steps, length=inner.steps)
-    return merge(adapted, slow), path
+    return merge(_valued(record.adapted, adapted) if is_known else adapted, slow), path

@@ -55,16 +55,17 @@ def meta_gradient(problem, inner, params, record):
 
 @partial(jax.jit, static_argnums=(0, 1, 4))
 def recompute_gradients(problem, inner, params, record, steps):
-    """The recorded gradients at full precision: a record collected in float32 has rounded ones."""
-    rows, opt_state = [], inner.optimizer.init(params)
+    """What is recorded at full precision: a record collected in float32 has rounded values."""
+    rows, starts, opt_state = [], [], inner.optimizer.init(params)
     for batch in unstack(record, steps):
         grads = jax.grad(lambda p, b: problem.inner_loss(p, b)[0])(params, batch)
         rows.append(grads)
+        starts.append(params)
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = inner.optimizer.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
-    return Record(record.batches, stacked, record.judged)
+    stacked, path = (jax.tree.map(lambda *leaves: jnp.stack(leaves), *r) for r in (rows, starts))
+    return Record(record.batches, stacked, record.judged, path=path, adapted=params)
 
 
 @pytest.mark.smoke
@@ -90,6 +91,32 @@ def test_meta_gradient_of_rl_matches_finite_differences_in_x64(optimiser, steps)
             )
         )
         assert directional_error(objective, gradient, params, jax.random.key(3)) < 1e-6
+
+
+def test_of_plain_descent_only_where_steps_started_is_kept():
+    """The derivative is that of going through the updates again, in less memory."""
+    problem, inner = problems.point("lvc"), mj.sgd((0.5, 0.25), 6)
+    params = problem.init(jax.random.key(0))
+    _, record, _ = played(problem, inner, params)
+    again = dataclasses.replace(record, path=None, adapted=None)
+
+    @jax.jit
+    def gradient(params, record):
+        return jax.grad(
+            lambda p: problem.outer_loss(replay(problem, inner, p, record), record.judged)[0]
+        )(params)
+
+    found, expected = (
+        jax.flatten_util.ravel_pytree(gradient(params, of))[0] for of in (record, again)
+    )
+    assert np.linalg.norm(expected) > 0.1
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    kept, more = (
+        gradient.lower(params, of).compile().memory_analysis().temp_size_in_bytes
+        for of in (record, again)
+    )
+    path = sum(leaf.nbytes for leaf in jax.tree.leaves(record.path))
+    assert kept < more - 0.9 * path
 
 
 def test_a_multi_step_loss_judges_every_step_by_the_batch_that_follows_it():

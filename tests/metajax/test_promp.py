@@ -222,7 +222,7 @@ def test_a_run_that_is_resumed_is_the_run_that_was_not(adaptive, tmp_path):
             dict(problem=mj.regression(mj.networks.MLP((1,)))),
             "problem: ProMP needs a policy gradient",
         ),
-        (dict(problem=problems.point("dice")), "surrogate is not dice"),
+        (dict(problem=problems.point("dice")), "a surrogate other than dice"),
         (dict(outer=None), "outer: expected an optimiser of optax, got None"),
     ],
 )
