@@ -2,8 +2,8 @@
 
 Step k contributes v ← v − (∂update/∂gradient) H_k v, and H_k v is a forward-mode derivative of the
 recorded gradient's function (forward over reverse, arXiv 2505.00793). Of the forward pass only the
-batches and parameter-sized records of each step are kept, so memory does not grow with the
-network's activations over K, and no rollout lies inside a differentiated function. The
+batches and, of the parameters' size, where each step started are kept, so memory does not grow with
+the network's activations over K, and no rollout lies inside a differentiated function. The
 meta-gradient of slow parameters is the mixed derivative, from the same product.
 """
 
