@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+@pytest.mark.slow
 def test_quickstart_notebook_runs_and_draws(monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)  # as a user's kernel has it: inline
     notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
