@@ -57,17 +57,16 @@ def test_a_memory_is_judged_by_the_episodes_of_a_trial(tmp_path, capsys):
     assert len(json.loads(capsys.readouterr().out)["mean"]) == 3
 
 
-def test_programs_as_users_have_them_compute_what_those_of_the_tests_do(trained, tmp_path):
-    """The same command without what tests tell XLA to leave out, see `tests/conftest.py`."""
-    told = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+@pytest.mark.slow
+def test_programs_as_users_have_them_compute_what_those_of_the_tests_do(cheap, tmp_path):
+    """The same command without what tests tell XLA to leave out, and with it."""
+    told = (*cheap, "JAX_COMPILATION_CACHE_DIR")
     settings = {name: value for name, value in os.environ.items() if name not in told}
-    command = [sys.executable, "-m", "metajax", *GRIDWORLD, "--run", str(tmp_path / "run")]
-    subprocess.run(
-        [*command, "--no-comparisons"],
-        check=True,
-        env=settings | {"XDG_CACHE_HOME": str(tmp_path), "JAX_NUM_CPU_DEVICES": "2"},
-    )
-    for there, here in zip(metrics(tmp_path / "run"), metrics(trained), strict=True):
+    command = [sys.executable, "-m", "metajax", *GRIDWORLD, "--no-comparisons", "--run"]
+    for name, more in {"users": {}, "tests": cheap}.items():
+        kept = {"XDG_CACHE_HOME": str(tmp_path / f"{name}-cache"), "JAX_NUM_CPU_DEVICES": "2"}
+        subprocess.run([*command, str(tmp_path / name)], check=True, env=settings | kept | more)
+    for there, here in zip(metrics(tmp_path / "users"), metrics(tmp_path / "tests"), strict=True):
         assert there == pytest.approx(here, rel=1e-3, abs=1e-5)
 
 
