@@ -100,13 +100,9 @@ def test_an_update_is_a_step_on_ppos_objective():
     assert int(metrics["env_steps"]) == int(jnp.sum(batch.mask))
 
 
-@pytest.mark.parametrize(
-    "mapping",
-    [mj.Mapping(tile=1), mj.Mapping(tile=2, chunk=3), mj.Mapping(mesh=mj.task_mesh(2))],
-    ids=["tile", "chunk", "devices"],
-)
-def test_results_do_not_depend_on_the_layout(plain, mapping):
+def test_results_do_not_depend_on_the_layout(plain):
     """Though trials end at different times, so that tiles have different numbers of steps."""
+    mapping = mj.Mapping(mj.task_mesh(2), chunk=2, tile=1)  # of four tasks on each device
     state, metrics = updated(trials(), mapping=mapping)
     chex.assert_trees_all_close(state.params, plain[0].params, rtol=1e-3, atol=1e-5)
     chex.assert_trees_all_close(metrics, plain[1], rtol=1e-3, atol=1e-5)
@@ -186,13 +182,14 @@ def best_of_two_arms(pulls: int) -> float:
     return value(pulls, {0: (0, 0), 1: (0, 0)})
 
 
+@pytest.mark.slow
 def test_it_learns_to_explore_as_well_as_anything_can():
     """The Bayes-optimum of six pulls is 3.51; always pulling one arm gives 3."""
     bandit = envs.make("bandit", arms=2, horizon=6)
     problem = trials(bandit, episodes=1, trials=16, discount=1.0, gae_lambda=1.0)
     learner = mj.rl2(problem, optax.adam(1e-2), 32, minibatches=2)
     state = mj.train(learner, updates=200, progress=False)
-    result = mj.evaluate(learner, state.params, problem, tasks=4000)
+    result = mj.evaluate(learner, state.params, problem, tasks=40_000)
     best = best_of_two_arms(6)
     assert 3.0 < 0.97 * best < result.mean[0] < best + 0.05
 
