@@ -39,12 +39,33 @@ _EPISODES_ONLY = {name for name in ALGORITHMS if name.startswith("multitask-")} 
 }
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm_runs(algorithm):
+def smallest(algorithm):
+    """Its learner on the preset that is the least work."""
     name = "bandit-10x5" if algorithm in _EPISODES_ONLY else "sinusoid-5"
     sizes = {"episodes": 2} if algorithm in _EPISODES_ONLY else {}
     config = dataclasses.replace(PRESETS[name], algorithm=algorithm, tasks=4, hidden=(4,), **sizes)
-    learner = experiments.build(config).learner
+    return experiments.build(config).learner
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_update_by_every_algorithm_leaves_a_state_as_before(algorithm):
+    learner = smallest(algorithm)
+    state = jax.eval_shape(learner.init, jax.random.key(0))
+    after, metrics = jax.eval_shape(learner.update, state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+    assert "score_after" in metrics
+
+
+# What the others compute, their own tests see.
+_RUN = ("maml", "multitask-uncertainty", "oracle")
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in _RUN)) for name in ALGORITHMS],
+)
+def test_every_algorithm_runs(algorithm):
+    learner = smallest(algorithm)
     start = jax.eval_shape(learner.init, jax.random.key(0))
     state, metrics = jax.jit(lambda key: learner.update(learner.init(key)))(jax.random.key(0))
     assert np.isfinite(metrics["score_after"])
@@ -60,7 +81,9 @@ def test_every_other_algorithm_takes_reinforcement_learning_too(algorithm):
     chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(learner.update, state)[0], state)
 
 
-@pytest.mark.parametrize("name", ["bandit-10x5", "sinusoid-10"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("bandit-10x5", marks=pytest.mark.slow), "sinusoid-10"]
+)
 def test_reptile_goes_its_step_where_the_joint_policy_goes_by_adam(name):
     own = presets.preset(name, "reptile")
     config = dataclasses.replace(own, tasks=2, inner_steps=2, hidden=(4,))
@@ -81,7 +104,9 @@ def test_reptile_goes_its_step_where_the_joint_policy_goes_by_adam(name):
     np.testing.assert_allclose(largest, config.outer_learning_rate, rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["bandit-10x5", "gridworld-q", "sinusoid-10"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("bandit-10x5", marks=pytest.mark.slow), "gridworld-q", "sinusoid-10"]
+)
 def test_joint_training_uses_as_many_samples_an_update(name):
     config = dataclasses.replace(PRESETS[name], tasks=2, inner_steps=2)
     experiment = experiments.build(config)
