@@ -73,7 +73,7 @@ def contenders(
 slow = pytest.mark.slow
 
 
-DEFAULT = ("point", "gridworld", "gridworld-q", "sinusoid-5")
+DEFAULT = ("point", "gridworld-q", "sinusoid-5")
 
 
 @pytest.fixture(

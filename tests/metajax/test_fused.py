@@ -14,7 +14,6 @@ from metajax import experiments, fused, kernels, presets
 from metajax.algorithms.maml_trpo import curvature_product
 from metajax.inner import run
 
-WIDTHS = [(2, 20, 16, 3), (5, 7), (3, 40, 1)]
 # A GPU rounds the operands of its products to 10 bits, there as in plain operations.
 CLOSE = 2e-6 if jax.default_backend() == "cpu" else 5e-3
 
@@ -58,7 +57,8 @@ def passes(network, activation):
 
 
 @pytest.mark.parametrize(
-    ("widths", "activation"), [*((widths, jnp.tanh) for widths in WIDTHS), (WIDTHS[0], jax.nn.relu)]
+    ("widths", "activation"),
+    [((3, 40, 16, 1), jnp.tanh), ((2, 20, 3), jax.nn.relu), ((5, 7), jnp.tanh)],
 )
 def test_every_pass_is_that_of_plain_operations(widths, activation):
     args = of_tasks(widths)
@@ -139,7 +139,7 @@ def take_kernels(monkeypatch):
     return take
 
 
-@pytest.mark.parametrize("algorithm", ["maml", "norml"])
+@pytest.mark.parametrize("algorithm", ["maml", pytest.param("norml", marks=pytest.mark.slow)])
 def test_an_update_is_the_same(take_kernels, algorithm):
     config = presets.preset("point", algorithm)
     sizes = dict(tasks=2, episodes=3, hidden=(8, 8), updates=5)

@@ -148,6 +148,7 @@ def test_bfloat16_rounds_operands_alone(made):
     assert 0 < max(differences) < 0.05
 
 
+@pytest.mark.slow
 def test_a_policy_with_a_memory_takes_part_in_gradients_of_gradients():
     """MAML's second derivative through the faster way is that through plain steps."""
     trial = envs.Trial(envs.make("bandit", arms=2, horizon=3), episodes=2)

@@ -91,6 +91,7 @@ def test_memory_is_beside_the_compiled_programs(tmp_path):
         jax.config.update("jax_compilation_cache_dir", before)
 
 
+@pytest.mark.slow
 def test_updates_are_timed_with_every_size(monkeypatch, capsys):
     monkeypatch.setattr(roofline, "matrix_rate", lambda mesh: 1e9)
     monkeypatch.setattr(roofline, "copy_rate", lambda mesh: 2e9)
