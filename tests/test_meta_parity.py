@@ -150,7 +150,7 @@ def by_higher(model: Any, data: Any, optimiser: str, steps: int) -> None:
 CASES = [(by_torchopt, "sgd"), (by_torchopt, "adam"), (by_higher, "sgd"), (by_higher, "plain-adam")]
 
 
-@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize(("theirs", "optimiser"), CASES)
 def test_meta_gradient_and_outer_step_agree(
     theirs: Any, optimiser: str, steps: int, start: Any, doubles: None

@@ -45,6 +45,7 @@ def test_a_run_folder_holds_what_the_contract_says(trained):
     assert imageio.imread(trained / "agent.png").ndim == 3
 
 
+@pytest.mark.slow
 def test_a_memory_is_judged_by_the_episodes_of_a_trial(tmp_path, capsys):
     run = tmp_path / "run"
     assert cli.run([*GRIDWORLD, "--algorithm", "rl2", "--tasks", "8", "--run", str(run)]) == 0

@@ -159,6 +159,7 @@ def test_an_update_is_the_same(take_kernels, algorithm):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_trust_regions_curvature_is_the_same(take_kernels):
     config = presets.preset("point", "maml-trpo")
     config = config.__class__(**{**vars(config), "tasks": 2, "episodes": 3, "hidden": (8, 8)})

@@ -46,7 +46,14 @@ def one_update():
     return of, of(mj.Mapping())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+# One of these is the others at once.
+TOGETHER = ("chunk-that-does-not-divide", "devices-chunks-tiles")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in TOGETHER)) for name in LAYOUTS],
+)
 def test_meta_gradient_does_not_depend_on_the_layout(one_update, layout):
     of, (gradient, metrics) = one_update
     actual, actual_metrics = of(mapping_of(**LAYOUTS[layout]))

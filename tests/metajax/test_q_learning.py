@@ -220,7 +220,7 @@ def test_inner_steps_reach_the_optimal_values(fresh):
     np.testing.assert_allclose(trace.score[-1], task, rtol=1e-6)
 
 
-@pytest.mark.parametrize("mean_over", ["steps", "pairs"])
+@pytest.mark.parametrize("mean_over", ["steps", pytest.param("pairs", marks=pytest.mark.slow)])
 def test_meta_gradient_has_targets_that_move_in_it(mean_over):
     """In x64, over frozen batches: against finite differences of the steps taken by hand.
 

@@ -111,10 +111,10 @@ def test_results_do_not_depend_on_the_layout(plain):
 def test_clipped_steps_end_where_the_ratio_leaves_its_bounds():
     """The objective is flat beyond them: more epochs hardly move a policy that is there."""
     problem = trials(entropy=0.0, value_weight=0.0)
-    ratios, batch = {}, None
+    ratios, batch, state = {}, None, None
     for clip in (0.05, 10.0):
         learner = mj.rl2(problem, optax.sgd(3.0), TASKS, epochs=8, minibatches=1, clip=clip)
-        state = learner.init(jax.random.key(0))
+        state = state or jax.jit(learner.init)(jax.random.key(0))
         after, _ = jax.jit(learner.update)(state)
         batch = batch or columns(problem, state.params, state.key)  # of both: the same
         outputs = jax.jit(problem.divergence.outputs)(after.params, batch)[0]

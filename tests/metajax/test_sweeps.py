@@ -35,7 +35,9 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize(
+    "name", ["policy_gradient", pytest.param("q_learning", marks=pytest.mark.slow)]
+)
 def test_a_sweep_of_hyper_parameters_is_its_runs(name):
     problem, values = SWEEPS[name]
     runs = [dict(zip(values, chosen, strict=True)) for chosen in zip(*values.values(), strict=True)]
