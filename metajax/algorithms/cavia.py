@@ -21,8 +21,8 @@ def fixed_context(
     """`outer`, except that what `inner` adapts, the context, stays 0, where every task starts."""
 
     def is_fast(params: Params) -> Params:
-        none = {"is_leaf": lambda leaf: leaf is None}
-        return jax.tree.map(lambda leaf: leaf is not None, inner.split(params)[0], **none)
+        fast, _ = inner.split(params)
+        return jax.tree.map(lambda leaf: leaf is not None, fast, is_leaf=lambda leaf: leaf is None)
 
     return optax.chain(optax.masked(optax.set_to_zero(), is_fast), outer)
 
