@@ -309,6 +309,8 @@ class Environment(Protocol):
       tell(task): array, what `Informed` shows a policy that is told its task.
       observed_row(state, task): () int32, which of the n observations of a `OneHot` space the agent
         is given, so that it need not be built.
+      picture(state, task, pixels): uint8 [H, W, 3] of at most `pixels` along a side, in numpy or
+        JAX. `render`, where it does not know the environment: a run's GIF.
     """
 
     @property

@@ -3,7 +3,8 @@
 `rgb` is pure JAX, to be compiled and batched, with one tile per square. The others draw in more
 detail, in numpy, one task at a time.
 
-A wrapped environment, `Informed` or `Trial`, is drawn as the one that it holds.
+A wrapped environment, `Informed` or `Trial`, is drawn as the one that it holds. One of a user's own
+draws itself, if it has a `picture`, see `core.Environment`.
 
 A ring marks the start, a target the goal and a disc the agent, or an arrow head if it has a
 heading; a line is the path it took, darker for later steps. An agent that has left the visible part
@@ -12,7 +13,6 @@ of a plane is drawn at the nearest edge.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -24,33 +24,18 @@ from .grids import unpack
 from .gridworld import Gridworld
 from .informed import Informed
 from .maze import Maze
-from .minigrid import MiniGrid, world
-from .minigrid.view import full_grid
-from .paint import (
-    AGENT,
-    GOAL,
-    LINE,
-    OUTSIDE,
-    PAPER,
-    SHADE,
-    START,
-    TRAIL,
-    WALL,
-    arrow,
-    blend,
-    disc,
-    segment,
-)
+from .minigrid import MiniGrid
+from .minigrid.drawing import as_text, as_tiles
+from .paint import PAPER
 from .point import PointNavigation
 from .point_corners import PointCorners
-from .tiles import COLOURS, LEAST, picture, tile_of
+from .scenes import Scene, background, draw
+from .tiles import LEAST, picture, tile_of
 from .trial import Trial
 
 Array = jax.Array
 
 __all__ = ["frame", "frames", "has_picture", "rgb", "sheet", "still", "text"]
-
-_SUPERSAMPLED = 3
 
 
 class _Plane(NamedTuple):
@@ -64,21 +49,10 @@ class _Plane(NamedTuple):
 _PLANES = {PointNavigation: _Plane(0.1, 15, 5), PointCorners: _Plane(0.2, 25, 10)}
 
 
-class _Scene(NamedTuple):
-    """A task as squares; places are (down, right) from the top left corner, in squares."""
-
-    side: int
-    walls: np.ndarray  # bool [side, side]
-    start: np.ndarray  # (2,)
-    goal: np.ndarray  # (2,)
-    marks: float = 1.0  # size of the marks drawn on it, in squares
-    margin: float = 0.0  # width of the band along the sides in which no goal lies
-
-
 def has_picture(env: Any) -> bool:
     """Whether `still` draws the environment, wrapped or not."""
     env, _ = _unwrapped(env)
-    return isinstance(env, Maze | Gridworld | MiniGrid) or type(env) in _PLANES
+    return _is_ours(env) or callable(getattr(env, "picture", None))
 
 
 def frame(
@@ -106,46 +80,49 @@ def frame(
     env, _ = _unwrapped(env)
     scene = _scene(env, task)
     faced = _headings(None if heading is None else [heading], 1)
-    return _draw(scene, _background(scene, pixels), _places(env, path), len(path), faced[0])
+    return draw(scene, background(scene, pixels), _places(env, path), len(path), faced[0])
 
 
-def frames(
-    env: Any, task: Any, positions: Any, length: int, pixels: int = 320, headings: Any = None
-) -> np.ndarray:
-    """An episode as pictures, with a trail that grows from one to the next.
+def frames(env: Any, task: Any, states: Any, pixels: int = 320) -> np.ndarray:
+    """An episode as pictures: with the agent's trail where `frame` draws, else as by `still`.
 
     Args:
-      env: as in `frame`.
+      env: as in `still`.
       task: one task of `env`.
-      positions: [T, 2], the agent's positions from the start of the episode on.
-      length: how many pictures, one for each of the first `length` positions.
-      pixels: side of a picture, at least 32.
-      headings: [T], the directions the agent faces there; None for none.
+      states: those of the episode, from its start on, each leaf [T, ...].
+      pixels: greatest height and width of a picture.
 
     Returns:
-      uint8 [length, pixels, pixels, 3].
+      uint8 [T, H, W, 3].
 
     Raises:
-      ValueError: as `frame`, a length outside 1 to T, or other than T headings.
+      ValueError: as `still`, or no states.
     """
-    path = np.asarray(positions, float)
-    if not 1 <= length <= len(path):
-        raise ValueError(f"length: got {length}, expected from 1 to {len(path)}")
-    env, _ = _unwrapped(env)
+    env, states = _unwrapped(env, states)
+    _require_picture(env)
+    count = len(jax.tree.leaves(states)[0])
+    if not count:
+        raise ValueError("states: got none, expected those of an episode")
+    if isinstance(env, MiniGrid):
+        each = jax.vmap(rgb, in_axes=(None, 0, None, None))
+        states = jax.tree.map(jnp.asarray, states)
+        return np.asarray(
+            jax.jit(each, static_argnums=(0, 3))(env, states, task, _side(env, pixels))
+        )
+    if not _is_ours(env):
+        each = (jax.tree.map(lambda leaf: leaf[i], states) for i in range(count))  # noqa: B023
+        return np.stack([_by_itself(env, state, task, pixels) for state in each])
     scene = _scene(env, task)
-    background, places = _background(scene, pixels), _places(env, path)
-    faced = _headings(headings, len(path))
-    ends = range(1, length + 1)
-    return np.stack(
-        [_draw(scene, background, places[:end], length, faced[end - 1]) for end in ends]
-    )
+    empty, places = background(scene, pixels), _places(env, np.asarray(states.position))
+    faced = _headings(getattr(states, "heading", None), count)
+    return np.stack([draw(scene, empty, places[: i + 1], count, faced[i]) for i in range(count)])
 
 
 def still(env: Any, state: Any, task: Any, pixels: int = 320) -> np.ndarray:
-    """A picture of a state, uint8 [H, W, 3]: by `rgb` for a `MiniGrid`, else by `frame`.
+    """A picture of a state, uint8 [H, W, 3]: a `MiniGrid`'s by `rgb`, others of ours by `frame`.
 
     Args:
-      env: as in `frame`, or a `MiniGrid`.
+      env: as in `frame`, a `MiniGrid`, or one that has a `picture`.
       state: a state of `env`.
       task: the task of that state.
       pixels: greatest height and width of the picture.
@@ -154,16 +131,12 @@ def still(env: Any, state: Any, task: Any, pixels: int = 320) -> np.ndarray:
       ValueError: another environment, or too few pixels.
     """
     env, state = _unwrapped(env, state)
-    if not has_picture(env):
-        known = "Maze, Gridworld, MiniGrid, PointNavigation or PointCorners"
-        raise ValueError(f"env: got {type(env).__name__}, expected {known}")
+    _require_picture(env)
     if isinstance(env, MiniGrid):
-        squares = max(env.shape)
-        if pixels < LEAST * squares:
-            expected = f"at least {LEAST * squares} for {squares} squares along a side"
-            raise ValueError(f"pixels: got {pixels}, expected {expected}")
-        draw = jax.jit(rgb, static_argnums=(0, 3))
-        return np.asarray(draw(env, state, task, pixels // squares))
+        drawn = jax.jit(rgb, static_argnums=(0, 3))
+        return np.asarray(drawn(env, state, task, _side(env, pixels)))
+    if not _is_ours(env):
+        return _by_itself(env, state, task, pixels)
     heading = getattr(state, "heading", None)
     return frame(env, task, state.position, pixels=pixels, heading=heading)
 
@@ -185,9 +158,7 @@ def rgb(env: Any, state: Any, task: Any, pixels: int = 8) -> Array:
     """
     env, state = _unwrapped(env, state)
     if isinstance(env, MiniGrid):
-        image = full_grid(state, task, env.shape[1]).transpose(1, 0, 2).astype(jnp.int32)
-        tiles = jnp.asarray(_minigrid_tiles())[image[..., 0], image[..., 1], image[..., 2]]
-        return picture(tiles, state.position, (state.heading + 1) & 3, pixels)
+        return as_tiles(state, task, env.shape[1], pixels)
     if not isinstance(env, Maze | Gridworld):
         known = "Maze, Gridworld or MiniGrid"
         raise ValueError(f"env: got {type(env).__name__}, expected {known}")
@@ -198,35 +169,11 @@ def rgb(env: Any, state: Any, task: Any, pixels: int = 8) -> Array:
     return picture(tiles, state.position, getattr(state, "heading", None), pixels)
 
 
-@functools.cache
-def _minigrid_tiles() -> np.ndarray:
-    """The tile of each of MiniGrid's (kind, colour, state), int32 [kinds, colours, states]."""
-    tiles = np.full((world.AGENT + 1, len(COLOURS), 4), tile_of("floor"), np.int32)
-    for kind, thing in ((0, "unseen"), (world.WALL, "wall"), (world.GOAL, "goal")):
-        tiles[kind] = tile_of(thing)
-    tiles[world.LAVA] = tile_of("lava")
-    colour = np.arange(len(COLOURS))[:, None]
-    for kind, thing in (
-        (world.FLOOR, "painted floor"),
-        (world.KEY, "key"),
-        (world.BALL, "ball"),
-        (world.BOX, "box"),
-    ):
-        tiles[kind] = tile_of(thing) + colour
-    for state, thing in (
-        (world.OPEN, "open door"),
-        (world.CLOSED, "closed door"),
-        (world.LOCKED, "locked door"),
-    ):
-        tiles[world.DOOR, :, state] = tile_of(thing) + colour[:, 0]
-    return tiles
-
-
 def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -> np.ndarray:
     """Pictures of many tasks side by side, each before the first step of an episode.
 
     Args:
-      env: as in `frame`, or a `MiniGrid`.
+      env: as in `still`.
       tasks: tasks of `env` with a leading axis N.
       columns: pictures in a row; about as many as rows if None.
       pixels: side of one picture; a smaller one is in the middle of its place.
@@ -260,7 +207,7 @@ def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -
 def _first_picture(env: Any, task: Any, pixels: int) -> np.ndarray:
     """A task before the first step of an episode, uint8, at most `pixels` high and wide."""
     env, _ = _unwrapped(env)
-    if isinstance(env, MiniGrid):
+    if isinstance(env, MiniGrid) or not _is_ours(env):
         state, _ = env.reset(jax.random.key(0), task)
         return still(env, state, task, pixels)
     start, heading = getattr(task, "start", np.zeros(2)), getattr(task, "heading", None)
@@ -270,10 +217,15 @@ def _first_picture(env: Any, task: Any, pixels: int) -> np.ndarray:
 def text(env: Any, task: Any, state: Any) -> str:
     """A state drawn for a terminal, two columns a square: @ the agent, X the goal, o the start.
 
+    In a `MiniGrid` a door is D, L if it is locked and _ if it is open, a key K, a ball B, a box O,
+    painted floor a dot, each with its colour's first letter behind it, grey's being G, and ~~ lava.
+
     Raises:
-      ValueError: an environment that `frame` does not draw.
+      ValueError: an environment that is none of ours, or is not drawn.
     """
     env, state = _unwrapped(env, state)
+    if isinstance(env, MiniGrid):
+        return as_text(state, task, env.shape[1])
     scene = _scene(env, task)
     floor = "  " if isinstance(env, Maze) else "· "
     lines = np.where(scene.walls, "██", floor)
@@ -285,6 +237,36 @@ def text(env: Any, task: Any, state: Any) -> str:
     return "\n".join("".join(line).rstrip() for line in lines)
 
 
+def _is_ours(env: Any) -> bool:
+    return isinstance(env, Maze | Gridworld | MiniGrid) or type(env) in _PLANES
+
+
+def _require_picture(env: Any) -> None:
+    if not has_picture(env):
+        known = "Maze, Gridworld, MiniGrid, PointNavigation, PointCorners, or one with a `picture`"
+        raise ValueError(f"env: got {type(env).__name__}, expected {known}")
+
+
+def _by_itself(env: Any, state: Any, task: Any, pixels: int) -> np.ndarray:
+    """What an environment of a user's own draws."""
+    shown = np.asarray(env.picture(state, task, pixels))
+    form = f"{shown.dtype.name} {list(shown.shape)}"
+    if shown.dtype != np.uint8 or shown.ndim != 3 or shown.shape[2] != 3 or not shown.size:
+        raise ValueError(f"{type(env).__name__}.picture: expected uint8 [H, W, 3], got {form}")
+    if max(shown.shape) > max(pixels, 3):
+        raise ValueError(f"{type(env).__name__}.picture: expected at most {pixels}, got {form}")
+    return shown
+
+
+def _side(env: MiniGrid, pixels: int) -> int:
+    """Of a square, in pixels, where a picture has at most `pixels` along a side."""
+    squares = max(env.shape)
+    if pixels < LEAST * squares:
+        expected = f"at least {LEAST * squares} for {squares} squares along a side"
+        raise ValueError(f"pixels: got {pixels}, expected {expected}")
+    return pixels // squares
+
+
 def _unwrapped(env: Any, state: Any = None) -> tuple[Any, Any]:
     """The environment within all wrappers, and its part of their state if that is given."""
     while isinstance(env, Informed | Trial):
@@ -294,13 +276,13 @@ def _unwrapped(env: Any, state: Any = None) -> tuple[Any, Any]:
     return env, state
 
 
-def _scene(env: Any, task: Any) -> _Scene:
+def _scene(env: Any, task: Any) -> Scene:
     plane = _PLANES.get(type(env))
     if plane:
         start, goal = _places(env, np.stack([np.zeros(2), np.asarray(task.goal, float)]))
         side = plane.squares
         walls = np.zeros((side, side), bool)
-        return _Scene(side, walls, start, goal, marks=side / 10, margin=side / 2 - plane.reach)
+        return Scene(side, walls, start, goal, marks=side / 10, margin=side / 2 - plane.reach)
     if not isinstance(env, Maze | Gridworld):
         known = "Maze, Gridworld, PointNavigation or PointCorners"
         raise ValueError(f"env: got {type(env).__name__}, expected {known}")
@@ -309,7 +291,7 @@ def _scene(env: Any, task: Any) -> _Scene:
     walls = words[:, columns // 32] >> (columns % 32).astype(np.uint32) & 1 != 0
     goal = task.exit if isinstance(env, Maze) else task.goal
     marks = 1.0 if isinstance(env, Maze) else 0.8
-    return _Scene(env.size, walls, np.asarray(task.start) + 0.5, np.asarray(goal) + 0.5, marks)
+    return Scene(env.size, walls, np.asarray(task.start) + 0.5, np.asarray(goal) + 0.5, marks)
 
 
 def _places(env: Any, positions: np.ndarray) -> np.ndarray:
@@ -329,74 +311,3 @@ def _headings(headings: Any, count: int) -> list[int | None]:
     if faced.shape != (count,) or not np.isin(faced, range(4)).all():
         raise ValueError(f"heading: got {faced.tolist()}, expected {count} from 0 to 3")
     return [int(heading) for heading in faced]
-
-
-def _background(scene: _Scene, pixels: int) -> np.ndarray:
-    """Floor, grid lines and walls: float [pixels, pixels, 3]."""
-    if pixels < 32:
-        raise ValueError(f"pixels: got {pixels}, expected at least 32")
-    picture = np.broadcast_to(PAPER, (pixels, pixels, 3)).copy()
-    unit = pixels / scene.side
-    # Distances are measured in pixels from the middle of each pixel.
-    middle = (np.arange(pixels) + 0.5) / unit
-    within = np.clip(
-        np.minimum(middle, scene.side - middle) - scene.margin, -0.5 / unit, 0.5 / unit
-    )
-    within = within * unit + 0.5
-    blend(picture, 1 - within[:, None] * within[None], OUTSIDE)
-    gap = np.abs(middle - np.round(middle)) * unit
-    line = np.clip(1.1 - gap, 0, 1)
-    blend(picture, np.maximum(line[:, None], line[None]), LINE)
-    edge = np.clip(2 - np.minimum(middle, scene.side - middle) * unit, 0, 1)
-    blend(picture, np.maximum(edge[:, None], edge[None]), SHADE)
-    if scene.walls.any():
-        fine = np.arange(pixels * _SUPERSAMPLED) * scene.side // (pixels * _SUPERSAMPLED)
-        walls = _rounded(scene.walls[np.ix_(fine, fine)], unit * _SUPERSAMPLED)
-        drop = max(1, round(0.14 * unit))
-        shadow = np.pad(walls, ((drop, 0), (0, 0)), mode="edge")[:pixels]
-        blend(picture, shadow, SHADE)
-        blend(picture, walls, WALL)
-    return picture
-
-
-def _rounded(mask: np.ndarray, unit: float) -> np.ndarray:
-    """How much of each pixel a supersampled mask covers, with rounded corners: [pixels, pixels].
-
-    Blurring a mask and thresholding it moves no straight edge, only corners.
-    """
-    reach = max(1, round(0.16 * unit))
-    soft = mask.astype(float)
-    for axis in (0, 1):
-        padding = [(reach + 1, reach) if a == axis else (0, 0) for a in (0, 1)]
-        total = np.cumsum(np.pad(soft, padding, mode="edge"), axis=axis)
-        later = np.take(total, np.arange(2 * reach + 1, total.shape[axis]), axis=axis)
-        earlier = np.take(total, np.arange(total.shape[axis] - 2 * reach - 1), axis=axis)
-        soft = (later - earlier) / (2 * reach + 1)
-    side = mask.shape[0] // _SUPERSAMPLED
-    blocks = (soft > 0.5).reshape(side, _SUPERSAMPLED, side, _SUPERSAMPLED)
-    return blocks.mean(axis=(1, 3))
-
-
-def _draw(
-    scene: _Scene, background: np.ndarray, path: np.ndarray, length: int, heading: int | None
-) -> np.ndarray:
-    """The scene with the agent at the end of `path` [t, 2]; `length` places span the colours."""
-    picture = background.copy()
-    unit = len(picture) / scene.side
-    goal, start, places = scene.goal * unit, scene.start * unit, path * unit
-    mark = unit * scene.marks
-    age = np.arange(len(path)) / max(length - 1, 1)
-    colours = TRAIL[0] + (TRAIL[1] - TRAIL[0]) * age[:, None]
-    for tail, head, colour in zip(places[:-1], places[1:], colours[1:], strict=True):
-        segment(picture, tail, head, 0.11 * unit, colour)
-    for radius, colour in ((0.42, GOAL), (0.29, PAPER), (0.17, GOAL)):
-        disc(picture, goal, radius * mark, colour)
-    disc(picture, start, 0.2 * mark, START)
-    disc(picture, start, 0.11 * mark, PAPER)
-    agent = np.clip(places[-1], 0.36 * mark, len(picture) - 0.36 * mark)
-    if heading is None:
-        disc(picture, agent, 0.36 * mark, PAPER)
-        disc(picture, agent, 0.3 * mark, AGENT)
-    else:
-        arrow(picture, agent, heading, mark)
-    return np.round(picture).astype(np.uint8)

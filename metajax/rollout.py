@@ -13,7 +13,7 @@ from .distributions import Distribution
 from .fused import once_differentiated
 from .types import Params, pytree_dataclass
 
-__all__ = ["Episodes", "rollout"]
+__all__ = ["Episodes", "retrace", "rollout"]
 
 Array = jax.Array
 
@@ -76,20 +76,17 @@ def rollout(
     Raises:
         ValueError: an environment whose `reset` or `step` returns other than `envs.core` says.
     """
-    key_reset, key_actions, key_steps = jax.random.split(key, 3)
+    key_actions, keys_reset, keys = _keys(key, horizon, episodes)
     reset = jax.vmap(env.reset, in_axes=(0, None))
-    state, timestep = _state_and_timestep(reset(jax.random.split(key_reset, episodes), task), env)
+    state, timestep = _state_and_timestep(reset(keys_reset, task), env)
     carries = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (episodes, *leaf.shape)), carry)
     # Without memory, one call of the policy takes the observations of all episodes.
     policy = jax.vmap(apply, in_axes=(None, 0, 0)) if jax.tree.leaves(carry) else apply
     policy = once_differentiated()(policy)
     advance = jax.vmap(env.step, in_axes=(0, 0, 0, None))
 
-    # Random numbers are drawn for all steps at once: a generator's rounds are dozens of kernels,
-    # which every step would launch. Keys that an environment does not use are never computed.
     action_shape = getattr(env.action_space, "shape", ())
     noise = distribution.noise(key_actions, (horizon, episodes, *action_shape))
-    keys = jax.random.split(key_steps, (horizon, episodes))
 
     told = getattr(env, "observed_row", None)  # see `envs.OneHot`
     find = row and told and jax.vmap(told, in_axes=(0, None))
@@ -129,6 +126,45 @@ def rollout(
     loop = (state, observed(state, timestep), jnp.ones((episodes,), jnp.float32), carries)
     (_, (last_observation, last_row), _, _), record = jax.lax.scan(step, loop, (noise, keys))
     return Episodes(**record, last_observation=last_observation, last_row=last_row)
+
+
+def retrace(env: Any, task: Any, key: Array, action: Array) -> Any:
+    """The states that `rollout` went through, which it does not keep.
+
+    ```python
+    played = problem.collect(params, task, key)
+    states = retrace(env, task, key, played.action)
+    ```
+
+    Args:
+        env: as the rollout's.
+        task: as the rollout's.
+        key: as the rollout's; a problem's `collect` hands on its own.
+        action: (T, B, ...), the actions that it drew.
+
+    Returns:
+        The environment's states, (T + 1, B, ...): before each step, and after the last.
+    """
+    _, keys_reset, keys = _keys(key, *action.shape[:2])
+    start, _ = jax.vmap(env.reset, in_axes=(0, None))(keys_reset, task)
+
+    def step(state: Any, now: tuple[Array, Array]) -> tuple[Any, Any]:
+        following, _ = jax.vmap(env.step, in_axes=(0, 0, 0, None))(now[0], state, now[1], task)
+        return following, state
+
+    last, before = jax.lax.scan(step, start, (keys, action))
+    return jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), before, last)
+
+
+def _keys(key: Array, horizon: int, episodes: int) -> tuple[Array, Array, Array]:
+    """The key of all actions, those of the resets, (B,), and of the steps, (T, B).
+
+    Random numbers are drawn for all steps at once: a generator's rounds are dozens of kernels,
+    which every step would launch. Keys that an environment does not use are never computed.
+    """
+    key_reset, key_actions, key_steps = jax.random.split(key, 3)
+    keys_reset = jax.random.split(key_reset, episodes)
+    return key_actions, keys_reset, jax.random.split(key_steps, (horizon, episodes))
 
 
 def _where(taken: Array, new: Array, old: Array) -> Array:

@@ -14,8 +14,9 @@ import envs
 from envs import grids, paint, render, tiles
 from envs.gridworld import GridworldState, GridworldTask
 from envs.maze import MazeState, MazeTask
-from envs.minigrid import world
+from envs.minigrid import drawing, world
 from envs.point import PointState, PointTask
+from envs.trial import TrialState
 
 PIXELS = 180
 PICTURED = ["maze", "gridworld", "point", "point-corners"]
@@ -74,7 +75,8 @@ def test_an_agent_with_a_heading_is_drawn_facing_it():
     assert up[:18].sum() < up[18:].sum()  # the tip is ahead, the base behind
     for turns, other in enumerate(others, 1):
         np.testing.assert_array_equal(np.rot90(up, -turns), other)
-    found = render.frames(env, task, [(1, 1)] * 4, 4, PIXELS, headings=range(4))
+    still = dataclasses.replace(state, position=np.ones((4, 2), int), heading=np.arange(4))
+    found = render.frames(env, task, still, PIXELS)
     last = render.frame(env, task, (1, 1), [(1, 1)] * 3, PIXELS, heading=3)
     np.testing.assert_array_equal(found[3], last)
 
@@ -94,16 +96,20 @@ def test_every_square_of_a_maze_has_its_colour(size):
 @pytest.mark.parametrize("id", PICTURED)
 def test_frames_grow_to_the_picture_of_the_whole_episode(id):
     env = envs.make(id)
-    positions = [(1, 1), (1, 2), (2, 2), (2, 3), (0, 0)]
+    positions = [(1, 1), (1, 2), (2, 2), (2, 3)]
     if id.startswith("point"):
         positions = np.array(positions) * 0.1
     task = first_task(env)
-    found = render.frames(env, task, positions, 4, PIXELS)
+    state, _ = env.reset(jax.random.key(0), task)
+    states = dataclasses.replace(state, position=np.array(positions))
+    found = render.frames(env, task, states, PIXELS)
     assert found.shape == (4, PIXELS, PIXELS, 3)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(
         found[-1], render.frame(env, task, positions[3], positions[:3], PIXELS)
     )
+    in_trial = TrialState(states, np.zeros(4, int))
+    np.testing.assert_array_equal(render.frames(envs.Trial(env), task, in_trial, PIXELS), found)
     for one, next_one in itertools.pairwise(found):
         assert (one != next_one).any()
 
@@ -163,8 +169,9 @@ def test_bad_input_is_refused_in_one_line():
         render.frame(bandit, arms, (0, 0))
     with pytest.raises(ValueError, match="pixels: got 8, expected at least 32"):
         render.frame(env, task, (1, 1), pixels=8)
-    with pytest.raises(ValueError, match="length: got 3, expected from 1 to 2"):
-        render.frames(env, task, [(1, 1), (1, 2)], 3)
+    none = MazeState(position=np.zeros((0, 2), int), steps=np.zeros(0, int))
+    with pytest.raises(ValueError, match="states: got none, expected those of an episode"):
+        render.frames(env, task, none)
     with pytest.raises(ValueError, match=r"heading: got \[4\], expected 1 from 0 to 3"):
         render.frame(env, task, (1, 1), heading=4)
 
@@ -220,6 +227,55 @@ def test_minigrid_is_drawn_with_its_objects_in_their_colours():
     np.testing.assert_array_equal(page[top : top + 16 * high, 11 : 11 + 16 * wide], shown)
 
 
+@pytest.mark.smoke
+def test_minigrid_has_frames_and_text():
+    env = envs.MiniGrid("doorkey", size=5)
+    task = jax.jit(env.sample_task)(jax.random.key(3))
+    first, _ = env.reset(jax.random.key(0), task)
+    turned, _ = env.step(jax.random.key(0), first, jnp.int32(world.RIGHT), task)
+    states = jax.tree.map(lambda *leaves: np.stack(leaves), first, turned)
+    film = render.frames(env, task, states, pixels=PIXELS)
+    assert film.shape == (2, PIXELS, PIXELS, 3)
+    for shown, state in zip(film, (first, turned), strict=True):
+        np.testing.assert_array_equal(shown, render.still(env, state, task, PIXELS))
+    wall = "█" * 10
+    lines = [wall, "██KyLy  ██", "██  ██  ██", "██@v██X ██", wall]
+    assert render.text(env, task, first).splitlines() == lines
+    assert render.text(env, task, turned).splitlines()[3] == "██@<██X ██"
+
+
+class Drawn(envs.PointNavigation):
+    def picture(self, state, task, pixels):
+        return jnp.full((pixels // 2, pixels, 3), state.steps, jnp.uint8)
+
+
+class Doubled(Drawn):
+    def picture(self, state, task, pixels):
+        return super().picture(state, task, 2 * pixels)
+
+
+class Grey(Drawn):
+    def picture(self, state, task, pixels):
+        return np.zeros((pixels, pixels), np.uint8)
+
+
+def test_an_environment_of_a_users_own_draws_itself():
+    env = Drawn()
+    task = env.sample_task(jax.random.key(0))
+    states = PointState(np.zeros((2, 2)), np.arange(2))
+    film = render.frames(env, task, states, 40)
+    assert film.shape == (2, 20, 40, 3)
+    assert (film == np.arange(2)[:, None, None, None]).all()
+    page = render.sheet(env, jax.tree.map(lambda leaf: leaf[None], task), pixels=40)
+    assert (page[14:34, 4:44] == 0).all()
+    for wrong, message in (
+        (Doubled(), "at most 40, got uint8 .40, 80, 3"),
+        (Grey(), "uint8 .40, 40"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            render.still(wrong, PointState(np.zeros(2), 0), task, 40)
+
+
 def test_a_sheet_has_a_picture_of_each_task():
     env = envs.Maze(size=5)
     tasks = jax.vmap(env.sample_task)(jax.random.split(jax.random.key(0), 5))
@@ -242,7 +298,7 @@ def test_a_sheet_has_a_picture_of_each_task():
         (lambda env, task: render.sheet(env, task, columns=0), "expected at least 1"),
         (
             lambda env, task: render.still(envs.BernoulliBandit(), None, None),
-            "env: got BernoulliBandit, expected Maze, Gridworld, MiniGrid, PointNav",
+            "env: got BernoulliBandit, expected Maze, Gridworld, MiniGrid, Point.*`picture`",
         ),
         (
             lambda env, task: render.still(envs.Trial(envs.MazeSeries()), None, None),
@@ -261,6 +317,6 @@ def test_pictures_that_cannot_be_are_refused(call, message):
 
 
 def test_a_door_has_the_tile_of_its_state():
-    table = render._minigrid_tiles()
+    table = drawing._tiles()
     for state, name in enumerate(("open", "closed", "locked")):  # as in `minigrid.world`
         assert tiles.TILES[table[world.DOOR, world.BLUE, state]] == f"blue {name} door"

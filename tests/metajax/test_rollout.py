@@ -8,7 +8,7 @@ import numpy as np
 import envs
 import metajax as mj
 from envs.core import Box, Discrete, TimeStep, first_timestep
-from metajax.rollout import rollout
+from metajax.rollout import retrace, rollout
 
 
 @partial(jax.jit, static_argnames=("env", "episodes", "horizon"))
@@ -40,6 +40,26 @@ def test_episodes_replay_step_by_step_and_nothing_after_an_end_counts():
             else:
                 assert played.reward[t, b] == 0.0
     assert 0 < played.mask.mean() < 1
+
+
+def test_the_states_of_episodes_are_found_again_where_chance_has_a_part():
+    grid = envs.make("gridworld", slip=0.5, horizon=12)
+    # Its starts are random; a trial's step also begins episodes.
+    corners = envs.Trial(envs.make("point-corners", horizon=6), 2)
+    for env, observed in (
+        (grid, lambda state: state.position[..., 0] * 5 + state.position[..., 1]),
+        (corners, lambda state: state.inner.position),
+    ):
+        task = env.sample_task(jax.random.key(0))
+        played = play(env, task, jax.random.key(2))
+        states = jax.jit(partial(retrace, env))(task, jax.random.key(2), played.action)
+        assert jax.tree.leaves(states)[0].shape[:2] == (13, 5)
+        seen = jnp.concatenate([played.observation, played.last_observation[None]])
+        seen = jnp.argmax(seen, axis=-1) if env is grid else seen[..., :2]
+        before = jnp.concatenate([played.mask, jnp.zeros((1, 5))]) > 0
+        expected = np.asarray(seen)[before]
+        assert len(np.unique(expected, axis=0)) > 5
+        np.testing.assert_allclose(np.asarray(observed(states))[before], expected, atol=1e-6)
 
 
 def test_tasks_of_different_horizons_share_a_batch():
