@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import toy
 from command_line import GRIDWORLD
 
-from metajax import cli
+from metajax import cli, files
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +24,32 @@ def compiled_once():
 
 @pytest.fixture(scope="module")
 def trained(compiled_once, tmp_path_factory) -> Path:
-    """A finished run of a tiny gridworld, with everything in it. Not to be changed."""
-    run = tmp_path_factory.mktemp("runs") / "grid"
-    assert cli.run([*GRIDWORLD, "--run", str(run)]) == 0
-    return run
+    """A finished run of a tiny gridworld, with everything in it. Not to be changed.
+
+    The first file that needs it makes it, for those in other processes too.
+    """
+    shared = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) / "runs"
+    shared.mkdir(parents=True, exist_ok=True)
+    with _held(shared):
+        if not (shared / "grid").exists():
+            assert cli.run([*GRIDWORLD, "--run", str(shared / "unfinished"), "--overwrite"]) == 0
+            (shared / "unfinished").rename(shared / "grid")
+    return Path(shutil.copytree(shared / "grid", tmp_path_factory.mktemp("runs") / "grid"))
+
+
+@contextlib.contextmanager
+def _held(directory: Path):
+    while True:
+        try:
+            descriptor = files.lock(directory)
+            break
+        except BlockingIOError:
+            time.sleep(0.1)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @pytest.fixture

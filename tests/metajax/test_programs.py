@@ -326,6 +326,7 @@ def test_threads_may_ask_for_the_same_program():
         assert all(None not in made for made in pool.map(ask, range(4)))
 
 
+@pytest.mark.slow
 def test_a_process_takes_what_another_put_there(tmp_path):
     """In another process a program's functions are those of its file, and of nothing else.
 
