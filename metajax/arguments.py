@@ -78,6 +78,8 @@ class EvaluateOptions:
     evaluation."""
     json: bool = False
     """Print one JSON object instead of the table."""
+    scores: Path | None = None
+    """Also write the score of each task, of each row of the table, to this .npz file."""
     devices: int | None = None
     """Devices that share the tasks; as in training by default."""
 

@@ -363,15 +363,26 @@ def _evaluate(arguments: list[str]) -> int:
         if value is not None:
             with checking():
                 require_integer(f"--{name}", value, least)
+    if options.scores is not None:
+        _require_npz("--scores", options.scores)
     config, experiment = _open(options.run, options.devices)
-    from . import judging
+    from . import judging, scores
 
     rows, _ = judging.rows(options.run, config, experiment, options.tasks, options.steps)
+    if options.scores is not None:
+        scores.save(options.scores, rows)
     if options.json:
         print(json.dumps(judging.report(config, rows), allow_nan=False))
     else:
         judging.print_table(config, rows)
     return 0
+
+
+def _require_npz(flag: str, path: Path) -> None:
+    if path.suffix != ".npz" or path.is_dir():
+        raise UsageError(f"{flag}: expected the name of an .npz file, got {path}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag}: expected an .npz file in a folder that exists, got {path}")
 
 
 def _render(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
@@ -28,6 +28,7 @@ __all__ = [
     "Network",
     "initial_params",
     "mlp_policy",
+    "parameters_alone",
 ]
 
 Array = jax.Array
@@ -49,16 +50,31 @@ def initial_params(network: Network, key: Array, space: Any, carry: Any) -> Any:
     """The parameters that a policy begins with, for observations of a space.
 
     Raises:
-        ValueError: the network takes something else.
+        ValueError: the network takes something else, or has a state besides parameters.
     """
     try:
-        return network.init(key, jnp.zeros(space.shape, space.dtype), carry)
+        made = network.init(key, jnp.zeros(space.shape, space.dtype), carry)
     except (TypeError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
             f"network: init(key, observation, carry) of an observation of shape "
             f"{tuple(space.shape)}, {space.dtype} failed: {reason}"
         ) from error
+    return parameters_alone(made)
+
+
+def parameters_alone(made: Any) -> Any:
+    """What a network's `init` made.
+
+    Raises:
+        ValueError: running statistics are among it, which would be learned as if parameters.
+    """
+    if isinstance(made, Mapping) and "batch_stats" in made:
+        raise ValueError(
+            "network: expected parameters alone, got batch_stats too; "
+            "batch normalisation is not supported"
+        )
+    return made
 
 
 # A sum of so few products costs a CPU less in the loop that reads it than as a matrix product,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Adaptation", "bootstrap_ci95", "iqm", "report", "table"]
+from .files import write_whole
+
+__all__ = ["Adaptation", "bootstrap_ci95", "iqm", "report", "save", "table"]
 
 RESAMPLES = 2000
 
@@ -178,6 +182,20 @@ def report(
     if comparisons:
         out["comparisons"] = {name: other.to_json() for name, other in comparisons.items()}
     return out
+
+
+def save(path: Path, rows: Mapping[str, Adaptation]) -> None:
+    """Writes each row's scores, (N, K+1), by its name to an .npz file, and `optimal`, (N,).
+
+    Row i of each is the same task.
+    """
+    arrays = {name: row.score for name, row in rows.items()}
+    first = next(iter(rows.values()))
+    if first.oracle is not None:
+        arrays["optimal"] = first.oracle
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  (of any name but `file`)
+    write_whole(path, content.getvalue())
 
 
 def table(

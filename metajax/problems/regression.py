@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..checks import require_integer, require_network
-from ..networks import Network
+from ..networks import Network, parameters_alone
 from ..types import Params, Problem, pytree_dataclass
 
 __all__ = ["Examples", "FunctionTasks", "regression", "sinusoid"]
@@ -119,7 +119,7 @@ def regression(
 
     return Problem(
         sample_task=tasks.sample_task,
-        init=lambda key: network.init(key, tasks.grid(1)),
+        init=lambda key: parameters_alone(network.init(key, tasks.grid(1))),
         collect=collect,
         inner_loss=loss,
         outer_loss=loss,

@@ -98,6 +98,17 @@ def test_evaluate_prints_the_table(trained, capsys):
         assert words in out
 
 
+def test_evaluate_writes_the_score_of_each_task(trained, tmp_path, capsys):
+    path = tmp_path / "scores.npz"
+    assert cli.run(["evaluate", str(trained), "--json", "--scores", str(path)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    with np.load(path) as scores:
+        assert set(scores) == {"maml", *report["comparisons"], "optimal"}
+        assert scores["maml"].shape == (4, 2)
+        np.testing.assert_allclose(scores["maml"].mean(0), report["mean"], rtol=1e-6)
+        assert scores["optimal"].mean() == pytest.approx(report["oracle"])
+
+
 def test_render_draws_what_was_removed(copied, capsys):
     whole = everything(copied)
     for path in [*copied.glob("*.png"), *copied.glob("*.gif")]:
@@ -161,12 +172,9 @@ def test_a_finished_run_resumes_to_the_same_results(copied):
     assert everything(copied) == whole
 
 
-def test_an_extended_run_is_what_a_longer_one_is_to_the_bit(tmp_path, capsys):
-    run, longer = tmp_path / "run", tmp_path / "longer"
-    short = [flag for flag in SINUSOID if flag != "--no-comparisons"]
-    short += ["--log-every", "2", "--checkpoint-every", "2"]
-    assert cli.run([*short, "--updates", "4", "--run", str(run)]) == 0
-    assert cli.run([*short, "--updates", "6", "--run", str(longer)]) == 0
+def test_an_extended_run_is_what_a_longer_one_is_to_the_bit(copied, tmp_path, capsys):
+    run, longer = copied, tmp_path / "longer"
+    assert cli.run([*GRIDWORLD, "--updates", "6", "--run", str(longer)]) == 0
     assert cli.run(["train", "--resume", str(run), "--updates", "6", "--quiet"]) == 0
     assert len(metrics(longer)) == 3
     assert metrics(run) == metrics(longer)

@@ -102,6 +102,8 @@ def joining(coordinator: str, processes: int, process_id: int) -> list[str]:
         (["train", "--final-rate", "x"], "--final-rate: expected a number, got 'x'"),
         (["evaluate", "nowhere", "--tasks", "0"], "--tasks: expected at least 1, got 0"),
         (["evaluate", "nowhere", "--steps", "-1"], "--steps: expected at least 0, got -1"),
+        (["evaluate", "nowhere", "--scores", "x.csv"], "name of an .npz file, got x.csv"),
+        (["evaluate", "nowhere", "--scores", "a/x.npz"], "in a folder that exists, got a/x.npz"),
         (["render", "nowhere"], "nowhere is not a run folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

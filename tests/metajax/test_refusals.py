@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -251,3 +252,22 @@ def test_what_an_outer_loss_reports_is_a_dict_of_scalars_of_its_own(aux, message
     learner = mj.maml(problem, mj.sgd(0.1), OUTER, 2)
     with pytest.raises(ValueError, match=f"outer_loss: aux: {message}"):
         jax.eval_shape(learner.update, jax.eval_shape(learner.init, jax.random.key(0)))
+
+
+class Normalised(nn.Module):
+    @nn.compact
+    def __call__(self, inputs, carry=()):
+        return nn.Dense(4)(nn.BatchNorm(use_running_average=True)(inputs)), jnp.zeros(()), carry
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        mj.regression(Normalised(), shots=3),
+        mj.policy_gradient(GRID, Normalised(), episodes=2, baseline="none"),
+    ],
+    ids=["regression", "policy_gradient"],
+)
+def test_running_statistics_are_no_parameters(problem):
+    with pytest.raises(ValueError, match="network: expected parameters alone, got batch_stats too"):
+        jax.eval_shape(problem.init, jax.random.key(0))
