@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+from jax.core import Tracer
 
-__all__ = ["compiler_options", "keep_programs"]
+__all__ = ["compiler_options", "keep_programs", "standalone"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _CACHE_BYTES = 256 << 20  # of compiled programs; the least recently used go first
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -37,6 +43,26 @@ def compiler_options(*, once: bool = False) -> dict[str, Any] | None:
         return {"xla_backend_optimization_level": 0}
     options = _OPTIONS.get(jax.default_backend())
     return None if options is None else dict(options)
+
+
+def standalone(function: F) -> F:
+    """`function`, compiled where it is called by itself, and plain within a larger program.
+
+    Operation by operation, as jax runs what is not compiled, adapting to one task takes hundreds of
+    small programs, and several times as long to begin with.
+    """
+
+    @functools.cache
+    def compiled() -> Callable[..., Any]:  # not before a backend is needed
+        return jax.jit(function, compiler_options=compiler_options())
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        leaves = [*jax.tree.leaves((args, kwargs)), jnp.zeros(())]  # the last: traced in any trace
+        is_traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+        return (function if is_traced else compiled())(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
 
 
 def keep_programs() -> None:

@@ -25,6 +25,7 @@ from .checks import (
     require_number,
     require_returned,
 )
+from .compiling import standalone
 from .fused import once_differentiated
 from .mapping import Mapping, check_mapping, tiled
 from .types import Adapt, Batch, Params, Problem, Trace, pytree_dataclass
@@ -366,7 +367,7 @@ def adaptation(problem: Problem, inner: Inner, *, mapping: Mapping = Mapping()) 
         adapted, _, trace = run(problem, inner, params, task, key, mapping.tile)
         return adapted, trace
 
-    return adapt
+    return standalone(adapt)
 
 
 def _over_steps(step: Callable[..., Any], carry: Any, keys: Array) -> tuple[Any, Any]:

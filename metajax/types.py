@@ -174,10 +174,12 @@ Adapt = Callable[[Params, Any, Array], tuple[Params, Trace]]
 class MetaLearner(NamedTuple):
     """An algorithm: a factory's three pure functions.
 
+    Called by themselves, those of our factories are compiled. To donate a state, to scan over
+    updates or to have more in one program, jit what calls them.
+
     Attributes:
         init: key -> state.
-        update: state -> state, metrics: the whole inner-plus-outer step; jit it, scan it, donate
-            its state.
+        update: state -> state, metrics: the whole inner-plus-outer step.
         adapt: params, task, key -> adapted params, trace.
     """
 

@@ -11,6 +11,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from ..checks import require_key
+from ..compiling import standalone
 from ..fused import once_differentiated
 from ..groups import UNIFORM, Measured, Weighting
 from ..inner import Inner, Record, adaptation, check_parts, descend, run
@@ -105,7 +106,7 @@ def from_task_gradient(
         return MetaState(params, opt_state, state.step + 1, state.key, after), metrics
 
     init = initialiser(problem, outer.init, weighting)
-    return MetaLearner(init, update, adaptation(problem, inner, mapping=mapping))
+    return MetaLearner(init, standalone(update), adaptation(problem, inner, mapping=mapping))
 
 
 def from_records(
@@ -148,9 +149,8 @@ def from_records(
         metrics |= mean_over_tasks(lambda _, trace: trace, mapping)(None, traces)
         return MetaState(params, opt_state, state.step + 1, state.key), metrics
 
-    return MetaLearner(
-        initialiser(problem, begin), update, adaptation(problem, inner, mapping=mapping)
-    )
+    init = initialiser(problem, begin)
+    return MetaLearner(init, standalone(update), adaptation(problem, inner, mapping=mapping))
 
 
 def by_ratio(problem: Problem, algorithm: str) -> tuple[Problem, RatioLoss, Callable[..., Any]]:
@@ -183,7 +183,7 @@ def initialiser(
         params = problem.init(key_params)
         return MetaState(params, begin(params), jnp.int32(0), key_updates, weighting.init())
 
-    return init
+    return standalone(init)
 
 
 def task_keys(state: MetaState, tasks: int) -> Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ..checks import require_integer, require_number
+from ..compiling import standalone
 from ..inner import check_outer, descend
 from ..mapping import TILE, Mapping, check_layout, map_tasks, mean_over_tasks, tile_size
 from ..problems import Trajectories
@@ -169,4 +170,4 @@ def rl2(
         batch = problem.collect(params, task, key)
         return params, Trace(scores(batch), problem.samples(batch))
 
-    return MetaLearner(initialiser(problem, outer.init), update, adapt)
+    return MetaLearner(initialiser(problem, outer.init), standalone(update), standalone(adapt))

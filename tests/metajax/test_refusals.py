@@ -257,7 +257,8 @@ def test_what_an_outer_loss_reports_is_a_dict_of_scalars_of_its_own(aux, message
 class Normalised(nn.Module):
     @nn.compact
     def __call__(self, inputs, carry=()):
-        return nn.Dense(4)(nn.BatchNorm(use_running_average=True)(inputs)), jnp.zeros(()), carry
+        hidden = nn.BatchNorm(use_running_average=True)(inputs.astype(jnp.float32))
+        return nn.Dense(4)(hidden), jnp.zeros(()), carry
 
 
 @pytest.mark.parametrize(
