@@ -28,10 +28,11 @@ import itertools
 from fractions import Fraction
 from pathlib import Path
 
-import records
 import tyro
 from rich.console import Console
 from rich.table import Table
+
+from support import records
 
 Arms = tuple[tuple[int, int], ...]  # how often each pulled arm paid, and did not, sorted
 Square = tuple[int, int]

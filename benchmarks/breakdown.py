@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import records
 import tyro
 from rich import box
 from rich.console import Console
@@ -35,6 +34,7 @@ import metajax as mj
 from metajax import experiments, presets
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
+from support import records
 
 PARTS = (
     "sample_task",

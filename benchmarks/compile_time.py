@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import records
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from metajax import experiments, presets, training
 from metajax.catalogue import ALGORITHMS
+from support import records
 
 
 @dataclasses.dataclass(frozen=True)

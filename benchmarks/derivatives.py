@@ -22,7 +22,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import records
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +31,7 @@ from metajax.compiling import compiler_options
 from metajax.mapping import tiled
 from metajax.presets import PRESETS
 from metajax.types import Params, Problem
+from support import records
 
 MOST_DIFFERENCE = 1e-5  # of the meta-gradients, relative to their norm
 

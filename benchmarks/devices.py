@@ -22,16 +22,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import records
 import tyro
 from jax.flatten_util import ravel_pytree
-from race import race
 from rich.console import Console
 from rich.table import Table
 
 from metajax import experiments, training
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS, preset
+from support import records
+from support.timing import race
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU has several processes
 

@@ -17,17 +17,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import contenders
 import jax
 import jax.numpy as jnp
-import records
 import tyro
-from contenders import CONTENDERS, Contender
-from generators import time_mazes
 from rich.console import Console
 from rich.table import Table
 
 import envs
+from support import records
+from support.generators import time_mazes
+from support.worlds import CONTENDERS, Contender, load
 
 Array = jax.Array
 
@@ -163,7 +162,7 @@ def race(options: Options, console: Console) -> tuple[list[dict[str, Any]], dict
     names = [n for n in CONTENDERS if not options.only or any(o in n for o in options.only)]
     loaded = {}
     for name in names:
-        found = contenders.load(name)
+        found = load(name)
         if isinstance(found, str):
             left_out[name] = found
         else:

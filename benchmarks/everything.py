@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import records
 import tyro
+
+from support import records
 
 HERE = Path(__file__).parent
 

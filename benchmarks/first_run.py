@@ -18,8 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import records
 import tyro
+
+from support import records
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import records
 import tyro
 
 from metajax import experiments, jaxprs, presets, roofline, training
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
+from support import records
 
 MOST = 2  # times its products that an update should take
 

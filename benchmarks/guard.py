@@ -18,10 +18,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import records
 import tyro
 from rich.console import Console
 from rich.table import Table
+
+from support import records
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,14 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import records
 import tyro
 from rich.console import Console
 from rich.table import Table
-from scratch import from_scratch
-from trained import Run, train
 
 from metajax import presets
+from support import records
+from support.scratch import from_scratch
+from support.trained import Run, train
 
 
 @dataclasses.dataclass(frozen=True)

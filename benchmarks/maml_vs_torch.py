@@ -31,19 +31,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-import records
 import torch
-import torch_split
 import tyro
-from layouts import apart, one_update
-from race import cores_between, figures, other_load, race
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch_bridge import BRIDGES
-from torch_contenders import Contender, contender_names, contenders
-from torch_contest import Contest, contest, torch_params
-from torch_parity import (
+
+import metajax as mj
+from metajax.presets import preset
+from peers import split
+from peers.bridge import BRIDGES
+from peers.contenders import Contender, contender_names, contenders
+from peers.contest import Contest, contest, torch_params
+from peers.parity import (
     collection_errors,
     freeze,
     meta_gradient_error,
@@ -51,9 +51,9 @@ from torch_parity import (
     relative_error,
     update_keys,
 )
-
-import metajax as mj
-from metajax.presets import preset
+from support import records
+from support.layouts import apart, one_update
+from support.timing import cores_between, figures, other_load, race
 
 QUIET = 0.1  # cores that other processes may use without making ratios unreliable
 TOLERANCE = 1e-4  # greatest ‖difference‖ / ‖reference‖ of an array
@@ -242,11 +242,11 @@ def profile(
     `batched` does not.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    splits = {"metajax": torch_split.metajax_split(folder / "metajax", program, state, updates=3)}
+    splits = {"metajax": split.metajax_split(folder / "metajax", program, state, updates=3)}
     for name, step in sides.items():
         if name != "metajax" and not name.startswith("torch loop"):
             file = folder / f"{name.replace(',', '').replace(' ', '-')}.json"
-            splits[name] = torch_split.torch_split(file, step, updates=3)
+            splits[name] = split.torch_split(file, step, updates=3)
     return splits
 
 
@@ -377,7 +377,7 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
     elif options.profile:
         folder = options.profile / options.preset
         report["shares"] = profile(folder, program, carried[0], sides)
-        Console().print(torch_split.show_split(report["shares"]))
+        Console().print(split.show_split(report["shares"]))
         if options.json:
             records.write(options.json, report, "torch")
 

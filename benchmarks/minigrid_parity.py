@@ -21,7 +21,6 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import records
 import tyro
 from minigrid import envs as reference
 from minigrid.wrappers import FullyObsWrapper
@@ -30,6 +29,7 @@ from rich.table import Table
 
 from envs.minigrid import NOWHERE, MiniGrid, MiniGridTask, convert
 from envs.minigrid.view import full_grid
+from support import records
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Empty-6x6": ("EmptyEnv", {"size": 6}),

@@ -18,17 +18,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import records
 import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
-from published import TABLES, Entry
 from rich.console import Console
 from rich.table import Table
-from trained import Run, train
 
 from metajax.presets import PRESETS
+from support import records
+from support.published import TABLES, Entry
+from support.trained import Run, train
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,16 +22,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import records
 import torch
 import tyro
-from race import cores_between, figures, other_load, race
 from rich.console import Console
 from rich.table import Table
-from torch_bridge import grids_of
-from torch_contest import to_torch
-from torch_parity import relative_error
-from torch_rl2 import (
+
+import metajax as mj
+from metajax import experiments
+from metajax.algorithms.core import task_keys
+from metajax.presets import preset
+from peers.bridge import grids_of
+from peers.contest import to_torch
+from peers.parity import relative_error
+from peers.rl2 import (
     Agent,
     Loss,
     Settings,
@@ -43,11 +46,8 @@ from torch_rl2 import (
     observe,
     update,
 )
-
-import metajax as mj
-from metajax import experiments
-from metajax.algorithms.core import task_keys
-from metajax.presets import preset
+from support import records
+from support.timing import cores_between, figures, other_load, race
 
 TOLERANCE = 1e-4  # relative error between the sides
 OF_UPDATE = 1e-3  # where sixteen steps end: Adam makes of small differences as large ones

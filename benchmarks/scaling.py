@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import records
 import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -31,6 +30,7 @@ from rich.table import Table
 from metajax import experiments, roofline, training
 from metajax.configs import TrainConfig
 from metajax.presets import PRESETS
+from support import records
 
 Figures = dict[str, Any]
 

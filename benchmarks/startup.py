@@ -19,13 +19,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import records
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
+from support import records
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU has several processes
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import records
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 import envs
 from envs import TaskSet
+from support import records
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import records
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +24,7 @@ from rich.table import Table
 import envs
 from envs.adapters.gymnasium import to_gymnasium
 from envs.adapters.gymnax import to_gymnax
+from support import records
 
 ENV = envs.Maze(size=7, view=9, position=False, see_exit=True, horizon=40)
 MAZES = 1024
@@ -91,7 +91,7 @@ def _rejax(
 
 def one_file(tasks: Any, seed: int) -> Learned:
     """The defaults of `one_file_ppo`."""
-    import one_file_ppo
+    from support import one_file_ppo
 
     settings = one_file_ppo.Settings(updates=60)
     env = to_gymnax(ENV, tasks, returns=5)

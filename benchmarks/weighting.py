@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import records
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +29,7 @@ import envs
 import metajax as mj
 from metajax.groups import UNIFORM, Weighting
 from metajax.scores import bootstrap_ci95
+from support import records
 
 HARD_SHARE = 0.1
 TURNED = (0, 3, 4, 1, 2)  # stay; up and down, and right and left, are swapped

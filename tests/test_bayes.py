@@ -1,15 +1,10 @@
 """The exact Bayes-optimal values: the published ones, and those of every policy there is."""
 
 import itertools
-import sys
-from pathlib import Path
-
-import numpy as np
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import bayes
+import numpy as np
+import pytest
 
 
 @pytest.mark.smoke

@@ -3,14 +3,12 @@
 import dataclasses
 import importlib
 import sys
-from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import everything
-import records
+import pytest
 import report
+
+from support import records
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,16 +1,11 @@
 """The products that benchmarks/floor.py takes alone are those of the program."""
 
-import sys
-from pathlib import Path
-
+import floor
 import jax
 import jax.numpy as jnp
 import pytest
 
 from metajax import jaxprs
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-import floor
 
 A = jnp.ones((4, 4))
 

@@ -4,10 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import guard
+import pytest
 
 CPU = "AMD EPYC (cpu family 25, model 17, avx512f), 2 cores"
 

@@ -1,15 +1,10 @@
 """What is reported of runs beside their adaptation tables."""
 
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import measures
+from support import measures
 
 
 def sampled(lengths, steps):

@@ -1,20 +1,19 @@
 """Which records benchmarks/ may go on from: those of the same sources."""
 
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-import records
+from support import records
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "benchmarks" / "records.py"))
-    for folder in ("metajax", "benchmarks"):
-        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(
+        records, "__file__", str(tmp_path / "benchmarks" / "support" / "records.py")
+    )
+    for folder in ("metajax", "benchmarks/support"):
+        (tmp_path / folder).mkdir(parents=True)
     git("init", "-q", at=tmp_path)
     return tmp_path
 
@@ -40,9 +39,11 @@ def test_sources_are_the_same_until_code_changes(repository):
     assert records.same_sources(first)
     (repository / "benchmarks" / "two.py").write_text("2")
     assert records.same_sources(first)  # git does not know it
+    packaged = keep(repository, "benchmarks/support/three.py", "3")
+    assert not records.same_sources(first)
     changed = keep(repository, "metajax/one.py", "2")
     assert records.same_sources(changed)
-    for other in (first, words, None, f"{changed}+", "0" * 10):
+    for other in (first, words, packaged, None, f"{changed}+", "0" * 10):
         assert not records.same_sources(other)
     (repository / "metajax" / "one.py").write_text("3")
     assert records.commit() == f"{changed}+"

@@ -1,11 +1,6 @@
 """The figures of benchmarks/scaling.py."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import scaling
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,21 +14,17 @@ import optax
 import pytest
 
 pytest.importorskip("torch")
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import layouts
 import rl2_vs_torch
 import torch
-import torch_contenders
-import torch_contest as contests
-import torch_learn2learn
-import torch_parity as parity
-import torch_split
-from torch_bridge import BRIDGES
 
 import metajax as mj
 from envs.point import PointNavigation, PointTask
 from metajax import experiments, presets
+from peers import contenders as peer_contenders
+from peers import contest as contests
+from peers import learn2learn, parity, split
+from peers.bridge import BRIDGES
+from support import layouts
 
 SMALL = dict(tasks=4, devices=1)
 # A second step of the maze's rates leaves policies so certain that float32 loses its digits.
@@ -61,13 +56,13 @@ class Case(NamedTuple):
     side: contests.Contest
     params: Any
     frozen: parity.Frozen
-    ways: dict[str, torch_contenders.Contender]
+    ways: dict[str, peer_contenders.Contender]
 
 
 def contenders(
     side: contests.Contest, params: Any, *names: str
-) -> dict[str, torch_contenders.Contender]:
-    return torch_contenders.contenders(side, contests.torch_params(params), "cpu", 3, names)
+) -> dict[str, peer_contenders.Contender]:
+    return peer_contenders.contenders(side, contests.torch_params(params), "cpu", 3, names)
 
 
 slow = pytest.mark.slow
@@ -122,14 +117,14 @@ def test_rollouts_and_advantages_agree(case: Case) -> None:
 def test_the_loop_in_learn2learns_way_plays_and_credits_as_metajax_does() -> None:
     side = contests.contest("point", **SMALL, episodes=20, horizon=100)
     torch.manual_seed(1)
-    policy = torch_learn2learn.Policy(2, 2, (8,))
+    policy = learn2learn.Policy(2, 2, (8,))
     with torch.no_grad():
         policy.sigma -= 4.0
         policy.mean[-1].weight.zero_()
         policy.mean[-1].bias.zero_()
     goal = torch.tensor([0.02, -0.02])
     weights = dict(policy.named_parameters())
-    played = torch_learn2learn._play(policy, weights, goal, side.setting)
+    played = learn2learn._play(policy, weights, goal, side.setting)
     state, action, reward, mask = (x.numpy() for x in played)
     assert 0 < mask[-1].mean() < 1  # some episodes reach the goal, and not all
 
@@ -148,7 +143,7 @@ def test_the_loop_in_learn2learns_way_plays_and_credits_as_metajax_does() -> Non
     np.testing.assert_array_equal(mask[1:] == 0, over[:-1])
 
     doubles = (torch.from_numpy(x.astype(np.float64)) for x in (state, reward, mask))
-    theirs = torch_learn2learn._advantage(*doubles, side.setting)
+    theirs = learn2learn._advantage(*doubles, side.setting)
     batch = SimpleNamespace(observation=state[None], reward=(reward * mask)[None], mask=mask[None])
     ours = parity.exact_advantage(side, batch)[0]
     # Its ridge is absolute, as in the examples; ours is relative to columns of unit norm.
@@ -188,8 +183,8 @@ def test_an_update_is_split_into_its_parts(one_step: Any, tmp_path: Path) -> Non
     side, state = one_step
     (way,) = contenders(side, state.params, "torch.func vmap").values()
     step = way.update(contests.torch_params(state.params))
-    shares = torch_split.torch_split(tmp_path / "trace.json", step, 2)
-    assert set(shares) == {*torch_split.PARTS, "other"}
+    shares = split.torch_split(tmp_path / "trace.json", step, 2)
+    assert set(shares) == {*split.PARTS, "other"}
     assert all(0 < share < 1 for share in shares.values())
 
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
-from pathlib import Path
 
 import grid_reference as reference
 import jax
 import jax.numpy as jnp
+import minigrid_parity as parity
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import minigrid_parity as parity
 
 from envs import MiniGrid, SolvedEnvironment
 from envs.core import provides

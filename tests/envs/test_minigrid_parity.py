@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import hypothesis
 import hypothesis.strategies as st
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 import minigrid_parity as parity
+import pytest
 
 from envs.minigrid import convert
 

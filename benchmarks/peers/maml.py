@@ -7,8 +7,8 @@ after another, as users of learn2learn do. `meta_gradient` gives every task its 
 leading axis, so that everything, rollouts and backward passes included, is matrix products batched
 over all tasks; `chunk` takes the gradients of that many tasks at once (their intermediate values
 then stay in a CPU's cache, while rollouts remain batched over all), and `compiled` passes
-everything through Inductor. What is played is a `Game`, defined in `torch_point`, `torch_grids`,
-`torch_q`, `torch_tables` and `torch_sines`.
+everything through Inductor. What is played is a `Game`, defined in `point.py`, `grids.py`,
+`q.py`, `tables.py` and `sines.py`.
 
 Shapes: N tasks, T steps, B episodes, S = T·B samples of a task. Samples are the LAST axis
 everywhere: with two observations and two actions MKL's products are then up to eight times faster

@@ -5,7 +5,7 @@ learn2learn does not build from the registry on Python 3.11, so this does what i
 `nn.Linear`, a distribution object, features last; per task a differentiable copy of the policy,
 episodes, advantages by a loop backwards in time, `autograd.grad(create_graph=True)`. It is faster
 than they are: all episodes of a task step at once in one tensor, not in worker processes, and one
-loop over time handles them all. `torch_maml.py` shows how fast a loop can be made.
+loop over time handles them all. `maml.py` shows how fast a loop can be made.
 
 Shapes: T steps, B episodes, O observation features, A actions.
 """
@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_maml import Setting
+
+from .maml import Setting
 
 __all__ = ["Episodes", "Policy", "fast_adapt", "make_update", "surrogate_loss"]
 

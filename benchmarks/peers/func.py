@@ -1,9 +1,9 @@
 """MAML in PyTorch with `torch.func`: the loss of ONE task, `grad`, `vmap` and `vjp`.
 
 The policy is an `nn.Module` of `nn.Linear`, features last, called by `functional_call`. Episodes
-are collected as in `torch_maml`, all tasks batched, because a rollout needs no derivative.
+are collected as in `maml.py`, all tasks batched, because a rollout needs no derivative.
 
-Shapes: S samples of the one task; parameters as in `torch_maml`.
+Shapes: S samples of the one task; parameters as in `maml.py`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch_grids
-import torch_point
-import torch_q
-import torch_sines
 from torch import Tensor, nn
 from torch.profiler import record_function
-from torch_maml import Params, Setting, Source
+
+from . import grids, point, q, sines
+from .maml import Params, Setting, Source
 
 __all__ = ["Losses", "grid_loss", "meta_gradient", "point_loss", "q_loss", "sine_loss"]
 
@@ -72,7 +70,7 @@ def point_loss(shapes: Params, setting: Setting) -> Losses:
     """−mean(π_θ / sg(π_θ) · A) over the steps taken, for a Gaussian policy."""
     mean = _caller(shapes[:-1], setting)
 
-    def loss(params: Params, batch: torch_point.Batch) -> Tensor:
+    def loss(params: Params, batch: point.Batch) -> Tensor:
         *network, log_std = params
         unit = setting.action_scale
         missed = batch.action.T - unit * mean(tuple(network), batch.observation.T)
@@ -88,7 +86,7 @@ def grid_loss(shapes: Params, setting: Setting) -> Losses:
     logits = _caller(shapes, setting)
     one_hot = torch.eye(shapes[0].shape[0], device=shapes[0].device)
 
-    def loss(params: Params, batch: torch_grids.Batch) -> Tensor:
+    def loss(params: Params, batch: grids.Batch) -> Tensor:
         log_probs = logits(params, one_hot[batch.square]).log_softmax(-1)
         log_prob = log_probs.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
         gain = (torch.exp(log_prob - log_prob.detach()) * batch.weight).sum()
@@ -108,16 +106,16 @@ def q_loss(shapes: Params, setting: Setting) -> Losses:
     network, temperature = _caller(shapes, setting), setting.q.temperature
     squares = torch.eye(shapes[0].shape[0], device=shapes[0].device)
 
-    def of_taken(values: Tensor, batch: torch_q.Steps | torch_q.Judged) -> Tensor:
+    def of_taken(values: Tensor, batch: q.Steps | q.Judged) -> Tensor:
         return values.flatten().gather(0, batch.square * values.shape[-1] + batch.action)
 
-    def inner(params: Params, batch: torch_q.Steps, target: Params) -> Tensor:
+    def inner(params: Params, batch: q.Steps, target: Params) -> Tensor:
         following = network(target, squares).amax(-1).gather(0, batch.after)
         goal = batch.paid + batch.discount * following
         error = of_taken(network(params, squares), batch) - goal
         return 0.5 * (error.square() * batch.weight).sum()
 
-    def outer(params: Params, batch: torch_q.Judged) -> Tensor:
+    def outer(params: Params, batch: q.Judged) -> Tensor:
         policy = (network(params, squares) / temperature).softmax(-1)
         return -(of_taken(policy, batch) * batch.credit).sum()
 
@@ -128,7 +126,7 @@ def sine_loss(shapes: Params, setting: Setting) -> Losses:
     """The mean squared error."""
     predict = _caller(shapes, setting)
 
-    def loss(params: Params, batch: torch_sines.Batch) -> Tensor:
+    def loss(params: Params, batch: sines.Batch) -> Tensor:
         return (predict(params, batch.inputs.T) - batch.targets.T).square().mean()
 
     return Losses(loss, loss)

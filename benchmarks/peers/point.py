@@ -1,4 +1,4 @@
-"""Point navigation in PyTorch, all episodes of all tasks at once; see `torch_maml`.
+"""Point navigation in PyTorch, all episodes of all tasks at once; see `maml.py`.
 
 Shapes: N tasks, T steps, B episodes, O = 2 coordinates, A = 2 actions, S = T·B samples of a task.
 The policy is (W₁, b₁, W₂, b₂, W₃, b₃, log σ).
@@ -13,14 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.profiler import record_function
-from torch_credit import (
+
+from .credit import (
     by_task,
     generalised_advantages,
     least_squares,
     powers_of_time,
     returns_to_go,
 )
-from torch_maml import Game, Kernels, Params, Setting, affine
+from .maml import Game, Kernels, Params, Setting, affine
 
 __all__ = ["CORNERS", "GOALS", "Batch", "game", "policy_mean", "to_batch"]
 

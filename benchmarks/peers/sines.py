@@ -1,4 +1,4 @@
-"""Few-shot regression of sine waves in PyTorch; see `torch_maml`.
+"""Few-shot regression of sine waves in PyTorch; see `maml.py`.
 
 Shapes: N tasks, S examples of a task. The network is (W₁, b₁, W₂, b₂, W₃, b₃).
 """
@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.profiler import record_function
-from torch_maml import Game, Kernels, Params, Setting, affine
+
+from .maml import Game, Kernels, Params, Setting, affine
 
 __all__ = ["Batch", "Waves", "game", "predict"]
 

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch_func
-import torch_learn2learn
-import torch_maml
 from torch import Tensor
-from torch_bridge import BRIDGES
-from torch_contest import Contest, policy_module
-from torch_maml import Game, Gradient, Kernels, Params, Source
+
+from . import func, learn2learn, maml
+from .bridge import BRIDGES
+from .contest import Contest, policy_module
+from .maml import Game, Gradient, Kernels, Params, Source
 
 __all__ = ["Contender", "contender_names", "contenders"]
 
@@ -28,24 +27,24 @@ class Contender(NamedTuple):
 
 
 def _module_gradient(side: Contest) -> Gradient:
-    """One task's share of the meta-gradient, computed as in `torch_learn2learn`."""
+    """One task's share of the meta-gradient, computed as in `learn2learn.py`."""
 
     def gradient(params: Params, source: Source) -> None:
         policy, setting = policy_module(params), side.setting
 
-        def episodes(k: int) -> torch_learn2learn.Episodes:
+        def episodes(k: int) -> learn2learn.Episodes:
             batch = source(k, params)
             shape = (setting.horizon, setting.episodes)
             action, state = (x[0].T.unflatten(0, shape) for x in (batch.action, batch.observation))
             # `weight` is advantage · mask / steps taken: with a mask of 1 the mean is its sum.
             weight = batch.weight[0].view(shape) * batch.weight[0].numel()
-            return torch_learn2learn.Episodes(state, action, weight, torch.ones(shape))
+            return learn2learn.Episodes(state, action, weight, torch.ones(shape))
 
-        weights: torch_learn2learn.Weights = dict(policy.named_parameters())
+        weights: learn2learn.Weights = dict(policy.named_parameters())
         for k in range(setting.inner_steps):
             rate = setting.inner_rate(k)
-            weights = torch_learn2learn.fast_adapt(policy, weights, episodes(k), rate)
-        loss = torch_learn2learn.surrogate_loss(policy, weights, episodes(setting.inner_steps))
+            weights = learn2learn.fast_adapt(policy, weights, episodes(k), rate)
+        loss = learn2learn.surrogate_loss(policy, weights, episodes(setting.inner_steps))
         (loss / setting.tasks).backward()
         linear = [layer for layer in policy.mean if isinstance(layer, torch.nn.Linear)]
         found = [p.grad for layer in linear for p in (layer.weight, layer.bias)]
@@ -90,13 +89,13 @@ def contenders(
     """
     setting, bridge = side.setting, BRIDGES[side.preset]
     game, *by_square = bridge.games(side, device)
-    eager = torch_maml.eager(game)
+    eager = maml.eager(game)
 
     def batched(
         game: Game, kernels: Kernels, chunk: int | None = None, graph: bool = False
     ) -> Contender:
         gradient = functools.partial(
-            torch_maml.meta_gradient, setting=setting, kernels=kernels, chunk=chunk
+            maml.meta_gradient, setting=setting, kernels=kernels, chunk=chunk
         )
         return of(gradient, game, kernels, graph=graph)
 
@@ -104,7 +103,7 @@ def contenders(
         gradient: Gradient, game: Game, kernels: Kernels, loop: bool = False, graph: bool = False
     ) -> Contender:
         def update(params: Params) -> Callable[[], Tensor]:
-            return torch_maml.make_update(
+            return maml.make_update(
                 params, setting, game, gradient, kernels, loop=loop, graph=graph
             )
 
@@ -112,35 +111,35 @@ def contenders(
 
     def as_torch_func() -> Contender:
         losses = bridge.losses(params, setting)
-        gradient = functools.partial(torch_func.meta_gradient, setting=setting, losses=losses)
+        gradient = functools.partial(func.meta_gradient, setting=setting, losses=losses)
         return of(gradient, game, eager)
 
     def as_learn2learn() -> Contender:
         return Contender(
             _module_gradient(side),
             True,
-            lambda params: torch_learn2learn.make_update(policy_module(params), setting),
+            lambda params: learn2learn.make_update(policy_module(params), setting),
         )
 
     def loop() -> Contender:
-        gradient = functools.partial(torch_maml.meta_gradient_loop, setting=setting, game=game)
+        gradient = functools.partial(maml.meta_gradient_loop, setting=setting, game=game)
         return of(gradient, game, eager, loop=True)
 
     ways: dict[str, Callable[[], Contender]] = {
-        "torch compiled": lambda: batched(game, torch_maml.compiled(game), chunk),
+        "torch compiled": lambda: batched(game, maml.compiled(game), chunk),
         "torch batched": lambda: batched(game, eager),
         "torch batched in chunks": lambda: batched(game, eager, chunk),
         "torch.func vmap": as_torch_func,
         "torch loop": loop,
-        "torch compiled, all at once": lambda: batched(game, torch_maml.compiled(game)),
+        "torch compiled, all at once": lambda: batched(game, maml.compiled(game)),
         "torch batched, CUDA graph": lambda: batched(game, eager, graph=True),
         "torch loop, learn2learn's way": as_learn2learn,
     }
     for other in by_square:
-        kernels = torch_maml.eager(other)
+        kernels = maml.eager(other)
         ways["torch batched, by square"] = functools.partial(batched, other, kernels)
         ways["torch compiled, by square"] = functools.partial(
-            lambda game: batched(game, torch_maml.compiled(game)), other
+            lambda game: batched(game, maml.compiled(game)), other
         )
         ways["torch by square, CUDA graph"] = functools.partial(batched, other, kernels, graph=True)
     chosen = contender_names(side.preset, device == "cuda", chunk < setting.tasks)

@@ -1,4 +1,4 @@
-"""Mazes and gridworlds in PyTorch, all episodes of all tasks at once; see `torch_maml`.
+"""Mazes and gridworlds in PyTorch, all episodes of all tasks at once; see `maml.py`.
 
 An agent that observes only its own square observes a one-hot vector. Here that is the square's
 index: the first layer and the linear path look up rows of their weights, and a step of the world is
@@ -18,14 +18,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.profiler import record_function
-from torch_credit import (
+
+from .credit import (
     by_task,
     generalised_advantages,
     least_squares,
     powers_of_time,
     returns_to_go,
 )
-from torch_maml import Game, Kernels, Params, Setting, affine
+from .maml import Game, Kernels, Params, Setting, affine
 
 __all__ = [
     "Batch",

@@ -119,7 +119,7 @@ _SOURCES = ("metajax", "envs", "benchmarks/*.py")
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(Path(__file__).parent.parent), *arguments]
+    command = ["git", "-C", str(Path(__file__).parents[2]), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -2,7 +2,7 @@
 
 K inner steps descend on the n-step temporal-difference errors of one batch of random episodes. The
 adapted values then play once more and are judged by a policy-gradient loss on their softmax. Grids,
-and how values are computed from squares, are those of `torch_grids`; the algorithm is
+and how values are computed from squares, are those of `grids.py`; the algorithm is
 `metajax.q_learning`'s.
 
 Shapes: N tasks, T steps, B episodes, O squares inside the outer wall, A actions, S = T·B samples of
@@ -18,9 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.profiler import record_function
-from torch_credit import by_task, mean_return, n_step_returns, normalise, returns_to_go
-from torch_grids import Grids, logits, outcome
-from torch_maml import Game, Kernels, Params, QLearning, Setting
+
+from .credit import by_task, mean_return, n_step_returns, normalise, returns_to_go
+from .grids import Grids, logits, outcome
+from .maml import Game, Kernels, Params, QLearning, Setting
 
 __all__ = [
     "Draws",
@@ -179,7 +180,7 @@ def _play(
     setting: Setting,
     values: Values,
 ) -> tuple[Tensor, Tensor]:
-    """ε-greedy steps of all episodes at once; dynamics and arguments as in `torch_grids`.
+    """ε-greedy steps of all episodes at once; dynamics and arguments as in `grids.py`.
 
     Args:
         epsilon: ε of each episode, (B,).
@@ -219,7 +220,7 @@ def game(setting: Setting, pool: Grids, *, ends: bool, values: Values = by_sampl
     Args:
         setting: sizes and rates.
         pool: the tasks.
-        ends: as in `torch_grids.outcome`.
+        ends: as in `outcome` of `grids.py`.
         values: how values are computed.
     """
     q, (_, choices, squares), device = setting.q, pool.following.shape, pool.start.device

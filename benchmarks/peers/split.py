@@ -15,7 +15,8 @@ import breakdown
 import torch
 from rich import box
 from rich.table import Table
-from torch_maml import PARTS
+
+from .maml import PARTS
 
 __all__ = ["metajax_split", "show_split", "torch_split"]
 

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import torch
-import torch_learn2learn
-import torch_maml
 
 import metajax as mj
 from envs.tasksets import sampler_of_side
 from metajax import experiments, presets
 from metajax.configs import ACTIVATIONS, QConfig, RegressionConfig
+
+from . import learn2learn, maml
 
 __all__ = [
     "Contest",
@@ -37,7 +37,7 @@ class Contest(NamedTuple):
     problem: mj.Problem
     inner: mj.Inner
     learner: mj.MetaLearner
-    setting: torch_maml.Setting
+    setting: maml.Setting
     environment: Any  # None if there are no episodes
 
 
@@ -68,12 +68,12 @@ def contest(preset: str, *, horizon: int | None = None, **changes: Any) -> Conte
             skip=config.skip,
         )
         if isinstance(config, QConfig):
-            names = [field.name for field in dataclasses.fields(torch_maml.QLearning)]
-            q = torch_maml.QLearning(**{name: getattr(config, name) for name in names})
+            names = [field.name for field in dataclasses.fields(maml.QLearning)]
+            q = maml.QLearning(**{name: getattr(config, name) for name in names})
             sizes |= dict(q=q, **_NO_POLICY)
         else:
             sizes |= {name: getattr(config, name) for name in _NO_POLICY}
-    setting = torch_maml.Setting(
+    setting = maml.Setting(
         tasks=config.tasks,
         inner_steps=config.inner_steps,
         inner_rates=config.inner_learning_rate,
@@ -99,7 +99,7 @@ def _drawn_query(config: RegressionConfig, problem: mj.Problem) -> mj.Problem:
 
 
 def leaves(params: Any) -> list[Any]:
-    """A flax network's arrays in the order of `torch_maml`: (W, b) of each layer, then log σ or the
+    """A flax network's arrays in the order of `maml.py`: (W, b) of each layer, then log σ or the
     kernel of the linear path if a policy has them."""
     tree = dict(params["params"])
     network = tree.pop("MLP_0") if "MLP_0" in tree else {name: tree.pop(name) for name in [*tree]}
@@ -111,15 +111,15 @@ def to_torch(array: Any, device: str = "cpu") -> torch.Tensor:
     return torch.from_numpy(np.array(array)).to(device)
 
 
-def torch_params(params: Any, device: str = "cpu") -> torch_maml.Params:
+def torch_params(params: Any, device: str = "cpu") -> maml.Params:
     """A flax policy as leaf tensors for PyTorch to learn."""
     return tuple(to_torch(leaf, device).requires_grad_() for leaf in leaves(params))
 
 
-def policy_module(params: torch_maml.Params) -> torch_learn2learn.Policy:
-    """The policy for `point` as the module of `torch_learn2learn`."""
+def policy_module(params: maml.Params) -> learn2learn.Policy:
+    """The policy for `point` as the module of `learn2learn.py`."""
     *layers, log_std = (p.detach().cpu() for p in params)
-    policy = torch_learn2learn.Policy(len(layers[0]), len(log_std))
+    policy = learn2learn.Policy(len(layers[0]), len(log_std))
     state = {"sigma": log_std}
     for index, (kernel, bias) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
         state |= {f"mean.{2 * index}.weight": kernel.T, f"mean.{2 * index}.bias": bias}

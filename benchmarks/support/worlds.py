@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from records import versions
 
 from envs import Gridworld, Maze, MiniGrid
 from envs.adapters.episodes import draw
+
+from .records import versions
 
 __all__ = ["CONTENDERS", "Contender", "load"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from measures import arrival, completed, mean_so_far
+from .measures import arrival, completed, mean_so_far
 
 __all__ = ["TABLES", "Entry", "Setting"]
 

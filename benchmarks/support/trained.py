@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import records
+from . import records
 
 __all__ = ["Run", "train"]
 

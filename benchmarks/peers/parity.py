@@ -16,16 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-import torch_maml
 from jax.flatten_util import ravel_pytree
-from torch_bridge import BRIDGES
-from torch_contenders import Contender
-from torch_contest import Contest, leaves, to_torch, torch_params
 
 from metajax.baselines import BASELINES, mean_return
 from metajax.inner import Record, run
 from metajax.replays import replay_path
 from metajax.returns import discounted_returns, generalised_advantages, normalise, paid_alike
+
+from . import maml
+from .bridge import BRIDGES
+from .contenders import Contender
+from .contest import Contest, leaves, to_torch, torch_params
 
 __all__ = [
     "Frozen",
@@ -115,10 +116,10 @@ def _converted(side: Contest, batch: Any, k: int, device: str) -> Any:
 
 def frozen_source(
     side: Contest, frozen: Frozen, device: str, tasks: slice = slice(None)
-) -> torch_maml.Source:
+) -> maml.Source:
     """Gives PyTorch the batches that metajax collected, advantages included."""
 
-    def source(k: int, policies: torch_maml.Params) -> Any:
+    def source(k: int, policies: maml.Params) -> Any:
         del policies
         batch = jax.tree.map(lambda leaf: leaf[tasks], frozen.batches[k])
         return _converted(side, batch, k, device)
@@ -170,7 +171,7 @@ def outer_step_error(side: Contest, params: Any, gradient: Any, after: Any) -> f
     before = [p.detach().clone() for p in theirs]
     for leaf, grad in zip(theirs, taken, strict=True):
         leaf.grad = grad.clone()
-    torch_maml.make_optimizer(theirs, side.setting)()
+    maml.make_optimizer(theirs, side.setting)()
     moved = [p.detach() - start for p, start in zip(theirs, before, strict=True)]
     goal = leaves(after.params)
     expected = [to_torch(p) - start for p, start in zip(goal, before, strict=True)]

@@ -1,4 +1,4 @@
-"""RL² on the gridworld in PyTorch, the trials of all tasks at once, for `rl2_vs_torch`.
+"""RL² on the gridworld in PyTorch, the trials of all tasks at once, for `rl2_vs_torch.py`.
 
 Written to be fast: sequences go through `torch.nn.GRU`, whose CPU kernels take all steps at once; a
 step of play is one `gru_cell` and one lookup in a table of where actions lead.
@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_credit import discounting
-from torch_grids import Grids, draw_actions, outcome, thresholds
+
+from .credit import discounting
+from .grids import Grids, draw_actions, outcome, thresholds
 
 __all__ = [
     "Agent",

@@ -1,7 +1,7 @@
-"""Bandits and random tabular MDPs in PyTorch, all episodes of all tasks at once; see `torch_maml`.
+"""Bandits and random tabular MDPs in PyTorch, all episodes of all tasks at once; see `maml.py`.
 
 A bandit is an MDP of one state whose rewards are 0 or 1. A state is observed by its index, like a
-square in `torch_grids`, and the policy and its loss are those of that file; a bandit's observation,
+square in `grids.py`, and the policy and its loss are those of that file; a bandit's observation,
 a constant 1, is its one-hot state.
 
 Shapes: N tasks, T steps, B episodes, O states, A actions, S = T·B samples of a task.
@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.profiler import record_function
-from torch_credit import by_task, generalised_advantages, mean_return, returns_to_go
-from torch_grids import (
+
+from .credit import by_task, generalised_advantages, mean_return, returns_to_go
+from .grids import (
     Batch,
     Reading,
     baseline,
@@ -25,8 +26,8 @@ from torch_grids import (
     loss_of,
     to_batch,
 )
-from torch_grids import thresholds as of_actions
-from torch_maml import Game, Kernels, Params, Setting
+from .grids import thresholds as of_actions
+from .maml import Game, Kernels, Params, Setting
 
 __all__ = ["Draws", "Kind", "Tables", "game", "thresholds"]
 
