@@ -33,8 +33,6 @@ from metajax.presets import PRESETS, preset
 from support import records
 from support.timing import race
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU has several processes
-
 TOLERANCE = 1e-3  # ‖difference‖ / ‖reference‖ of the parameters' change over the first updates
 AGREE = 3  # updates after which they are compared
 
@@ -175,6 +173,7 @@ def main() -> None:
     records.check_names("preset", [options.preset], PRESETS)
     records.check_names("algorithm", [options.algorithm], ALGORITHMS)
     records.check_sizes(options)
+    records.share_gpu()  # a process for each number of devices
     console = Console()
     try:
         report = measure(options, console)

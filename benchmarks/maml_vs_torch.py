@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -275,7 +274,7 @@ def set_up(options: Options) -> Machine:
     divisors = [n for n in range(1, tasks + 1) if tasks % n == 0]
     if options.devices not in (None, *divisors):
         raise ValueError(f"devices: expected a divisor of {tasks}, got {options.devices}")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is shared with PyTorch
+    records.share_gpu()  # with PyTorch
     on_cpu = options.devices or max(n for n in divisors if n <= cores)
     jax.config.update("jax_num_cpu_devices", on_cpu)
     gpu = jax.default_backend() == "gpu"

@@ -27,8 +27,6 @@ from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
 from support import records
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU has several processes
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -93,6 +91,7 @@ def main() -> int:
     records.check_names("presets", options.presets, PRESETS)
     records.check_names("algorithms", algorithms, ALGORITHMS)
     records.check_sizes(options)
+    records.share_gpu()  # with the process that is timed
     table = Table("preset", "algorithm", "cold s", "worst", "warm s", "worst",
                   title="Process start to first finished update")  # fmt: skip
     rows: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""What the scripts share: refusals, and records of figures with where they were measured."""
+"""What the scripts share: refusals, the machine, and records of what was measured on it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ __all__ = [
     "read",
     "refuse",
     "same_sources",
+    "share_gpu",
     "versions",
     "write",
 ]
@@ -92,6 +93,14 @@ def cores() -> int:
     """Those that this process may use, each of which the command line makes a device."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def share_gpu() -> None:
+    """Has jax take no more of a GPU than it needs, for other processes, or PyTorch, that run there.
+
+    To be called before jax starts its backend, and inherited by the processes that are started.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def hardware() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,9 +14,6 @@ from typing import Any
 from . import records
 
 __all__ = ["Run", "train"]
-
-# A GPU has several processes: these, and the script that starts them.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +48,7 @@ class Run:
 
 def train(preset: str, folder: Path, flags: Sequence[str] = ()) -> Run:
     """Runs `metajax train PRESET --flags`, unless `folder` holds that run, of the same sources."""
+    records.share_gpu()  # with the script that judges the run
     command, commit = ["metajax", "train", preset, *flags], records.commit()
     kept = folder / "command.json"
     done = json.loads(kept.read_text()) if kept.exists() else {}
