@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from metajax.mapping import tiled
 from metajax.presets import PRESETS
 from metajax.types import Params, Problem
 from support import records
+from support.timing import in_turn
 
 MOST_DIFFERENCE = 1e-5  # of the meta-gradients, relative to their norm
 
@@ -113,22 +113,22 @@ def programs(problem: Problem, steps: int, options: Options) -> tuple[Any, dict[
 
 def measure(problem: Problem, options: Options) -> list[dict[str, Any]]:
     """A row for each way and each number of steps."""
-    compiled, args, results = {}, {}, {}
+    compiled, args = {}, {}
     for steps in options.steps:
         args[steps], ways = programs(problem, steps, options)
         compiled |= {(steps, name): program for name, program in ways.items()}
-    times: dict[Any, list[float]] = {key: [] for key in compiled}
-    for _ in range(options.rounds + 1):
-        for key, program in compiled.items():
-            began = time.perf_counter()
-            results[key] = jax.block_until_ready(program(*args[key[0]]))
-            times[key].append(time.perf_counter() - began)
+    calls = {
+        (steps, name): functools.partial(program, *args[steps])
+        for (steps, name), program in compiled.items()
+    }
+    results = {key: jax.block_until_ready(call()) for key, call in calls.items()}
+    times = in_turn(calls, options.rounds)
     return [
         {
             "steps": steps,
             "way": name,
-            "seconds": statistics.median(times[steps, name][1:]),
-            "worst": max(times[steps, name][1:]),
+            "seconds": statistics.median(times[steps, name]),
+            "worst": max(times[steps, name]),
             "bytes": roofline.peak_bytes(program),
             "difference": difference(results[steps, name], results[steps, "ours"]),
         }

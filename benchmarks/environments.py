@@ -11,6 +11,7 @@ reported.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from rich.table import Table
 import envs
 from support import records
 from support.generators import time_mazes
+from support.timing import clock, race, timed
 from support.worlds import CONTENDERS, Contender, load
 
 Array = jax.Array
@@ -147,15 +149,13 @@ def _steps_for(loop: Loop, seconds: float) -> int:
     """How many steps take about `seconds`."""
     steps = 1
     while True:
-        start = time.perf_counter()
-        loop.run(loop.carry, steps)
-        taken = time.perf_counter() - start
+        taken = clock(functools.partial(loop.run, loop.carry, steps))
         if taken > seconds / 4:
             return max(1, round(steps * seconds / taken))
         steps *= 4
 
 
-def race(options: Options, console: Console) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def measure(options: Options, console: Console) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """A row per contender, number of environments and way of acting; and who was left out."""
     rows: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
@@ -177,17 +177,13 @@ def race(options: Options, console: Console) -> tuple[list[dict[str, Any]], dict
                         loop = build(contender, count, policy, shared)
                         loops[name, shared] = loop
                         steps[name, shared] = _steps_for(loop, options.seconds)
-            rates: dict[Any, list[float]] = {which: [] for which in loops}
-            for repeat in range(options.repeats):
-                order = list(loops) if repeat % 2 == 0 else list(reversed(loops))
-                for which in order:
-                    with console.status(f"{which[0]}: run {repeat + 1} of {options.repeats}"):
-                        start = time.perf_counter()
-                        loops[which].run(loops[which].carry, steps[which])
-                        taken = time.perf_counter() - start
-                    rates[which].append(count * steps[which] / taken)
-            for (name, shared), of_it in rates.items():
+            runs = {
+                which: functools.partial(loop.run, loop.carry, steps[which])
+                for which, loop in loops.items()
+            }
+            for (name, shared), seconds in race(runs, options.repeats, 1, console).items():
                 contender, version = loaded[name]
+                of_it = [count * steps[name, shared] / taken for (taken,) in seconds]
                 rows.append(
                     {
                         "name": name,
@@ -257,9 +253,8 @@ def time_compilation(console: Console, count: int = 64) -> list[dict[str, Any]]:
             return first, jax.vmap(env.step)(keys, states, actions, tasks)
 
         with console.status(f"{name}: first reset and step"):
-            start = time.perf_counter()
-            jax.block_until_ready(jax.jit(both)(keys, actions, tasks))
-            rows.append({"name": name, "first_s": time.perf_counter() - start})
+            _, first = timed(jax.jit(both), keys, actions, tasks)
+            rows.append({"name": name, "first_s": first})
     return rows
 
 
@@ -342,7 +337,7 @@ def main() -> None:
     records.check_names("only", options.only, CONTENDERS, parts=True)
     records.check_sizes(options)
     console = Console()
-    steps, left_out = race(options, console)
+    steps, left_out = measure(options, console)
     report = {
         "steps": steps,
         "ratios": ratios(steps),

@@ -17,7 +17,6 @@ import functools
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ from metajax import experiments, jaxprs, presets, roofline, training
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
 from support import records
+from support.timing import in_turn
 
 MOST = 2  # times its products that an update should take
 
@@ -137,14 +137,13 @@ def measure(preset: str, options: Options) -> dict[str, Any]:
         state, totals = update(state, np.int32(1))
         return totals
 
-    times: dict[str, list[float]] = {"update": [], "floor": []}
-    rates = []
-    for _ in range(options.rounds + 1):
-        for name, run in (("update", step), ("floor", floor)):
-            began = time.perf_counter()
-            jax.block_until_ready(run())
-            times[name].append(time.perf_counter() - began)
+    rates: list[float] = []
+
+    def large_matrices() -> None:
         rates.append(roofline.matrix_rate(mesh))
+
+    sides = {"update": step, "floor": floor, "large matrices": large_matrices}
+    times = in_turn(sides, options.rounds + 1)  # the first round is left out of the medians
     flops = devices * sum(product.flops * count for product, count in counts.items())
     median = {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
     pairs = zip(times["update"][1:], times["floor"][1:], strict=True)

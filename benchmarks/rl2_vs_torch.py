@@ -47,7 +47,7 @@ from peers.rl2 import (
     update,
 )
 from support import records
-from support.timing import cores_between, figures, other_load, race
+from support.timing import clock, cores_between, figures, other_load, race
 
 TOLERANCE = 1e-4  # relative error between the sides
 OF_UPDATE = 1e-3  # where sixteen steps end: Adam makes of small differences as large ones
@@ -260,9 +260,7 @@ def main() -> int:
         agent = agent_of(start)
         optimizer = torch.optim.Adam(agent.parameters(), settings.learning_rate, fused=True)
         sides[name] = functools.partial(update, agent, optimizer, pool, settings, loss)
-        began = time.perf_counter()
-        sides[name]()
-        first[name] = time.perf_counter() - began
+        first[name] = clock(sides[name])
     before = other_load()
     seconds = race(sides, options.pairs, options.updates, console)
     report = {

@@ -12,6 +12,7 @@ can be resumed, on the same machine and of the same sources.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import sys
 import time
@@ -31,6 +32,7 @@ from metajax import experiments, roofline, training
 from metajax.configs import TrainConfig
 from metajax.presets import PRESETS
 from support import records
+from support.timing import in_turn, timed
 
 Figures = dict[str, Any]
 
@@ -96,9 +98,7 @@ def build(config: TrainConfig) -> Side:
     program = training.trace(learner).lower().compile()
     compile_s = time.perf_counter() - began
     state = jax.jit(learner.init, out_shardings=program.input_shardings[0][0])(jax.random.key(0))
-    began = time.perf_counter()
-    state, _ = jax.block_until_ready(program(state, np.int32(1)))
-    first_s = time.perf_counter() - began
+    (state, _), first_s = timed(program, state, np.int32(1))
     return Side(program, state, compile_s, first_s, roofline.peak_bytes(program))
 
 
@@ -108,14 +108,14 @@ def measure(sides: Mapping[int, Side], repeats: int) -> dict[int, Figures]:
     One that is not timed goes before: after a size that takes a hundred times the memory, an update
     finds neither its caches nor its pages.
     """
-    times: dict[int, list[float]] = {size: [] for size in sides}
     states = {size: side.state for size, side in sides.items()}
-    for _ in range(repeats):
-        for size, side in sides.items():
-            states[size], _ = jax.block_until_ready(side.program(states[size], np.int32(1)))
-            began = time.perf_counter()
-            states[size], _ = jax.block_until_ready(side.program(states[size], np.int32(1)))
-            times[size].append(time.perf_counter() - began)
+
+    def update(size: int) -> Any:
+        states[size], metrics = sides[size].program(states[size], np.int32(1))
+        return states[size], metrics
+
+    calls = {size: functools.partial(update, size) for size in sides}
+    times = in_turn(calls, repeats, before=1)
     return {
         size: {
             "seconds": statistics.median(times[size]),

@@ -24,6 +24,7 @@ from rich.table import Table
 import envs
 from envs import TaskSet
 from support import records
+from support.timing import timed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +45,7 @@ class Options:
 
 def seconds(function: Callable[..., Any], *arguments: Any, repeats: int = 1) -> float:
     """Median seconds of a call until its result is ready."""
-    taken = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+    return statistics.median(timed(function, *arguments)[1] for _ in range(repeats))
 
 
 def measure(options: Options) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,20 +12,15 @@ from rich.console import Console
 
 from envs import mazes, solve
 
+from .timing import timed
+
 __all__ = ["time_mazes"]
 
 
 def _per_second(work: Callable[[], Any], count: int, repeats: int) -> tuple[float, float]:
     """Median rate of work that does `count` things at once, and the seconds of its first call."""
-    start = time.perf_counter()
-    jax.block_until_ready(work())
-    first = time.perf_counter() - start
-    rates = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(work())
-        rates.append(count / (time.perf_counter() - start))
-    return statistics.median(rates), first
+    _, first = timed(work)
+    return statistics.median(count / timed(work)[1] for _ in range(repeats)), first
 
 
 def time_mazes(repeats: int, console: Console, count: int = 1024) -> list[dict[str, Any]]:

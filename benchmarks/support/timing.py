@@ -1,17 +1,20 @@
-"""Times the sides of a benchmark in turn, in pairs that see the same machine."""
+"""Times calls, and the sides of a benchmark in turn, so that a busy moment affects all of them."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import jax
 from rich.console import Console
 
-__all__ = ["clock", "cores_between", "figures", "other_load", "race"]
+__all__ = ["clock", "cores_between", "figures", "in_turn", "other_load", "race", "timed"]
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 def other_load() -> tuple[float, float] | None:
@@ -41,9 +44,35 @@ def clock(step: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """The result of a call, and the seconds until it is ready."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(function(*arguments))
+    return result, time.perf_counter() - start
+
+
+def in_turn(
+    sides: Mapping[Name, Callable[[], Any]], rounds: int, before: int = 0
+) -> dict[Name, list[float]]:
+    """Seconds of one call of each side, round by round, each until its result is ready.
+
+    Args:
+        sides: by name, what is called.
+        rounds: how often each is timed.
+        before: calls of a side, right before each that is timed, that are not.
+    """
+    seconds: dict[Name, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            for _ in range(before):
+                jax.block_until_ready(side())
+            seconds[name].append(timed(side)[1])
+    return seconds
+
+
 def race(
-    sides: Mapping[str, Callable[[], Any]], pairs: int, updates: int, console: Console
-) -> dict[str, list[list[float]]]:
+    sides: Mapping[Name, Callable[[], Any]], pairs: int, updates: int, console: Console
+) -> dict[Name, list[list[float]]]:
     """Times every update, with the order of the sides reversed from one pair to the next.
 
     Args:
@@ -55,10 +84,10 @@ def race(
     Returns:
         Seconds by side, run and update.
     """
-    seconds: dict[str, list[list[float]]] = {name: [] for name in sides}
+    seconds: dict[Name, list[list[float]]] = {name: [] for name in sides}
     names = list(sides)
     for pair in range(pairs):
-        with console.status(f"pair {pair + 1} of {pairs}"):
+        with console.status(f"run {pair + 1} of {pairs}"):
             for name in names if pair % 2 == 0 else reversed(names):
                 seconds[name].append([clock(sides[name]) for _ in range(updates)])
     return seconds
