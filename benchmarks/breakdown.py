@@ -14,10 +14,7 @@ are. The host's time is what training takes beyond the program.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import os
-import re
 import sys
 import tempfile
 import time
@@ -26,28 +23,13 @@ from typing import Any
 
 import jax
 import tyro
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 import metajax as mj
 from metajax import experiments, presets
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
-from support import records
-
-PARTS = (
-    "sample_task",
-    "rollout",
-    "advantage",
-    "inner_gradient",
-    "outer_gradient",
-    "outer_update",
-)  # the engine's scopes
-MEETING = {"all-reduce", "all-gather", "reduce-scatter"}  # collectives: data transfer and waiting
-CONTAINERS = {"while", "call", "conditional"}  # their instructions are counted one by one
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
-_COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+from support import records, traces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,54 +48,6 @@ class Options:
     """Also writes the figures to this JSON file."""
 
 
-def _part(path: str) -> str | None:
-    """The innermost of the engine's scopes in an instruction's name."""
-    return next((word for word in re.split(r"[/()]", path)[::-1] if word in PARTS), None)
-
-
-def parts_of(program: str) -> dict[str, str]:
-    """The part that each instruction of a compiled program, given as text, belongs to."""
-    part_of: dict[str, str | None] = {}
-    home: dict[str, str] = {}
-    votes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    computation = ""
-    for line in program.splitlines():
-        if begun := _COMPUTATION.match(line):
-            computation = begun[1]
-        if not (found := _INSTRUCTION.match(line)):
-            continue
-        name, rest = found.groups()
-        kind = re.search(r"[\]})] ([a-z][a-z\-]*)\(", rest)
-        if kind and kind[1] in CONTAINERS:
-            continue
-        path = re.search(r'op_name="([^"]*)"', rest)
-        part = _part(path[1]) if path else None
-        if kind and kind[1].removesuffix("-start").removesuffix("-done") in MEETING:
-            part = "devices meet"
-        part_of[name], home[name] = part, computation
-        if part:
-            votes[computation][part] += 1
-    return {
-        name: part or (votes[home[name]].most_common(1) or [("other", 0)])[0][0]
-        for name, part in part_of.items()
-    }
-
-
-def traced(folder: Path, program: Any, state: Any, updates: int) -> dict[str, float]:
-    """Nanoseconds of each part in a trace of `updates` updates, summed over devices."""
-    with jax.profiler.trace(str(folder)):
-        for _ in range(updates):
-            state, _ = jax.block_until_ready(program(state))
-    file = max(folder.glob("**/*.xplane.pb"), key=os.path.getmtime)  # earlier ones may be kept
-    parts, spent = parts_of(program.as_text()), collections.Counter[str]()
-    for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
-        for line in plane.lines:
-            for event in line.events:
-                if event.name in parts:
-                    spent[parts[event.name]] += event.duration_ns
-    return dict(spent)
-
-
 def breakdown(preset: str, algorithm: str, options: Options, folder: Path) -> dict[str, Any]:
     """One row: the milliseconds of an update and the share of each part."""
     learner = experiments.build(presets.preset(preset, algorithm)).learner
@@ -124,14 +58,13 @@ def breakdown(preset: str, algorithm: str, options: Options, folder: Path) -> di
     for _ in range(options.updates):
         state, _ = jax.block_until_ready(program(state))
     alone = (time.perf_counter() - began) / options.updates
-    spent = traced(folder, program, state, options.updates)
-    total = sum(spent.values())
+    spent = traces.traced(folder, program, state, options.updates)
     return {
         "preset": preset,
         "algorithm": algorithm,
         "update_ms": 1e3 * alone,
         "host_ms": max(1e3 * (_training_seconds(learner, options.updates) - alone), 0.0),
-        "shares": {part: value / total for part, value in sorted(spent.items())},
+        "shares": traces.shares_of(spent),
     }
 
 
@@ -150,12 +83,7 @@ def main() -> int:
     records.check_names("algorithms", options.algorithms, ALGORITHMS)
     records.check_sizes(options)
     jax.config.update("jax_num_cpu_devices", records.cores())
-    columns = (*PARTS, "devices meet", "other")
-    table = Table(title="Share of an update, %", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("preset", "algorithm", "ms"):
-        table.add_column(heading, no_wrap=True)
-    for heading in (*columns, "host ms"):  # a word a line
-        table.add_column(heading.replace("_", "\n").replace(" ", "\n"), justify="right")
+    table = traces.table_of_shares(("preset", "algorithm", "ms"), ("host ms",))
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for preset in options.presets or tuple(PRESETS):
@@ -167,9 +95,10 @@ def main() -> int:
                     print(f"{preset}, {algorithm}: {error}", file=sys.stderr)
                     continue
                 rows.append(row)
-                shares = [f"{100 * row['shares'].get(name, 0.0):.1f}" for name in columns]
-                table.add_row(preset, algorithm, f"{row['update_ms']:.1f}", *shares,
-                              f"{row['host_ms']:.1f}")  # fmt: skip
+                shares = traces.cells(row["shares"])
+                table.add_row(
+                    preset, algorithm, f"{row['update_ms']:.1f}", *shares, f"{row['host_ms']:.1f}"
+                )
     Console().print(table)
     if options.json:
         records.write(options.json, {"rows": rows})

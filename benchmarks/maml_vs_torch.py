@@ -232,23 +232,6 @@ def show(console: Console, report: dict[str, Any]) -> None:
             )
 
 
-def profile(
-    folder: Path, program: Any, state: mj.MetaState, sides: dict[str, Callable[[], Any]]
-) -> dict[str, dict[str, float]]:
-    """Where the time of an update goes on each side, on a CPU; writes traces into `folder`.
-
-    PyTorch's loops are left out: their 100 000 calls make a trace of 100 MB that shows nothing
-    `batched` does not.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    splits = {"metajax": split.metajax_split(folder / "metajax", program, state, updates=3)}
-    for name, step in sides.items():
-        if name != "metajax" and not name.startswith("torch loop"):
-            file = folder / f"{name.replace(',', '').replace(' ', '-')}.json"
-            splits[name] = split.torch_split(file, step, updates=3)
-    return splits
-
-
 class Machine(NamedTuple):
     """What the sides run on."""
 
@@ -375,8 +358,8 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
         console.print("maml_vs_torch: profile: is for CPUs, left out", style="yellow")
     elif options.profile:
         folder = options.profile / options.preset
-        report["shares"] = profile(folder, program, carried[0], sides)
-        Console().print(split.show_split(report["shares"]))
+        report["shares"] = split.profile(folder, program, carried[0], sides)
+        Console().print(split.show(report["shares"]))
         if options.json:
             records.write(options.json, report, "torch")
 

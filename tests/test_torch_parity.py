@@ -24,7 +24,7 @@ from peers import contenders as peer_contenders
 from peers import contest as contests
 from peers import learn2learn, parity, split
 from peers.bridge import BRIDGES
-from support import layouts
+from support import layouts, traces
 
 SMALL = dict(tasks=4, devices=1)
 # A second step of the maze's rates leaves policies so certain that float32 loses its digits.
@@ -183,8 +183,8 @@ def test_an_update_is_split_into_its_parts(one_step: Any, tmp_path: Path) -> Non
     side, state = one_step
     (way,) = contenders(side, state.params, "torch.func vmap").values()
     step = way.update(contests.torch_params(state.params))
-    shares = split.torch_split(tmp_path / "trace.json", step, 2)
-    assert set(shares) == {*split.PARTS, "other"}
+    shares = split.shares(tmp_path / "trace.json", step, 2)
+    assert set(shares) == {*traces.PARTS, "other"}
     assert all(0 < share < 1 for share in shares.values())
 
 

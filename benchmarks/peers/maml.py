@@ -30,7 +30,6 @@ from torch import Tensor
 from torch.profiler import record_function
 
 __all__ = [
-    "PARTS",
     "Game",
     "Gradient",
     "Kernels",
@@ -55,15 +54,6 @@ Source = Callable[[int, Params], Batch]
 """Inner step k (K for the judging batch) and the policies to play -> a batch of all tasks."""
 Gradient = Callable[[Params, Source], None]
 """Adds a meta-gradient to the `.grad` of the meta-parameters, leaves that require one."""
-PARTS = (
-    "sample_task",
-    "rollout",
-    "advantage",
-    "inner_gradient",
-    "outer_gradient",
-    "outer_update",
-)
-"""The parts that `record_function` marks, named like metajax's scopes."""
 
 
 @dataclasses.dataclass(frozen=True)
