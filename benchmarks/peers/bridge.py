@@ -132,7 +132,7 @@ def _grid_random(
     device: str,
 ) -> tuple[torch.Tensor, list[Any], list[Any]]:
     del tasks, judging
-    policy = grids.by_sample(policies, setting.skip, lambda logits: logits.softmax(-2))
+    policy = grids.by_sample.every(policies, setting.skip, lambda logits: logits.softmax(-2))
     share = torch.stack([policy(place) for place in _index(batch.observation, device).unbind()])
     # The middle of the part of the unit interval that draws the action taken.
     middle = share.cumsum(-2) - 0.5 * share  # (T, N, A, B)
@@ -239,7 +239,7 @@ def _q_random(
     del tasks
     assert setting.q is not None
     square, action, *_ = _steps(batch, device)
-    chances = q.by_square.every(values, setting.skip, q.greedy_chances)
+    chances = grids.by_square.every(values, setting.skip, q.greedy_chances)
     greedy = chances(square).mT  # (N, S, A)
     ours = greedy.gather(-1, action.unsqueeze(-1)).squeeze(-1)
     explore = q.epsilons(setting.q, setting.episodes, judging, greedy)
@@ -254,7 +254,7 @@ def _q_random(
 def _q_games(side: Contest, device: str) -> list[maml.Game]:
     game = functools.partial(q.game, side.setting, _pool(side, device))
     ends = isinstance(side.environment, Maze)
-    return [game(ends=ends, values=values) for values in (q.by_sample, q.by_square)]
+    return [game(ends=ends, reading=reading) for reading in (grids.by_sample, grids.by_square)]
 
 
 _POINT = Bridge(

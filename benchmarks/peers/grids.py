@@ -31,6 +31,7 @@ from .maml import Game, Kernels, Params, Setting, affine
 __all__ = [
     "Batch",
     "Grids",
+    "Mapped",
     "Reading",
     "baseline",
     "by_sample",
@@ -41,16 +42,17 @@ __all__ = [
     "loss_of",
     "make_grids",
     "outcome",
+    "picked",
+    "rollout",
     "thresholds",
     "to_batch",
+    "walk",
 ]
 
 Mapped = Callable[[Tensor], Tensor]
-"""Logits (..., A, S) -> something of the same layout."""
+"""A function of the network's outputs, (..., A, S) -> (..., F, S)."""
 Policy = Callable[[Tensor], Tensor]
-"""Squares (N, S) -> mapped logits (N, A, S); without the N for a policy that all tasks share."""
-Reading = Callable[[Params, float, Mapped], Policy]
-"""Parameters, the scale of the linear path and what is wanted of the logits -> the policy."""
+"""Squares (N, S) -> mapped outputs (N, F, S); without the N for a network that all tasks share."""
 
 _MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
 
@@ -61,6 +63,15 @@ class Grids(NamedTuple):
     following: Tensor  # (N, A, O) int64, the square that action a leads to from square o
     start: Tensor  # (N,) int64
     goal: Tensor  # (N,) int64
+
+
+class Reading(NamedTuple):
+    """How a function of the network's outputs is computed; without the N for a shared network."""
+
+    # parameters, scale of the linear path, what is wanted of the outputs -> that, for all actions
+    every: Callable[[Params, float, Mapped], Policy]
+    # the same for the actions taken, squares and actions (N, S) -> (N, S)
+    taken: Callable[[Params, float, Mapped, Tensor, Tensor], Tensor]
 
 
 class Batch(NamedTuple):
@@ -117,21 +128,26 @@ def logits(params: Params, square: Tensor, skip: float) -> Tensor:
     return out if beside is None else out + skip * _rows(beside, square).mT
 
 
-def by_sample(params: Params, skip: float, mapped: Mapped) -> Policy:
-    """The network sees every sample."""
+def _every_sample(params: Params, skip: float, mapped: Mapped) -> Policy:
     return lambda square: mapped(logits(params, square, skip))
 
 
-def _table(params: Params, skip: float) -> Tensor:
-    """The logits of all squares, (N, A, O); without the N for a shared policy."""
+def _taken_sample(
+    params: Params, skip: float, mapped: Mapped, square: Tensor, action: Tensor
+) -> Tensor:
+    found = mapped(logits(params, square, skip))
+    return found.gather(-2, action.unsqueeze(-2)).squeeze(-2)
+
+
+def _table(params: Params, skip: float, mapped: Mapped) -> Tensor:
+    """The mapped outputs of all squares, (N, F, O); without the N for a shared network."""
     first = params[0]
     everywhere = torch.arange(first.shape[-2], device=first.device).expand(first.shape[:-1])
-    return logits(params, everywhere, skip)
+    return mapped(logits(params, everywhere, skip))
 
 
-def by_square(params: Params, skip: float, mapped: Mapped) -> Policy:
-    """The network sees each of the O squares once, and samples look up what is wanted of it."""
-    table = mapped(_table(params, skip))
+def _every_square(params: Params, skip: float, mapped: Mapped) -> Policy:
+    table = _table(params, skip, mapped)
 
     def policy(square: Tensor) -> Tensor:
         if table.dim() == 2:
@@ -139,6 +155,23 @@ def by_square(params: Params, skip: float, mapped: Mapped) -> Policy:
         return table.gather(-1, square.unsqueeze(-2).expand(-1, table.shape[1], -1))
 
     return policy
+
+
+def _taken_square(
+    params: Params, skip: float, mapped: Mapped, square: Tensor, action: Tensor
+) -> Tensor:
+    return _at(_table(params, skip, mapped), square, action)
+
+
+def _at(table: Tensor, square: Tensor, action: Tensor) -> Tensor:
+    """Entries (N, S) of a table (N, A, O)."""
+    return table.flatten(-2).gather(-1, action * table.shape[-1] + square)
+
+
+by_sample = Reading(_every_sample, _taken_sample)
+"""The network sees every sample."""
+by_square = Reading(_every_square, _taken_square)
+"""The network sees each of the O squares once, as in metajax; samples look up what is wanted."""
 
 
 def surrogate_loss(params: Params, batch: Batch, setting: Setting) -> Tensor:
@@ -150,9 +183,8 @@ def surrogate_loss(params: Params, batch: Batch, setting: Setting) -> Tensor:
 
 def surrogate_loss_by_square(params: Params, batch: Batch, setting: Setting) -> Tensor:
     """The same, looking up each square's log-probabilities and entropy for the samples."""
-    log_probs = _table(params, setting.skip).log_softmax(-2)
-    place = batch.action * log_probs.shape[-1] + batch.square
-    log_prob = log_probs.flatten(-2).gather(-1, place)
+    log_probs = _table(params, setting.skip, lambda logits: logits.log_softmax(-2))
+    log_prob = _at(log_probs, batch.square, batch.action)
     return _surrogate(log_prob, _entropy(log_probs).gather(-1, batch.square), batch, setting)
 
 
@@ -205,13 +237,30 @@ def _play(
     Returns:
         the actions and the squares they led to, both (steps, N, B) int64.
     """
-    policy = reading(params, setting.skip, thresholds)
+    policy = reading.every(params, setting.skip, thresholds)
+    return walk(policy, place, uniforms, following, shared=params[0].dim() == 2)
+
+
+def walk(
+    divided: Mapped, place: Tensor, uniforms: Tensor, following: Tensor, *, shared: bool
+) -> tuple[Tensor, Tensor]:
+    """Steps of all episodes at once, where a square says how the unit interval is `divided`.
+
+    Args:
+        divided: squares -> thresholds, as `draw_actions` takes them.
+        place: the squares of the episodes, (N, B) int64.
+        uniforms: numbers in [0, 1) that choose the actions, (steps, N, B).
+        following: as in `Grids`.
+        shared: whether one policy plays the episodes of all tasks as one (N·B,).
+
+    Returns:
+        the actions and the squares they led to, both (steps, N, B) int64.
+    """
     led, squares = following.flatten(1), following.shape[-1]
-    shared = params[0].dim() == 2  # one policy plays the episodes of all tasks as one (N·B,)
     actions, places = [], []
     for uniform in uniforms.unbind():
         seen, drawn = (x.flatten() if shared else x for x in (place, uniform))
-        actions.append(draw_actions(policy(seen), drawn).view_as(place))
+        actions.append(draw_actions(divided(seen), drawn).view_as(place))
         place = led.gather(-1, actions[-1] * squares + place)
         places.append(place)
     return torch.stack(actions), torch.stack(places)
@@ -265,6 +314,33 @@ def outcome(reached: Tensor, goal: Tensor, ends: bool, dtype: torch.dtype) -> tu
     return there * (1.0 - 0.9 * step / horizon), mask
 
 
+def rollout(
+    params: Params, tasks: Grids, uniforms: Tensor, kernels: Kernels, ends: bool, *more: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Plays B episodes of each task to the horizon; steps after an end are masked afterwards.
+
+    Args:
+        params: one policy for all tasks, or one for each.
+        tasks: N tasks.
+        uniforms: in [0, 1), (T, N, B).
+        kernels: eager or compiled.
+        ends: as in `outcome`.
+        more: what else the kernel that plays takes.
+
+    Returns:
+        actions, squares from the start on (T + 1, N, B), rewards and masks; else (T, N, B).
+    """
+    start = tasks.start.unsqueeze(-1).expand(uniforms.shape[1:])
+    action, square = kernels.episodes(params, start, (uniforms,), tasks.following, *more)
+    return action, square, *outcome(square[1:], tasks.goal, ends, uniforms.dtype)
+
+
+def picked(pool: Grids, count: int) -> Grids:
+    """Some tasks of a pool, at random."""
+    chosen = torch.randint(len(pool.start), (count,), device=pool.start.device)
+    return Grids(*(leaf[chosen] for leaf in pool))
+
+
 def to_batch(square: Tensor, action: Tensor, mask: Tensor, advantage: Tensor) -> Batch:
     """Trajectories of N tasks as the batch of a loss.
 
@@ -293,23 +369,9 @@ def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sam
     def collect(
         params: Params, tasks: Grids, uniforms: Tensor, kernels: Kernels
     ) -> tuple[Batch, Tensor]:
-        """Plays B episodes of each task to the horizon; steps after an end are masked afterwards.
-
-        Args:
-            params: one policy for all tasks, or one for each.
-            tasks: N tasks.
-            uniforms: in [0, 1), (T, N, B).
-            kernels: eager or compiled.
-        """
+        """The episodes of a `rollout` with their advantages, and the score of each task."""
         with record_function("rollout"):
-            start = tasks.start.unsqueeze(-1).expand(uniforms.shape[1:])
-            places, actions = [start.unsqueeze(0)], []
-            for part in uniforms.split(kernels.block or len(uniforms)):
-                taken, reached = kernels.play(params, places[-1][-1], part, tasks.following)
-                actions.append(taken)
-                places.append(reached)
-            square, action = torch.cat(places), torch.cat(actions)
-            reward, mask = outcome(square[1:], tasks.goal, ends, uniforms.dtype)
+            action, square, reward, mask = rollout(params, tasks, uniforms, kernels, ends)
         with record_function("advantage"):
             returns = returns_to_go(reward, mask, setting.discount)
             value = baseline(square[:-1], returns, mask, squares)
@@ -320,9 +382,9 @@ def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sam
         return to_batch(square[:-1], action, mask, credit), score
 
     def draw(count: int) -> tuple[Grids, Tensor]:
-        chosen = torch.randint(len(pool.start), (count,), device=device)
+        tasks = picked(pool, count)
         shape = (setting.inner_steps + 1, setting.horizon, count, setting.episodes)
-        return Grids(*(leaf[chosen] for leaf in pool)), torch.rand(shape, device=device)
+        return tasks, torch.rand(shape, device=device)
 
     play = functools.partial(_play, setting=setting, reading=reading)
     loss = loss_of(setting, reading)

@@ -138,6 +138,27 @@ class Kernels(NamedTuple):
     inner: Callable[[Params, Batch, float], tuple[Params, Tensor]]  # one step, and its loss
     outer: Callable[[Params, Batch], Tensor]  # autograd takes its gradient
 
+    def episodes(
+        self, params: Params, start: Tensor, random: Sequence[Tensor], *constants: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Plays to the horizon, block after block.
+
+        Args:
+            params: one policy, or N.
+            start: where the episodes start.
+            random: what differs from step to step, (T, ...) each.
+            constants: what does not.
+
+        Returns:
+            the actions (T, ...), and the places from the start on (T + 1, ...).
+        """
+        places, actions = [start.unsqueeze(0)], []
+        for parts in zip(*(each.split(self.block or len(each)) for each in random), strict=True):
+            taken, reached = self.play(params, places[-1][-1], *parts, *constants)
+            actions.append(taken)
+            places.append(reached)
+        return torch.cat(actions), torch.cat(places)
+
 
 def adapt(params: Params, batch: Batch, rate: float, game: Game) -> tuple[Params, Tensor]:
     """One inner step of every task, itself differentiable.

@@ -161,14 +161,9 @@ def game(setting: Setting, ground: Ground, device: str = "cpu") -> Game:
             arranged = noise.flatten(2) if shared else noise.transpose(1, 2).contiguous()
             disturbance = arranged * (setting.action_scale * torch.exp(params[6])).unsqueeze(-1)
             first = start.flatten(1) if shared else start.transpose(0, 1).contiguous()
-            places, actions = [first.unsqueeze(0)], []
-            for part in disturbance.split(kernels.block or len(noise)):
-                taken, reached = kernels.play(params, places[-1][-1], part)
-                actions.append(taken)
-                places.append(reached)
             action, position = (
                 x.unflatten(-1, noise.shape[2:]) if shared else x.transpose(1, 2)
-                for x in (torch.cat(actions), torch.cat(places))
+                for x in kernels.episodes(params, first, (disturbance,))
             )
             reward, mask = ground.judge(goal, position)
         with record_function("advantage"):

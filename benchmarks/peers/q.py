@@ -12,7 +12,6 @@ a task.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -20,16 +19,13 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from .credit import by_task, mean_return, n_step_returns, normalise, returns_to_go
-from .grids import Grids, logits, outcome
+from .grids import Grids, Reading, by_sample, picked, rollout, walk
 from .maml import Game, Kernels, Params, QLearning, Setting
 
 __all__ = [
     "Draws",
     "Judged",
     "Steps",
-    "Values",
-    "by_sample",
-    "by_square",
     "epsilons",
     "game",
     "greedy_chances",
@@ -60,57 +56,6 @@ class Draws(NamedTuple):
 
     uniform: Tensor  # (T, N, B), in [0, 1)
     judging: bool  # whether the episodes judge; else they adapt
-
-
-Mapping = Callable[[Tensor], Tensor]
-"""A function of the values of squares, (..., A, S) -> (..., F, S)."""
-
-
-class Values(NamedTuple):
-    """How a mapping of the values is computed; without the N for a shared network."""
-
-    # parameters, scale of the linear path, mapping -> from squares (N, S) to (N, F, S)
-    every: Callable[[Params, float, Mapping], Callable[[Tensor], Tensor]]
-    # the same for the actions taken, squares and actions (N, S) -> (N, S)
-    taken: Callable[[Params, float, Mapping, Tensor, Tensor], Tensor]
-
-
-def _every_sample(params: Params, skip: float, mapping: Mapping) -> Callable[[Tensor], Tensor]:
-    return lambda square: mapping(logits(params, square, skip))
-
-
-def _taken_sample(
-    params: Params, skip: float, mapping: Mapping, square: Tensor, action: Tensor
-) -> Tensor:
-    found = mapping(logits(params, square, skip))
-    return found.gather(-2, action.unsqueeze(-2)).squeeze(-2)
-
-
-def _table(params: Params, skip: float, mapping: Mapping) -> Tensor:
-    """The mapped values of all squares, (N, F, O)."""
-    first = params[0]
-    everywhere = torch.arange(first.shape[-2], device=first.device).expand(first.shape[:-1])
-    return mapping(logits(params, everywhere, skip))
-
-
-def _every_square(params: Params, skip: float, mapping: Mapping) -> Callable[[Tensor], Tensor]:
-    table = _table(params, skip, mapping)
-    if table.dim() == 2:
-        return lambda square: table.index_select(-1, square)
-    return lambda square: table.gather(-1, square.unsqueeze(-2).expand(-1, table.shape[1], -1))
-
-
-def _taken_square(
-    params: Params, skip: float, mapping: Mapping, square: Tensor, action: Tensor
-) -> Tensor:
-    table = _table(params, skip, mapping)
-    return table.flatten(-2).gather(-1, action * table.shape[-1] + square)
-
-
-by_sample = Values(_every_sample, _taken_sample)
-"""The network sees every sample."""
-by_square = Values(_every_square, _taken_square)
-"""The network sees each of the O squares once, as in metajax; samples look up its values."""
 
 
 def _themselves(values: Tensor) -> Tensor:
@@ -147,27 +92,27 @@ def epsilons(q: QLearning, episodes: int, judging: bool, like: Tensor) -> Tensor
 
 
 def td_loss(
-    params: Params, batch: Steps, target: Params, setting: Setting, values: Values
+    params: Params, batch: Steps, target: Params, setting: Setting, reading: Reading
 ) -> Tensor:
     """Σ_tasks of the weighted ½ (Q(s_t, a_t) − Σ_{j<m} γ^j r_{t+j} − γ^m max_a Q'(s_{t+m}, a))².
 
     Q' has the target parameters.
     """
-    following = values.every(target, setting.skip, _best)(batch.after).squeeze(-2)
-    taken = values.taken(params, setting.skip, _themselves, batch.square, batch.action)
+    following = reading.every(target, setting.skip, _best)(batch.after).squeeze(-2)
+    taken = reading.taken(params, setting.skip, _themselves, batch.square, batch.action)
     error = taken - (batch.paid + batch.discount * following)
     return 0.5 * (error.square() * batch.weight).sum()
 
 
 def policy_loss(
-    params: Params, batch: Judged, setting: Setting, q: QLearning, values: Values
+    params: Params, batch: Judged, setting: Setting, q: QLearning, reading: Reading
 ) -> Tensor:
     """−Σ_tasks mean(π(a|s) / μ(a|s) · A), where π is the softmax of values / τ (Degris 2012)."""
 
     def policy(values: Tensor) -> Tensor:
         return (values / q.temperature).softmax(-2)
 
-    taken = values.taken(params, setting.skip, policy, batch.square, batch.action)
+    taken = reading.taken(params, setting.skip, policy, batch.square, batch.action)
     return -(taken * batch.credit).sum()
 
 
@@ -178,7 +123,7 @@ def _play(
     following: Tensor,
     epsilon: Tensor,
     setting: Setting,
-    values: Values,
+    reading: Reading,
 ) -> tuple[Tensor, Tensor]:
     """ε-greedy steps of all episodes at once; dynamics and arguments as in `grids.py`.
 
@@ -186,20 +131,16 @@ def _play(
         epsilon: ε of each episode, (B,).
     """
     shared = params[0].dim() == 2  # one network plays the episodes of all tasks as one (N·B,)
-    added_up = values.every(params, setting.skip, _added_up)
-    led, (_, choices, squares) = following.flatten(1), following.shape
+    added_up = reading.every(params, setting.skip, _added_up)
     explore = epsilon.repeat(len(place)) if shared else epsilon
-    greedy = 1.0 - explore
+    greedy, choices = 1.0 - explore, following.shape[1]
     steps = torch.arange(1, choices, device=place.device).to(explore.dtype) / choices
     random = steps.unsqueeze(-1) * explore
-    actions, places = [], []
-    for uniform in uniforms.unbind():
-        seen, drawn = (x.flatten() if shared else x for x in (place, uniform))
-        cumulative = torch.addcmul(random, added_up(seen), greedy)
-        actions.append((drawn.unsqueeze(-2) >= cumulative).sum(-2).view_as(place))
-        place = led.gather(-1, actions[-1] * squares + place)
-        places.append(place)
-    return torch.stack(actions), torch.stack(places)
+
+    def divided(square: Tensor) -> Tensor:
+        return torch.addcmul(random, added_up(square), greedy)
+
+    return walk(divided, place, uniforms, following, shared=shared)
 
 
 def pair_weights(pair: Tensor, mask: Tensor, pairs: int) -> Tensor:
@@ -214,14 +155,14 @@ def pair_weights(pair: Tensor, mask: Tensor, pairs: int) -> Tensor:
     return mask / visits.gather(-1, pair).clamp(min=1.0) / pairs
 
 
-def game(setting: Setting, pool: Grids, *, ends: bool, values: Values = by_sample) -> Game:
+def game(setting: Setting, pool: Grids, *, ends: bool, reading: Reading = by_sample) -> Game:
     """A game on tasks from a pool drawn beforehand.
 
     Args:
         setting: sizes and rates.
         pool: the tasks.
         ends: as in `outcome` of `grids.py`.
-        values: how values are computed.
+        reading: how values are computed.
     """
     q, (_, choices, squares), device = setting.q, pool.following.shape, pool.start.device
     assert q is not None
@@ -230,7 +171,7 @@ def game(setting: Setting, pool: Grids, *, ends: bool, values: Values = by_sampl
     def collect(
         params: Params, tasks: Grids, draws: Draws, kernels: Kernels
     ) -> tuple[Steps | Judged, Tensor]:
-        """Plays B episodes of each task to the horizon; steps after an end are masked afterwards.
+        """The episodes of a `rollout` with what a loss takes of them, and each task's score.
 
         Args:
             params: one network for all tasks, or one for each.
@@ -241,14 +182,7 @@ def game(setting: Setting, pool: Grids, *, ends: bool, values: Values = by_sampl
         uniforms, judging = draws
         with record_function("rollout"):
             explore = epsilons(q, setting.episodes, judging, uniforms)
-            start = tasks.start.unsqueeze(-1).expand(uniforms.shape[1:])
-            places, actions = [start.unsqueeze(0)], []
-            for part in uniforms.split(kernels.block or len(uniforms)):
-                taken, led = kernels.play(params, places[-1][-1], part, tasks.following, explore)
-                actions.append(taken)
-                places.append(led)
-            square, action = torch.cat(places), torch.cat(actions)
-            reward, mask = outcome(square[1:], tasks.goal, ends, uniforms.dtype)
+            action, square, reward, mask = rollout(params, tasks, uniforms, kernels, ends, explore)
         with record_function("advantage"):
             seen, chosen, taken = by_task(square[:-1]), by_task(action), by_task(mask)
             share = taken / taken.sum(-1, keepdim=True).clamp(min=1.0)
@@ -257,7 +191,7 @@ def game(setting: Setting, pool: Grids, *, ends: bool, values: Values = by_sampl
                 advantage = by_task(normalise(returns - mean_return(returns, mask), mask))
                 shared = params[0].dim() == 2
                 at = (x.flatten() if shared else x for x in (seen, chosen))
-                greedy = values.taken(params, setting.skip, greedy_chances, *at).view_as(seen)
+                greedy = reading.taken(params, setting.skip, greedy_chances, *at).view_as(seen)
                 explored = explore.repeat(setting.horizon)  # (S,)
                 chance = (1.0 - explored) * greedy + explored / choices
                 credit = torch.where(explored > 0, advantage * share / chance, 0.0)
@@ -275,16 +209,15 @@ def game(setting: Setting, pool: Grids, *, ends: bool, values: Values = by_sampl
         return batch, scored.sum((0, 2)) / q.greedy_episodes
 
     def draw(count: int) -> tuple[Grids, list[Draws]]:
-        chosen = torch.randint(len(pool.start), (count,), device=device)
+        tasks = picked(pool, count)
         shape = (2, setting.horizon, count, setting.episodes)
         adapts, judges = torch.rand(shape, device=device).unbind()
-        tasks = Grids(*(leaf[chosen] for leaf in pool))
         return tasks, [Draws(adapts, False)] * setting.inner_steps + [Draws(judges, True)]
 
     return Game(
-        functools.partial(_play, setting=setting, values=values),
-        functools.partial(td_loss, setting=setting, values=values),
-        functools.partial(policy_loss, setting=setting, q=q, values=values),
+        functools.partial(_play, setting=setting, reading=reading),
+        functools.partial(td_loss, setting=setting, reading=reading),
+        functools.partial(policy_loss, setting=setting, q=q, reading=reading),
         collect,
         draw,
         bootstraps=True,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .credit import discounting
-from .grids import Grids, draw_actions, outcome, thresholds
+from .grids import Grids, draw_actions, outcome, picked, thresholds
 
 __all__ = [
     "Agent",
@@ -200,8 +200,7 @@ def update(
     loss: Loss = loss_of,
 ) -> Tensor:
     """One update on tasks from `pool`; returns the mean reward of a trial, ()."""
-    chosen = torch.randint(len(pool.start), (settings.tasks,))
-    tasks = Grids(*(leaf[chosen] for leaf in pool))
+    tasks = picked(pool, settings.tasks)
     uniforms = torch.rand(settings.episodes * settings.length, settings.tasks)
     trials, score = play(agent, tasks, uniforms, settings)
     improve(agent, optimizer, trials, settings, loss)

@@ -85,7 +85,7 @@ def _play(
     Returns:
         the actions and the states they led to, both (steps, N, B) int64.
     """
-    policy, states = reading(params, setting.skip, of_actions), reached.shape[-1] + 1
+    policy, states = reading.every(params, setting.skip, of_actions), reached.shape[-1] + 1
     shared = params[0].dim() == 2  # one policy plays the episodes of all tasks as one (N·B,)
 
     def act(seen: Tensor, uniform: Tensor) -> Tensor:
@@ -137,13 +137,9 @@ def game(setting: Setting, kind: Kind, device: str = "cpu", reading: Reading = b
         mask = torch.ones_like(uniforms)
         with record_function("rollout"):
             start = torch.zeros(uniforms.shape[1:], dtype=torch.int64, device=device)
-            states, actions = [start.unsqueeze(0)], []
-            block = kernels.block or setting.horizon
-            for parts in zip(uniforms.split(block), followings.split(block), strict=True):
-                taken, led = kernels.play(params, states[-1][-1], *parts, tasks.reached)
-                actions.append(taken)
-                states.append(led)
-            state, action = torch.cat(states)[:-1], torch.cat(actions)
+            random = (uniforms, followings)
+            action, states = kernels.episodes(params, start, random, tasks.reached)
+            state = states[:-1]
             pair = (state * kind.actions + action).transpose(0, 1).flatten(1)
             mean = tasks.reward.gather(-1, pair).unflatten(-1, (len(mask), -1)).transpose(0, 1)
             reward = (noise < mean).to(mask.dtype) if kind.bernoulli else mean + noise
