@@ -36,7 +36,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import metajax as mj
 from metajax.presets import preset
 from peers import split
 from peers.bridge import BRIDGES
@@ -279,11 +278,7 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
     start = jax.tree.map(jnp.copy, state)
     with console.status("compiling metajax"):
         began = time.perf_counter()
-        program = (
-            jax.jit(side.learner.update, donate_argnums=0)
-            .lower(state)
-            .compile(compiler_options=mj.compiler_options())
-        )
+        program = one_update(side.learner).lower(state).compile()
         after, metrics = program(jax.tree.map(jnp.copy, state))
         norm = float(metrics["gradient_norm"])
         first = {"metajax": time.perf_counter() - began}

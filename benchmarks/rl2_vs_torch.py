@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,9 +43,11 @@ from peers.rl2 import (
     improve,
     loss_of,
     observe,
+    standardised,
     update,
 )
 from support import records
+from support.layouts import one_update
 from support.timing import clock, cores_between, figures, other_load, race
 
 TOLERANCE = 1e-4  # relative error between the sides
@@ -97,31 +98,38 @@ def agent_of(params: Any) -> Agent:
     return agent
 
 
+def _played(problem: mj.Problem, params: Any, tasks: Any, keys: jax.Array) -> Any:
+    """The first trial of each task, as metajax plays it: (N, T, B, ...) -> (T, N, ...)."""
+    batch = jax.jit(jax.vmap(problem.collect, in_axes=(None, 0, 0)))(params, tasks, keys)
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 0, 1), batch)
+
+
+def _trials(played: Any, advantage: torch.Tensor, target: torch.Tensor) -> Trials:
+    """What PyTorch learns from such trials, whose advantages are not on one scale yet."""
+    behaviour = jax.nn.log_softmax(played.behaviour)
+    chosen = jnp.take_along_axis(behaviour, played.action[..., None], -1)[..., 0]
+    action, log_prob = to_torch(played.action).long(), to_torch(chosen)
+    scaled = standardised(advantage)
+    return Trials(to_torch(played.observation), action, log_prob, scaled, target)
+
+
 def agreement(problem: mj.Problem, params: Any, settings: Settings, seed: int) -> dict[str, float]:
     """Relative errors between the sides, on the trials that metajax plays."""
     keys = jax.random.split(jax.random.key(seed), 2 * settings.tasks)
     tasks = jax.vmap(problem.sample_task)(keys[: settings.tasks])
-    collect = jax.jit(jax.vmap(problem.collect, in_axes=(None, 0, 0)))
-    batch = collect(params, tasks, keys[settings.tasks :])
-    # The first trial of each task: (N, T, B, ...) -> (T, N, ...).
-    played = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 0, 1), batch)
-    observation, action = to_torch(played.observation), to_torch(played.action).long()
-    agent, grids = agent_of(params), grids_of(tasks, "cpu")
-    errors = {"world": _world_error(grids, observation, action, played.reward, settings)}
+    played = _played(problem, params, tasks, keys[settings.tasks :])
     with torch.no_grad():
-        logits, value = agent(observation)
+        logits, value = agent_of(params)(to_torch(played.observation))
     raw = credit(to_torch(played.reward), value, settings)
-    scaled = (raw - raw.mean()) / (raw.std(correction=0) + 1e-8)
+    trials = _trials(played, raw, raw + value)
+    errors = {"world": _world_error(grids_of(tasks, "cpu"), trials, played.reward, settings)}
     errors["logits"] = relative_error([logits], [played.behaviour])
     errors["values"] = relative_error([value], [played.value])
-    errors["targets"] = relative_error([raw + value], [played.target])
+    errors["targets"] = relative_error([trials.target], [played.target])
 
-    behaviour = jax.nn.log_softmax(played.behaviour)
-    chosen = to_torch(jnp.take_along_axis(behaviour, played.action[..., None], -1)[..., 0])
-    trials = Trials(observation, action, chosen, scaled, raw + value)
     # Away from the policy that played, where some ratios are clipped.
     moved = jax.tree.map(lambda leaf: 1.2 * leaf, params)
-    columns = dataclasses.replace(played, advantage=jnp.asarray(scaled.numpy()))
+    columns = dataclasses.replace(played, advantage=jnp.asarray(trials.advantage.numpy()))
     loss = problem.ratio_loss
     assert loss is not None
     gradient = jax.grad(lambda params: loss(params, columns, settings.clip)[0])(moved)
@@ -140,19 +148,9 @@ def end_of_update(
     """Relative error of PyTorch's move in an update, on the trials of metajax's, from `state`."""
     keys = jax.vmap(jax.random.split)(task_keys(state, settings.tasks))
     tasks = jax.vmap(problem.sample_task)(keys[:, 0])
-    batch = jax.jit(jax.vmap(problem.collect, in_axes=(None, 0, 0)))(
-        state.params, tasks, keys[:, 1]
-    )
-    played = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 0, 1), batch)
+    played = _played(problem, state.params, tasks, keys[:, 1])
     raw = to_torch(played.target - played.value)
-    behaviour = jax.nn.log_softmax(played.behaviour)
-    trials = Trials(
-        to_torch(played.observation),
-        to_torch(played.action).long(),
-        to_torch(jnp.take_along_axis(behaviour, played.action[..., None], -1)[..., 0]),
-        (raw - raw.mean()) / (raw.std(correction=0) + 1e-8),
-        to_torch(played.target),
-    )
+    trials = _trials(played, raw, to_torch(played.target))
     agent, ours = agent_of(state.params), agent_of(after)
     before = [parameter.detach().clone() for parameter in agent.parameters()]
     optimizer = torch.optim.Adam(agent.parameters(), settings.learning_rate)
@@ -165,10 +163,9 @@ def end_of_update(
     return relative_error(moved(agent), moved(ours))
 
 
-def _world_error(
-    tasks: Any, observation: torch.Tensor, action: torch.Tensor, reward: Any, settings: Settings
-) -> float:
+def _world_error(tasks: Any, trials: Trials, reward: Any, settings: Settings) -> float:
     """How far PyTorch's world is from what was observed and paid, for the same actions."""
+    observation, action = trials.observation, trials.action
     _, actions, squares = tasks.following.shape
     place, led = tasks.start, tasks.following.flatten(1)
     seen, paid = [observation[0]], []
@@ -205,7 +202,7 @@ def show(report: dict[str, Any]) -> None:
         print(f"Other processes used {report['other_processes_cores']:.2f} cores meanwhile.")
 
 
-def main() -> int:
+def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     records.check_sizes(options)
     config = preset("gridworld", "rl2")
@@ -214,27 +211,21 @@ def main() -> int:
     cores = records.cores()
     jax.config.update("jax_num_cpu_devices", cores)
     if jax.default_backend() != "cpu":
-        print("rl2_vs_torch: both sides run on the CPU: set JAX_PLATFORMS=cpu", file=sys.stderr)
-        return 2
+        records.refuse("rl2_vs_torch: both sides run on the CPU: set JAX_PLATFORMS=cpu")
     torch.set_num_threads(cores)
     torch.manual_seed(options.seed)
     console = Console(stderr=True)
     try:
         experiment = experiments.build(config)
     except ValueError as error:
-        print(f"rl2_vs_torch: {error}", file=sys.stderr)
-        return 2
+        records.refuse(f"rl2_vs_torch: {error}")
     learner, problem, settings = experiment.learner, experiment.problem, settings_of(config)
     state = jax.jit(learner.init)(jax.random.key(options.seed))
     start = jax.device_get(state.params)
     errors = agreement(problem, start, settings, options.seed)
     with console.status("compiling"):
         began = time.perf_counter()
-        program = (
-            jax.jit(learner.update, donate_argnums=0)
-            .lower(state)
-            .compile(compiler_options=mj.compiler_options())
-        )
+        program = one_update(learner).lower(state).compile()
         held = jax.device_get(state)  # the program reuses a state's memory
         carried = [jax.block_until_ready(program(state)[0])]
         first = {"metajax": time.perf_counter() - began}
@@ -275,8 +266,7 @@ def main() -> int:
     show(report)
     if options.json:
         records.write(options.json, report, "torch")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -28,6 +28,7 @@ __all__ = [
     "loss_of",
     "observe",
     "play",
+    "standardised",
     "update",
 ]
 
@@ -155,9 +156,8 @@ def play(agent: Agent, tasks: Grids, uniforms: Tensor, settings: Settings) -> tu
     stacked = [torch.stack(each) for each in zip(*kept, strict=True)]
     observation, action, log_prob, value, reward = stacked
     advantage = credit(reward, value, settings)
-    target = advantage + value
-    advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
-    return Trials(observation, action, log_prob, advantage, target), reward.sum(0)
+    trials = Trials(observation, action, log_prob, standardised(advantage), advantage + value)
+    return trials, reward.sum(0)
 
 
 def credit(reward: Tensor, value: Tensor, settings: Settings) -> Tensor:
@@ -166,6 +166,11 @@ def credit(reward: Tensor, value: Tensor, settings: Settings) -> Tensor:
     error = reward + settings.discount * following - value
     rate = settings.discount * settings.gae_lambda
     return discounting(len(error), rate, error.dtype, error.device) @ error
+
+
+def standardised(advantage: Tensor) -> Tensor:
+    """Zero mean and unit standard deviation over all trials."""
+    return (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
 
 
 def loss_of(agent: Agent, batch: Trials, settings: Settings) -> Tensor:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -23,7 +20,7 @@ def _after(learner: mj.MetaLearner, state: mj.MetaState, updates: int) -> jax.Ar
     return _vector(state)
 
 
-def one_update(learner: mj.MetaLearner) -> Callable[[mj.MetaState], tuple[mj.MetaState, Any]]:
+def one_update(learner: mj.MetaLearner) -> jax.stages.Wrapped:
     """One update, compiled as in training; it donates its argument's memory."""
     return jax.jit(learner.update, donate_argnums=0, compiler_options=mj.compiler_options())
 
