@@ -5,7 +5,7 @@
 
 Only ratios between two sides of one run are compared, never times, which depend on the machine.
 Exits with status 1 if a ratio fell by more than `--within`, is not there any more or is no number,
-and with status 2 if the records are not of one benchmark, preset and kind of hardware.
+and with status 2 if the records are not of one benchmark, preset, size and kind of hardware.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def ratios(record: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def check_alike(new: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
-    """Refuses two records that are not of one benchmark, preset and kind of hardware.
+    """Refuses two records that are not of one benchmark, preset, size and kind of hardware.
 
     Of which day, commit and versions they are is what may differ.
     """
@@ -60,6 +60,12 @@ def check_alike(new: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
         now, was = (record.get(field, "none") for record in (new, kept))
         if now != was:
             records.refuse(f"{field}: expected {was}, got {now}")
+    now, was = (record.get("sizes") or {} for record in (new, kept))
+    if other := [name for name in {**was, **now} if now.get(name) != was.get(name)]:
+        expected, got = (
+            ", ".join(f"{name} {sizes.get(name, 'none')}" for name in other) for sizes in (was, now)
+        )
+        records.refuse(f"sizes: expected {expected}, got {got}")
     hardware = [str(record.get("hardware")) for record in (new, kept)]
     # Older records have a processor's name alone, without what is in brackets after it.
     bare = [re.sub(r" \([^()]*\)", "", text) for text in hardware]

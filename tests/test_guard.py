@@ -8,6 +8,7 @@ import guard
 import pytest
 
 CPU = "AMD EPYC (cpu family 25, model 17, avx512f), 2 cores"
+SIZES = {"tasks": 40, "inner_rates": [0.1, 0.025], "q": None}
 
 
 def record(**fields):
@@ -15,6 +16,7 @@ def record(**fields):
         "hardware": CPU,
         "benchmark": "maml_vs_torch",
         "preset": "point",
+        "sizes": SIZES,
         "sides": {"metajax": {"ratio": 1.0}, "torch batched": {"ratio": 3.0}},
         **fields,
     }
@@ -78,6 +80,13 @@ def test_older_records_name_a_processor_without_its_kind(compare):
         ({"preset": "maze"}, "preset: expected point, got maze"),
         ({"benchmark": "rl2_vs_torch"}, "benchmark: expected maml_vs_torch, got rl2_vs_torch"),
         ({"benchmark": None}, "benchmark: expected maml_vs_torch, got none"),
+        ({"sizes": {**SIZES, "tasks": 4}}, "sizes: expected tasks 40, got tasks 4"),
+        (
+            {"sizes": {**SIZES, "tasks": 4, "inner_rates": [0.1]}},
+            "sizes: expected tasks 40, inner_rates [0.1, 0.025], got tasks 4, inner_rates [0.1]",
+        ),
+        ({"sizes": {**SIZES, "chunk": 10}}, "sizes: expected chunk none, got chunk 10"),
+        ({"sizes": None}, "sizes: expected tasks 40, inner_rates"),
         ({"hardware": CPU.replace("17", "1")}, "hardware: expected AMD EPYC"),
         ({"hardware": CPU.replace("2 cores", "8 cores")}, "hardware: expected AMD EPYC"),
         ({"hardware": f"1 x NVIDIA H200; {CPU}"}, "hardware: expected AMD EPYC"),
