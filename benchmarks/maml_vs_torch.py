@@ -25,7 +25,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from metajax.algorithms.core import task_keys
 from metajax.presets import preset
 from peers import split
 from peers.bridge import BRIDGES
@@ -47,7 +48,6 @@ from peers.parity import (
     meta_gradient_error,
     outer_step_error,
     relative_error,
-    update_keys,
 )
 from support import records
 from support.layouts import apart, one_update
@@ -75,8 +75,9 @@ _NOTES |= {"tabular-mdp": (_STATES,), "bandit-10x5": (_PULLS,)}
 class Options:
     """Times one MAML update of a preset, metajax against PyTorch, after they agreed."""
 
-    preset: tyro.conf.Positional[str] = "point"
-    """The preset, which provides the sizes that are not given here."""
+    preset: tyro.conf.Positional[
+        Annotated[str, tyro.conf.arg(help=f"{', '.join(BRIDGES)}; sizes not given here are its.")]
+    ] = "point"
     tasks: int | None = None
     """N, tasks per update."""
     episodes: int | None = None
@@ -317,7 +318,7 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
                 sides[name] = step
     with console.status("comparing the sides"), jax.default_matmul_precision("highest"):
         able = {name: way for name, way in ways.items() if name in sides}
-        keys = update_keys(start, tasks)
+        keys = task_keys(start, tasks)
         errors, gradient = agreement(side, start.params, keys, able, device)
         if machine.gpu:  # the timed program rounds; its step is compared without
             after, _ = one_update(plain)(jax.tree.map(jnp.copy, start))

@@ -36,7 +36,6 @@ __all__ = [
     "meta_gradient_error",
     "outer_step_error",
     "relative_error",
-    "update_keys",
 ]
 
 
@@ -47,11 +46,6 @@ class Frozen(NamedTuple):
     batches: list[Any]  # K + 1 `Trajectories`, (N, T, B, ...), the judging one last
     params: list[Any]  # K + 1 policies that played them, N of each
     gradient: Any  # of the meta-parameters
-
-
-def update_keys(state: Any, tasks: int) -> jax.Array:
-    """Each task's key in the update from `state`, as the learner draws it."""
-    return jax.random.split(jax.random.fold_in(state.key, state.step), tasks)
 
 
 def freeze(side: Contest, params: Any, keys: jax.Array) -> Frozen:
