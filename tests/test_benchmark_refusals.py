@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib
+import re
 import sys
+from pathlib import Path
 
 import everything
 import pytest
@@ -109,6 +111,13 @@ def test_sizes_may_be_left_out():
 )
 def test_scripts_refuse_names_and_sizes(monkeypatch, refused, script, words, text):
     assert text in refused(asked, monkeypatch, importlib.import_module(script), *words)
+
+
+def test_the_readme_lists_the_commands_and_nothing_else_lies_beside_them():
+    folder = Path(everything.__file__).parent
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"(?m)^\| `(\w+)\.py` \|", text)
+    assert sorted(listed) == sorted(path.stem for path in folder.glob("*.py"))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3", '"text"', "\xff"])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 __all__ = [
     "by_task",
+    "discounting",
     "generalised_advantages",
     "least_squares",
     "mean_return",

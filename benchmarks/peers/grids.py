@@ -31,7 +31,6 @@ from .maml import Game, Kernels, Params, Setting, affine
 __all__ = [
     "Batch",
     "Grids",
-    "Mapped",
     "Reading",
     "baseline",
     "by_sample",
