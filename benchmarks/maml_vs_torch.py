@@ -236,7 +236,6 @@ class Machine(NamedTuple):
     """What the sides run on."""
 
     gpu: bool
-    cores: int
     devices: int  # JAX devices used
     threads: int  # PyTorch threads
     chunk: int  # tasks per chunk of a chunked PyTorch gradient
@@ -268,7 +267,7 @@ def set_up(options: Options) -> Machine:
     torch.set_num_threads(threads)
     torch.manual_seed(options.seed)
     chunk = options.chunk or (tasks if gpu else max(n for n in divisors if n <= 10))
-    return Machine(gpu, cores, devices, threads, chunk)
+    return Machine(gpu, devices, threads, chunk)
 
 
 def compare(options: Options, machine: Machine, console: Console) -> None:
