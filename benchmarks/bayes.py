@@ -29,10 +29,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from support import records
+from support import records, screen
 
 Arms = tuple[tuple[int, int], ...]  # how often each pulled arm paid, and did not, sorted
 Square = tuple[int, int]
@@ -149,7 +148,7 @@ def main() -> None:
     values["gridworld 5 x 5, 4 times 15 steps"] = list(map(float, gridworld_values()))
     for what, parts in values.items():
         table.add_row(what, f"{sum(parts):.4f}", " ".join(f"{part:.4f}" for part in parts))
-    Console().print(table)
+    screen.show(table)
     if options.json:
         records.write(options.json, values)
 

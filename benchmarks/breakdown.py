@@ -23,13 +23,12 @@ from typing import Any
 
 import jax
 import tyro
-from rich.console import Console
 
 import metajax as mj
 from metajax import experiments, presets
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
-from support import records, traces
+from support import records, screen, traces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +98,7 @@ def main() -> int:
                 table.add_row(
                     preset, algorithm, f"{row['update_ms']:.1f}", *shares, f"{row['host_ms']:.1f}"
                 )
-    Console().print(table)
+    screen.show(table)
     if options.json:
         records.write(options.json, {"rows": rows})
     return 0

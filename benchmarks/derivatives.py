@@ -22,7 +22,6 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from metajax import experiments, inner, replays, roofline
@@ -30,7 +29,7 @@ from metajax.compiling import compiler_options
 from metajax.mapping import tiled
 from metajax.presets import PRESETS
 from metajax.types import Params, Problem
-from support import records
+from support import records, screen
 from support.timing import in_turn
 
 MOST_DIFFERENCE = 1e-5  # of the meta-gradients, relative to their norm
@@ -161,7 +160,7 @@ def main() -> int:
         table.add_row(
             str(steps), way, *cells, f"{row['bytes'] / 2**20:.2f}", f"{slower:.2f}", f"{larger:.2f}"
         )
-    Console().print(table)
+    screen.show(table)
     worst = float(np.max([row["difference"] for row in rows]))
     print(f"the meta-gradients differ by {worst:.1e} of their norm at most")
     if options.json:

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from support import records
+from support import records, screen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +101,7 @@ def main() -> int:
         now = f"{new[name]:.2f}" if name in new else ""
         colour = "green" if word == "holds" else "red"
         table.add_row(name, f"{kept[name]:.2f}", now, f"[{colour}]{word}[/]")
-    Console().print(table)
+    screen.show(table)
     return 0 if {*verdicts.values()} == {"holds"} else 1
 
 

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from metajax import presets
-from support import records
+from support import records, screen
 from support.scratch import from_scratch
 from support.trained import Run, train
 
@@ -162,7 +161,7 @@ def main() -> int:
                         "met": met,
                     }
                 )
-    Console().print(table)
+    screen.show(table)
     if options.json:
         records.write(options.json, record, "flax", "optax")
     return 0 if all(row["met"] for row in record["figures"]) else records.MISSED

@@ -49,7 +49,7 @@ from peers.parity import (
     outer_step_error,
     relative_error,
 )
-from support import records
+from support import records, screen
 from support.layouts import apart, one_update
 from support.timing import cores_between, figures, other_load, race
 
@@ -354,7 +354,7 @@ def compare(options: Options, machine: Machine, console: Console) -> None:
     elif options.profile:
         folder = options.profile / options.preset
         report["shares"] = split.profile(folder, program, carried[0], sides)
-        Console().print(split.show(report["shares"]))
+        screen.show(split.show(report["shares"]))
         if options.json:
             records.write(options.json, report, "torch")
 

@@ -24,12 +24,11 @@ import numpy as np
 import tyro
 from minigrid import envs as reference
 from minigrid.wrappers import FullyObsWrapper
-from rich.console import Console
 from rich.table import Table
 
 from envs.minigrid import NOWHERE, MiniGrid, MiniGridTask, convert
 from envs.minigrid.view import full_grid
-from support import records
+from support import records, screen
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Empty-6x6": ("EmptyEnv", {"size": 6}),
@@ -234,7 +233,7 @@ def main() -> None:
         }
         for line in found[:3]:
             print(f"{name}: {line}", file=sys.stderr)
-    Console().print(table)
+    screen.show(table)
     if options.json:
         records.write(options.json, {"cases": record}, "minigrid", "gymnasium")
     sys.exit(records.MISSED if any(row["mismatches"] for row in record.values()) else 0)

@@ -22,11 +22,10 @@ import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
-from rich.console import Console
 from rich.table import Table
 
 from metajax.presets import PRESETS
-from support import records
+from support import records, screen
 from support.published import TABLES, Entry
 from support.trained import Run, train
 
@@ -190,7 +189,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for name in chosen:
             made = reproduce(name, options.runs or Path(scratch), options.quick)
-            Console().print(show(name, made))
+            screen.show(show(name, made))
             if options.plots:
                 draw(name, made, options.plots / f"{name}.png")
             rows += made

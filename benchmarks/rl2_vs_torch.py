@@ -46,7 +46,7 @@ from peers.rl2 import (
     standardised,
     update,
 )
-from support import records
+from support import records, screen
 from support.layouts import one_update
 from support.timing import clock, cores_between, figures, other_load, race
 
@@ -192,7 +192,7 @@ def show(report: dict[str, Any]) -> None:
         ratio = "1" if name == "metajax" else f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})"
         first, pace = f"{row['first_update_s']:.1f}", f"{row['samples_per_s'] / 1e3:.0f}k"
         table.add_row(name, first, *times, pace, ratio)
-    Console().print(table)
+    screen.show(table)
     errors = dict(report["agreement"])
     end = max(errors.pop(name) for name in list(errors) if name.startswith("update"))
     name, error = max(errors.items(), key=lambda item: item[1])

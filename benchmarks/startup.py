@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from metajax.catalogue import ALGORITHMS
 from metajax.presets import PRESETS
-from support import records
+from support import records, screen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +106,7 @@ def main() -> int:
                 records.write(options.json, {"rows": rows})
             figures = [f(seconds[kind]) for kind in seconds for f in (statistics.median, max)]
             table.add_row(preset, algorithm, *(f"{figure:.1f}" for figure in figures))
-    Console().print(table)
+    screen.show(table)
     return 0 if rows else 2
 
 

@@ -18,12 +18,11 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 import envs
 from envs import TaskSet
-from support import records
+from support import records, screen
 from support.timing import timed
 
 
@@ -89,7 +88,7 @@ def main() -> None:
     table.columns[1].justify = "right"
     for what, value in figures.items():
         table.add_row(what, f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
-    Console().print(table)
+    screen.show(table)
     if options.json:
         record = {
             "mazes": {"count": options.count, "size": options.size, "batch": options.batch},

@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 import envs
 from envs.adapters.gymnasium import to_gymnasium
 from envs.adapters.gymnax import to_gymnax
-from support import records
+from support import records, screen
 
 ENV = envs.Maze(size=7, view=9, position=False, see_exit=True, horizon=40)
 MAZES = 1024
@@ -175,7 +174,7 @@ def main() -> None:
             f"{row['before']:.2f}",
             f"{row['after']:.2f}",
         )
-    Console().print(table)
+    screen.show(table)
     if options.json:
         record = {
             "env": dataclasses.asdict(ENV),
