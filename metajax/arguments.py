@@ -21,6 +21,7 @@ __all__ = [
     "RenderOptions",
     "TrainOptions",
     "UsageError",
+    "check_file",
     "checking",
     "parse",
     "parse_plan",
@@ -102,6 +103,14 @@ def checking(*kinds: type[Exception]) -> Iterator[None]:
         if isinstance(error, OSError) and error.filename and error.strerror:
             text = f"{error.filename}: {error.strerror}"
         raise UsageError(" ".join(text.split())) from None
+
+
+def check_file(flag: str, path: Path, suffix: str) -> None:
+    """Raises UsageError unless a file of that name could be written to `path`."""
+    if path.suffix != suffix or path.is_dir():
+        raise UsageError(f"{flag}: expected the name of an {suffix} file, got {path}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag}: expected an {suffix} file in a folder that exists, got {path}")
 
 
 def parse(what: Any, arguments: list[str], command: str, description: str) -> Any:

@@ -25,6 +25,7 @@ from .arguments import (
     EvaluateOptions,
     RenderOptions,
     UsageError,
+    check_file,
     checking,
     parse,
     parse_plan,
@@ -364,7 +365,7 @@ def _evaluate(arguments: list[str]) -> int:
             with checking():
                 require_integer(f"--{name}", value, least)
     if options.scores is not None:
-        _require_npz("--scores", options.scores)
+        check_file("--scores", options.scores, ".npz")
     config, experiment = _open(options.run, options.devices)
     from . import judging, scores
 
@@ -376,13 +377,6 @@ def _evaluate(arguments: list[str]) -> int:
     else:
         judging.print_table(config, rows)
     return 0
-
-
-def _require_npz(flag: str, path: Path) -> None:
-    if path.suffix != ".npz" or path.is_dir():
-        raise UsageError(f"{flag}: expected the name of an .npz file, got {path}")
-    if not path.parent.is_dir():
-        raise UsageError(f"{flag}: expected an .npz file in a folder that exists, got {path}")
 
 
 def _render(arguments: list[str]) -> int:
