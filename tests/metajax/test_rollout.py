@@ -51,6 +51,8 @@ def test_the_states_of_episodes_are_found_again_where_chance_has_a_part():
         (corners, lambda state: state.inner.position),
     ):
         task = env.sample_task(jax.random.key(0))
+        if env is grid:  # a task that is drawn may hardly slip
+            task = dataclasses.replace(task, slip=jnp.float32(0.5))
         played = play(env, task, jax.random.key(2))
         states = jax.jit(partial(retrace, env))(task, jax.random.key(2), played.action)
         assert jax.tree.leaves(states)[0].shape[:2] == (13, 5)
