@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters.partial_eval import dce_jaxpr
 
 __all__ = [
     "Cost",
@@ -39,24 +40,33 @@ class Cost(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """A function that was traced once, and that runs from this trace."""
+    """A function that was traced once, and that runs from this trace, without its dead code."""
 
-    function: Callable[..., Any]  # constants, then the function's own arguments -> its results
     constants: list[Any]  # values that the function closes over
-    jaxpr: Any
+    jaxpr: Any  # of the leaves that its results depend on
+    used: list[bool]  # of each leaf of its arguments: whether they do
     shapes: Any  # of what it returns
+
+    def needed(self, *args: Any) -> list[Any]:
+        """The leaves of the function's arguments that its results depend on."""
+        return [leaf for leaf, used in zip(jax.tree.leaves(args), self.used, strict=True) if used]
+
+    def of_needed(self, constants: list[Any], needed: list[Any]) -> Any:
+        """The function's results, of such leaves."""
+        flat = jaxpr_as_fun(ClosedJaxpr(self.jaxpr, constants))(*needed)
+        return jax.tree.unflatten(jax.tree.structure(self.shapes), flat)
+
+    def function(self, constants: list[Any], *args: Any) -> Any:
+        """The function's results, of arguments as its own."""
+        return self.of_needed(constants, self.needed(*args))
 
 
 def traced(function: Callable[..., Any], *args: Any) -> Traced:
     """`function`, traced once: each transformation would run its Python code again."""
     # A new function each time, as jax would return the cached trace of one that it has seen.
     closed, shapes = jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)
-
-    def replayed(constants: list[Any], *args: Any) -> Any:
-        flat = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))(*jax.tree.leaves(args))
-        return jax.tree.unflatten(jax.tree.structure(shapes), flat)
-
-    return Traced(replayed, list(closed.consts), closed.jaxpr, shapes)
+    jaxpr, used = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return Traced(list(closed.consts), jaxpr, used, shapes)
 
 
 def bodies(equation: Any) -> Iterator[Any]:

@@ -44,7 +44,7 @@ CHUNK = "chunk_"  # likewise
 _CPU_TILE_BYTES = 8 << 20
 # Bound on what a chunk's tasks keep alive on a CPU: many inner steps, whose batches all wait for
 # the derivative, take smaller chunks instead of more memory.
-_CPU_CHUNK_BYTES = 8 << 20
+_CPU_CHUNK_BYTES = 5 << 20
 # The most tasks alive at once on a device if no chunk is given. On a GPU only memory is the limit
 # (`_chunk_bytes`): a rollout's kernels cost their launch, however many tasks they are for.
 _CHUNK = 2048
@@ -175,7 +175,8 @@ def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[...
 
     def of_tiles(*args: Any) -> Any:
         traced = jaxprs.traced(function, *args)
-        call = jax.custom_batching.custom_vmap(traced.function)
+        # What no result depends on would be kept alive until here: of many inner steps, much.
+        call = jax.custom_batching.custom_vmap(traced.of_needed)
 
         @call.def_vmap
         def run_tiles(axis_size: int, in_batched: Any, *args: Any) -> tuple[Any, Any]:
@@ -189,7 +190,7 @@ def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[...
                     next(rest) if moves else leaf
                     for leaf, moves in zip(leaves, batched, strict=True)
                 ]
-                return traced.function(*jax.tree.unflatten(structure, all_of_it))
+                return traced.of_needed(*jax.tree.unflatten(structure, all_of_it))
 
             size = largest_divisor(axis_size, tile or _automatic_tile(traced.jaxpr, axis_size))
             # The name tells profiles, and `plan`, what was chosen.
@@ -204,7 +205,7 @@ def tiled(function: Callable[..., Any], tile: int | None = None) -> Callable[...
                     out = jax.tree.map(lambda leaf: leaf.reshape(axis_size, *leaf.shape[2:]), out)
             return out, jax.tree.map(lambda _: True, out)
 
-        return call(traced.constants, *args)
+        return call(traced.constants, traced.needed(*args))
 
     return of_tiles
 

@@ -15,6 +15,7 @@ from differences import directional_error, to_x64
 
 import envs
 import metajax as mj
+from metajax import jaxprs, mapping
 from metajax.inner import Record, run
 from metajax.replays import losses_along, pushforward, replay, replay_path
 
@@ -117,6 +118,26 @@ def test_of_plain_descent_only_where_steps_started_is_kept():
     )
     path = sum(leaf.nbytes for leaf in jax.tree.leaves(record.path))
     assert kept < more - 0.9 * path
+
+
+def test_what_waits_for_the_derivative_of_a_step_is_its_start_and_what_its_loss_reads(monkeypatch):
+    problem = problems.point("lvc")
+    params = problem.init(jax.random.key(0))
+    key = jax.random.key(1)
+    batch = jax.eval_shape(problem.collect, params, problem.sample_task(key), key)
+    alive = []
+    monkeypatch.setattr(
+        mapping,
+        "_sized",
+        lambda given, jaxpr: alive.append(jaxprs.live_bytes(jaxpr, inside=False)) or given,
+    )
+    for steps in (4, 8):
+        learner = mj.maml(problem, mj.sgd(0.1, steps), optax.sgd(0.1), tasks=2)
+        jax.eval_shape(learner.update, jax.eval_shape(learner.init, key))
+    read = (params, batch.observation, batch.action, batch.advantage, batch.mask)
+    a_score_and_samples = 8
+    a_step = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(read))
+    assert alive[1] - alive[0] == 4 * (a_step + a_score_and_samples)
 
 
 def test_a_multi_step_loss_judges_every_step_by_the_batch_that_follows_it():

@@ -87,6 +87,32 @@ def test_a_kernel_costs_what_its_rows_do_without_padding():
     assert tasks == 4 * outputs
 
 
+def test_a_trace_is_of_what_its_results_depend_on():
+    outside = jnp.float32(5.0)
+
+    def function(a, unread, pair):
+        def body(carry, x):
+            x = x + outside
+            return (carry[0] + x, carry[1] * jnp.sin(x)), (carry[0], jnp.cos(x))
+
+        (total, _), (sums, _) = jax.lax.scan(body, (a, a), pair["read"])
+        return {"total": total, "sums": sums, "given": pair["given"], "one": 1.0}
+
+    args = jnp.float32(2.0), jnp.ones(3), {"given": 4.0, "read": jnp.ones(2), "unread": 7.0}
+    trace = jaxprs.traced(function, *args)
+    assert trace.used == [True, False, True, True, False]
+    assert "sin" not in str(trace.jaxpr)
+    assert "cos" not in str(trace.jaxpr)
+    assert len(trace.constants) == 1
+    for found in (
+        trace.function(trace.constants, *args),
+        trace.of_needed(trace.constants, [args[0], 4.0, jnp.ones(2)]),
+    ):
+        assert found["total"] == 14.0
+        assert list(found["sums"]) == [2.0, 8.0]
+        assert (found["given"], found["one"]) == (4.0, 1.0)
+
+
 def test_a_product_that_only_a_callback_reads_counts():
     def told(a, b):
         jax.debug.callback(lambda product: None, a @ b)

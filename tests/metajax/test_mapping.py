@@ -90,21 +90,21 @@ def test_an_accelerators_memory_bounds_a_chunk_with_all_that_is_alive_inside(mon
 
 @pytest.mark.parametrize("mapped", [mean_over_tasks, map_tasks])
 def test_tasks_that_keep_much_come_in_smaller_chunks(mapped):
-    """Each holds three arrays of 1 MiB at once, of five in all, and 8 MiB is what a chunk may."""
+    """Each holds three arrays of 1/4 MiB at once, of five in all, and 5 MiB is what a chunk may."""
     traces = []
 
     def one(shared, task):
         traces.append(task)
-        first = jnp.full((2**18,), task)
+        first = jnp.full((2**16,), task)
         second = jnp.sin(first) + shared
         return jnp.sum(second * jnp.flip(second))
 
-    tasks = jnp.arange(16.0)
+    tasks = jnp.arange(12.0)
     over = jax.jit(mapped(one, mj.Mapping()))
     program = over.trace(2.0, tasks)
     assert len(traces) == 1
-    assert {*jaxprs.scoped_sizes(mapping.CHUNK, program.jaxpr.jaxpr)} == {2}
-    plain = jax.jit(mapped(one, mj.Mapping(chunk=16)))
+    assert {*jaxprs.scoped_sizes(mapping.CHUNK, program.jaxpr.jaxpr)} == {6}
+    plain = jax.jit(mapped(one, mj.Mapping(chunk=12)))
     np.testing.assert_allclose(over(2.0, tasks), plain(2.0, tasks), rtol=1e-6)
 
 
@@ -231,6 +231,21 @@ def test_weak_types_of_tasks_are_kept(chunk):
     with jax.numpy_dtype_promotion("strict"):
         out = map_tasks(lambda s, t: s * t, mj.Mapping(chunk=chunk))(jnp.bfloat16(2), tasks)
     assert out.dtype == jnp.bfloat16
+
+
+def test_what_no_result_of_a_tile_depends_on_is_not_kept_for_it():
+    def one(shared, task):
+        first = jnp.full((5,), task)
+        both = {"read": shared * first, "unread": jnp.sin(first)}
+        last = {"read": jnp.sum(first), "unread": jnp.cos(first)}
+        return tiled(lambda last, both: both["read"] - last["read"], 2)(last, both)
+
+    trace = jaxprs.traced(one, 3.0, 2.0)
+    names = {equation.primitive.name for equation in trace.jaxpr.eqns}
+    assert "mul" in names
+    assert not names & {"sin", "cos"}
+    out = jax.jit(map_tasks(one, mj.Mapping()))(3.0, jnp.arange(4.0))
+    np.testing.assert_array_equal(out, np.repeat(-2 * np.arange(4.0)[:, None], 5, 1))
 
 
 def test_tiles_run_one_after_another():
