@@ -21,6 +21,12 @@ __all__ = ["Level", "check", "draw", "mutate", "parse", "require_fit"]
 
 Array = jax.Array
 
+# Of drawings, and of tasks to check: these are read outside of any program.
+_packed = jax.jit(pack)
+_unpacked = jax.jit(unpack, static_argnums=1)
+_solvable = jax.jit(solvable)
+_each_solvable = jax.jit(jax.vmap(solvable))
+
 _HEADINGS = "^>v<"
 _SIGNS = "#. SX" + _HEADINGS
 
@@ -66,8 +72,8 @@ def parse(text: str, size: int, faces: bool, border: bool = True) -> Level:
     walls[: len(lines), :wide] = drawn == "#"
     if border and not _bordered(walls):
         raise ValueError("text: the border is open, expected walls along all four sides")
-    packed = pack(jnp.asarray(walls))
-    if not solvable(packed, start, goal):
+    packed = _packed(walls)
+    if not _solvable(packed, start, goal):
         raise ValueError("text: no path leads from the start to the goal")
     heading = jnp.int32(_HEADINGS.index(str(drawn[tuple(start.tolist())]))) if faces else None
     return Level(packed, start, goal, heading)
@@ -83,7 +89,7 @@ def draw(walls: Array, size: int, start: Array, goal: Array, heading: Array | No
       goal: (2,) int32.
       heading: () int32, drawn as the start, or None.
     """
-    signs = np.where(np.asarray(unpack(walls, size)), "#", ".")
+    signs = np.where(np.asarray(_unpacked(walls, size)), "#", ".")
     signs[tuple(np.asarray(goal))] = "X"
     signs[tuple(np.asarray(start))] = "S" if heading is None else _HEADINGS[int(heading)]
     return "\n".join("".join(line) for line in signs)
@@ -194,7 +200,7 @@ def check(task: Any, size: int, horizon: int, actions: int, goal: str, border: b
         wrong = (np.sort(controls, axis=-1) != np.arange(controls.shape[-1])).any(-1)
         refuse("controls", wrong, "got {value}, expected a permutation")
     squares = (jnp.asarray(flat[name], jnp.int32) for name in ("start", goal))
-    paths = jax.jit(jax.vmap(solvable))(jnp.asarray(flat["walls"]), *squares)
+    paths = _each_solvable(jnp.asarray(flat["walls"]), *squares)
     refuse(goal, ~np.asarray(paths), "got {value}, where no path leads from the start")
 
 

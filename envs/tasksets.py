@@ -104,7 +104,7 @@ class TaskSet:
         count = next(iter(found[0][2]), 0)
         expected = [[name, dtype, [count, *shape]] for name, dtype, shape in expected]
         require("tasks", found, found == expected and count > 0, f"one or more of {expected}")
-        return cls(tasks, jax.jit(jax.vmap(content_hash))(tasks), described(env))
+        return cls(tasks, _hashes(tasks), described(env))
 
     @classmethod
     def load(cls, path: str | Path, like: Any) -> TaskSet:
@@ -124,7 +124,7 @@ class TaskSet:
         is_env = hasattr(like, "sample_task")
         form = _form_drawn_by(like.sample_task) if is_env else like
         tasks, environment = read_tasks(path, form, described(like) if is_env else None)
-        return cls(tasks, jax.jit(jax.vmap(content_hash))(tasks), environment)
+        return cls(tasks, _hashes(tasks), environment)
 
     def save(self, path: str | Path) -> None:
         """Writes the set as one npz file, atomically; see `taskfiles` for the format.
@@ -259,6 +259,9 @@ def content_hash(task: Any) -> Array:
         sums += jnp.sum(_mixed(words ^ keys), axis=-1, dtype=jnp.uint32)
         first += words.size
     return _mixed(sums ^ _mixed(sums[::-1]))
+
+
+_hashes = jax.jit(jax.vmap(content_hash))
 
 
 def sampler_of_side(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -141,7 +142,8 @@ def evaluator(
 
     def found(form: str, *args: Any) -> jax.stages.Compiled:
         if shelf == NOWHERE:
-            others = (problem.sample_task, oracle, mapping)
+            # Problems of one environment share it, each wrapped anew to be a program by itself.
+            others = (inspect.unwrap(problem.sample_task), oracle, mapping)
             return remembered(adapt, form, others, lambda: traced.lower(*args).compile())
         kept = shelf.take(form, *args)
         return kept[0] if kept else shelf.compile(form, traced.lower(*args))

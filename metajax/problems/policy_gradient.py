@@ -18,6 +18,7 @@ from ..baselines import (
     mean_return,
 )
 from ..checks import require_environment, require_integer, require_network, require_number
+from ..compiling import standalone
 from ..distributions import for_action_space
 from ..estimators import (
     SURROGATES,
@@ -289,9 +290,9 @@ def policy_gradient(
         return masked_mean(distribution.divergence(batch.behaviour, now), batch.mask)
 
     return Problem(
-        sample_task=sample_task or env.sample_task,
-        init=init,
-        collect=collect,
+        sample_task=standalone(sample_task or env.sample_task),
+        init=standalone(init),
+        collect=standalone(collect),
         inner_loss=loss,
         outer_loss=loss,
         score=lambda batch: jnp.sum(batch.reward) / episodes,

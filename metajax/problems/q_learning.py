@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import optax
 
 from ..baselines import mean_return
 from ..checks import require_environment, require_integer, require_network, require_number
+from ..compiling import standalone
 from ..distributions import epsilon_greedy
 from ..estimators import masked_mean
 from ..lookups import lookup, playing_by
@@ -207,6 +207,9 @@ def q_learning(
             None if played.row is None else after(played.row, played.last_row),
         )
 
+    def judged(params: Params, task: Any, key: Array) -> Transitions:
+        return collect(params, task, key, judged_at)
+
     def weight(row: Array | None, action: Array, mask: Array) -> Array:
         """With these the weighted sum of the errors is their mean, over steps or over pairs."""
         if mean_over == "steps" or row is None:
@@ -259,13 +262,13 @@ def q_learning(
         return -masked_mean(policy * batch.credit, batch.mask), {}
 
     return Problem(
-        sample_task=sample_task or env.sample_task,
-        init=init,
-        collect=collect,
+        sample_task=standalone(sample_task or env.sample_task),
+        init=standalone(init),
+        collect=standalone(collect),
         inner_loss=td_loss,
         outer_loss=td_loss if outer == "td" else policy_loss,
         score=lambda batch: jnp.sum(batch.reward[:, -greedy_episodes:]) / greedy_episodes,
-        query=None if judging_epsilon is None else partial(collect, epsilon=judging_epsilon),
+        query=None if judging_epsilon is None else standalone(judged),
         samples=lambda batch: jnp.sum(batch.mask).astype(jnp.int32),
         bootstraps=True,
         hyper=(

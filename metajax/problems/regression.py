@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..checks import require_integer, require_network
+from ..compiling import standalone
 from ..networks import Network, parameters_alone
 from ..types import Params, Problem, pytree_dataclass
 
@@ -118,12 +119,12 @@ def regression(
         return jnp.mean((network.apply(params, batch.inputs) - batch.targets) ** 2), {}
 
     return Problem(
-        sample_task=tasks.sample_task,
-        init=lambda key: parameters_alone(network.init(key, tasks.grid(1))),
-        collect=collect,
+        sample_task=standalone(tasks.sample_task),
+        init=standalone(lambda key: parameters_alone(network.init(key, tasks.grid(1)))),
+        collect=standalone(collect),
         inner_loss=loss,
         outer_loss=loss,
         score=lambda batch: -jnp.mean((batch.predictions - batch.targets) ** 2),
-        query=collect_query,
+        query=standalone(collect_query),
         samples=lambda batch: jnp.int32(batch.inputs.shape[0]),
     )

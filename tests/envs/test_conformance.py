@@ -199,9 +199,11 @@ def test_an_episode_is_a_function_of_task_actions_and_keys(env, random_episodes)
     assert same == (not _is_random(env))
 
 
-def test_alone_and_uncompiled_is_as_in_a_compiled_batch(env, random_episodes):
+@pytest.mark.parametrize("how", [jax.jit, pytest.param(lambda f: f, marks=pytest.mark.slow)])
+def test_alone_compiled_or_not_is_as_in_a_batch(env, random_episodes, how):
     index, task = 0, first_task(env)
-    state, timestep = env.reset(random_episodes.keys[index, 0], task)
+    reset, step = how(env.reset), how(env.step)
+    state, timestep = reset(random_episodes.keys[index, 0], task)
     found = [(state, timestep)]
     times = np.unique(np.linspace(0, random_episodes.lengths[index] - 1, 5).astype(int))
     before, keys, actions = (
@@ -214,7 +216,7 @@ def test_alone_and_uncompiled_is_as_in_a_compiled_batch(env, random_episodes):
             before,
             is_leaf=lambda node: isinstance(node, list),
         )
-        found.append(env.step(keys[place], state, actions[place], task))
+        found.append(step(keys[place], state, actions[place], task))
     reached = [0, *(times + 1)]
     expected = jax.tree.map(
         lambda leaf: leaf[index, reached], (random_episodes.states, random_episodes.timesteps)
@@ -222,7 +224,7 @@ def test_alone_and_uncompiled_is_as_in_a_compiled_batch(env, random_episodes):
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
     chex.assert_trees_all_close(stacked, expected, atol=1e-6)
     if provides(env, envs.SolvedEnvironment):
-        best = env.optimal_return(task)
+        best = how(env.optimal_return)(task)
         np.testing.assert_allclose(best, random_episodes.optimal[index], rtol=1e-6)
 
 
@@ -230,7 +232,7 @@ def test_alone_and_uncompiled_is_as_in_a_compiled_batch(env, random_episodes):
 def test_a_task_drawn_alone_is_as_in_a_batch(id):
     env = envs.make(id)
     tasks = sample_tasks(env)
-    alone = env.sample_task(jax.random.split(jax.random.key(1), COUNT)[0])
+    alone = jax.jit(env.sample_task)(jax.random.split(jax.random.key(1), COUNT)[0])
     chex.assert_trees_all_close(alone, first_task(env), atol=1e-6)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(alone))
     assert alone.horizon == env.max_horizon

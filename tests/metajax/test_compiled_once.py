@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import toy
 
+import envs
 import metajax as mj
 from metajax import programs, training
 
@@ -65,6 +66,24 @@ def test_a_learner_is_compiled_once_in_a_process():
         precise = mj.evaluate(learner, longer.params, problem, tasks=4, seed=1)
     assert traced.count("adapt") == 3
     np.testing.assert_allclose(precise.mean, again.mean, rtol=1e-5)
+
+
+def test_problems_of_one_environment_have_one_evaluation():
+    env, traced = envs.make("bandit", arms=2, horizon=2), []
+    network = mj.networks.mlp_policy(env.action_space, ())
+    one, other = (mj.policy_gradient(env, network, episodes=2) for _ in range(2))
+    adaptation = mj.adaptation(one, mj.sgd(0.1))
+
+    def adapt(*args):
+        traced.append("adapt")
+        return adaptation(*args)
+
+    params = one.init(jax.random.key(0))
+    scores = [mj.evaluate(adapt, params, each, tasks=3).score for each in (one, other)]
+    assert len(traced) == 1
+    np.testing.assert_array_equal(*scores)
+    mj.evaluate(adapt, params, other._replace(sample_task=lambda key: env.sample_task(key)))
+    assert len(traced) == 2
 
 
 def test_programs_of_functions_that_are_new_each_time_do_not_pile_up():

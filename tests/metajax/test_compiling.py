@@ -7,6 +7,7 @@ import optax
 import problems
 import pytest
 
+import envs
 import metajax as mj
 from metajax.compiling import standalone
 
@@ -51,6 +52,48 @@ def test_a_function_is_one_program_by_itself_and_plain_within_another():
         assert {equation.primitive.name for equation in jaxpr.eqns} <= {"sin", "mul", "add"}
     assert len(traced) == 3
     assert jax.grad(function)(one) == pytest.approx(jnp.cos(1.0))
+
+
+class Counting:
+    """A network that counts how often its code runs."""
+
+    def __init__(self, network):
+        self.network, self.runs = network, 0
+
+    def init(self, key, *inputs):
+        self.runs += 1
+        return self.network.init(key, *inputs)
+
+    def apply(self, params, *inputs):
+        self.runs += 1
+        return self.network.apply(params, *inputs)
+
+
+GRIDWORLD = envs.make("gridworld", horizon=4)
+POLICY = mj.networks.mlp_policy(GRIDWORLD.action_space, (4,))
+
+
+@pytest.mark.parametrize(
+    ("make", "network"),
+    [
+        (lambda network: mj.policy_gradient(GRIDWORLD, network, episodes=2), POLICY),
+        (
+            lambda network: mj.q_learning(GRIDWORLD, network, episodes=2, judging_epsilon=0.5),
+            POLICY,
+        ),
+        (mj.regression, mj.networks.MLP((4, 1))),
+    ],
+)
+def test_a_problems_code_runs_once_where_its_functions_are_called_by_themselves(make, network):
+    network = Counting(network)
+    problem, key = make(network), jax.random.key(0)
+    task, params = problem.sample_task(key), problem.init(key)
+    calls = [(problem.init, key), (problem.collect, params, task, key)]
+    calls += [(problem.query, params, task, key)] if problem.query else []
+    for function, *args in calls:
+        first, runs = function(*args), network.runs
+        chex.assert_trees_all_equal(function(*args), first)
+        assert network.runs == runs > 0
 
 
 def test_a_learner_that_is_called_by_itself_does_what_it_does_in_a_program():
