@@ -91,7 +91,7 @@ def test_moves_walls_and_rewards_by_hand():
     task = _task((0, 0), (2, 0), walls, 4)
     key = jax.random.key(0)
     step = jax.jit(env.step)
-    state, timestep = env.reset(key, task)
+    state, timestep = jax.jit(env.reset)(key, task)
     assert timestep.observation.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0]
     expected = [  # action, square, reward, truncated
         (2, 0, -0.1, False),  # right, into the wall

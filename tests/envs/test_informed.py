@@ -97,8 +97,8 @@ def test_an_oracle_is_there_where_the_environment_has_one():
 def test_a_trial_tells_its_task_as_its_environment_does():
     point, grid = (envs.Informed(envs.Trial(env)) for env in (envs.PointNavigation(), GRID))
     for env in (point, grid):
-        task = env.sample_task(jax.random.key(0))
-        _, timestep = env.reset(jax.random.key(1), task)
+        task = jax.jit(env.sample_task)(jax.random.key(0))
+        _, timestep = jax.jit(env.reset)(jax.random.key(1), task)
         told = env.env.tell(task).ravel()
         # The bits of a grid are told in the dtype of what the trial observes.
         np.testing.assert_array_equal(timestep.observation[-told.size :], told.astype(jnp.float32))

@@ -34,7 +34,7 @@ def test_a_drawing_is_the_task_that_it_shows_and_back():
     assert walls[7:].all()  # padded
     assert walls[:, 7:].all()
     assert walls[1].tolist() == [True, False, False, False, True, False, True, True, True]
-    assert env.optimal_return(task) == pytest.approx(1 - 0.9 * 12 / 30)
+    assert jax.jit(env.optimal_return)(task) == pytest.approx(1 - 0.9 * 12 / 30)
     drawn = env.to_text(task)
     assert drawn.split("\n")[1] == "#S..#.###"
     again = env.from_text(drawn, horizon=30)

@@ -187,8 +187,8 @@ def test_a_corridor_by_hand():
     )
     env = Maze(size=7, horizon=10, position=False, see_exit=True)
     key = jax.random.key(0)
-    state, timestep = env.reset(key, task)
-    assert env.optimal_return(task) == pytest.approx(1 - 0.9 * 3 / 10)
+    state, timestep = jax.jit(env.reset)(key, task)
+    assert jax.jit(env.optimal_return)(task) == pytest.approx(1 - 0.9 * 3 / 10)
     dead_end = [1, 1, 1, 1, 0, 0, 1, 1, 1]
     assert timestep.observation.tolist() == dead_end + [0] * 9
     step = jax.jit(env.step)
@@ -218,8 +218,8 @@ def test_a_maze_wider_than_a_word_is_whole():
     steps = reference.distances(walls, (1, 1))
     assert len(steps) == (~walls).sum() == 2 * 17**2 - 1
     distance = steps[tuple(np.asarray(task.exit).tolist())]
-    assert env.optimal_return(task) == pytest.approx(1 - 0.9 * distance / 1000)
-    state, _ = env.reset(key, task)
+    assert jax.jit(env.optimal_return)(task) == pytest.approx(1 - 0.9 * distance / 1000)
+    state, _ = jax.jit(env.reset)(key, task)
     best_step = jax.jit(lambda state: env.step(key, state, env.optimal_action(state, task), task))
     for _ in range(distance):
         state, timestep = best_step(state)
@@ -259,7 +259,7 @@ def test_a_slip_takes_any_action_as_often():
     env = Maze(size=5, horizon=5)
     task = env.from_text("#####\n#..X#\n#...#\n#S..#\n#####")
     task = dataclasses.replace(task, start=jnp.array([2, 2], jnp.int32), slip=jnp.float32(0.4))
-    state, _ = env.reset(jax.random.key(0), task)
+    state, _ = jax.jit(env.reset)(jax.random.key(0), task)
     keys = jax.random.split(jax.random.key(1), 4000)
     step = jax.jit(jax.vmap(lambda key: env.step(key, state, jnp.int32(0), task)[0].position))
     squares, counts = np.unique(np.asarray(step(keys)), axis=0, return_counts=True)

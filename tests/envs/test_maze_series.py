@@ -14,7 +14,7 @@ def test_what_is_seen_is_the_current_maze_and_which_one_it_is():
     each = [env.maze.from_text(text) for text in drawn]
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     task = MazeSeriesTask(both, jnp.int32(20))
-    state, timestep = env.reset(jax.random.key(0), task)
+    state, timestep = jax.jit(env.reset)(jax.random.key(0), task)
     step = jax.jit(env.step)
     for index in (0, 0, 1):
         expected = [*env.maze.observe(state.maze, each[index]), *np.eye(2)[index]]

@@ -66,7 +66,7 @@ def test_a_task_may_permute_its_controls_slip_and_pay_by_square():
     task = dataclasses.replace(_some(tasks, 0), slip=jnp.float32(0))
     same = dataclasses.replace(task, controls=None, slip=None, rewards=None)
     step, plain_step = jax.jit(env.step), jax.jit(plain.step)
-    state, _ = env.reset(keys[0], task)
+    state, _ = jax.jit(env.reset)(keys[0], task)
     for action in [2, 1, 2, 0, 2, 2, 1, 2]:
         sent = int(np.argmax(np.asarray(task.controls) == action))
         expected, timestep = plain_step(keys[0], state, jnp.int32(action), same)
@@ -77,7 +77,7 @@ def test_a_task_may_permute_its_controls_slip_and_pay_by_square():
         np.testing.assert_array_equal(paid.observation, timestep.observation)
     # A step that surely slips does each of the seven actions as often.
     sure = dataclasses.replace(task, slip=jnp.float32(1))
-    start, _ = env.reset(keys[0], sure)
+    start, _ = jax.jit(env.reset)(keys[0], sure)
     turned = jax.jit(jax.vmap(lambda key: env.step(key, start, jnp.int32(0), sure)[0].heading))(
         jax.random.split(jax.random.key(1), 2800)
     )
@@ -276,7 +276,7 @@ def test_of_a_corridor_that_a_ball_blocks_no_optimum_is_claimed():
         squares=jnp.array([[1, 3], [1, 2]], jnp.int32),
     )
     assert _fewest_steps(task) == 3
-    assert jnp.isnan(env.optimal_return(task))
+    assert jnp.isnan(jax.jit(env.optimal_return)(task))
 
 
 def test_the_compass_is_the_heading_and_else_the_view_is_the_same():
@@ -295,9 +295,9 @@ def test_the_compass_is_the_heading_and_else_the_view_is_the_same():
 def test_balls_walk_to_each_free_square_next_to_them_as_often():
     """One in the middle of a 5 by 5 grid; the agent and another ball are next to it."""
     env = MiniGrid("dynamic-obstacles", size=5, count=2)
-    task = env.sample_task(jax.random.key(0))
+    task = jax.jit(env.sample_task)(jax.random.key(0))
     task = dataclasses.replace(task, squares=jnp.array([[3, 3], [2, 2], [1, 2]], jnp.int32))
-    state, _ = env.reset(jax.random.key(0), task)
+    state, _ = jax.jit(env.reset)(jax.random.key(0), task)
     count = 6000
     keys = jax.random.split(jax.random.key(1), count)
     squares = np.asarray(jax.jit(jax.vmap(walk, in_axes=(0, None, None)))(keys, state, task))

@@ -65,7 +65,7 @@ def test_an_agent_with_a_heading_is_drawn_facing_it():
     pictures = []
     for heading in range(4):
         task = dataclasses.replace(task, heading=jnp.int32(heading))
-        state, _ = env.reset(jax.random.key(0), task)
+        state, _ = jax.jit(env.reset)(jax.random.key(0), task)
         pictures.append(render.still(env, state, task, PIXELS))
         first = render.sheet(env, jax.tree.map(lambda leaf: leaf[None], task), pixels=PIXELS)
         np.testing.assert_array_equal(first[11:-11, 11:-11], pictures[-1])
@@ -100,7 +100,7 @@ def test_frames_grow_to_the_picture_of_the_whole_episode(id):
     if id.startswith("point"):
         positions = np.array(positions) * 0.1
     task = first_task(env)
-    state, _ = env.reset(jax.random.key(0), task)
+    state, _ = jax.jit(env.reset)(jax.random.key(0), task)
     states = dataclasses.replace(state, position=np.array(positions))
     found = render.frames(env, task, states, PIXELS)
     assert found.shape == (4, PIXELS, PIXELS, 3)
@@ -164,7 +164,7 @@ def test_text_of_a_maze_and_of_a_gridworld():
 def test_bad_input_is_refused_in_one_line():
     env, task = _corridor()
     bandit = envs.BernoulliBandit()
-    arms = bandit.sample_task(jax.random.key(0))
+    arms = jax.jit(bandit.sample_task)(jax.random.key(0))
     with pytest.raises(ValueError, match="got BernoulliBandit, expected Maze, Gridworld, Point"):
         render.frame(bandit, arms, (0, 0))
     with pytest.raises(ValueError, match="pixels: got 8, expected at least 32"):
@@ -231,8 +231,8 @@ def test_minigrid_is_drawn_with_its_objects_in_their_colours():
 def test_minigrid_has_frames_and_text():
     env = envs.MiniGrid("doorkey", size=5)
     task = jax.jit(env.sample_task)(jax.random.key(3))
-    first, _ = env.reset(jax.random.key(0), task)
-    turned, _ = env.step(jax.random.key(0), first, jnp.int32(world.RIGHT), task)
+    first, _ = jax.jit(env.reset)(jax.random.key(0), task)
+    turned, _ = jax.jit(env.step)(jax.random.key(0), first, jnp.int32(world.RIGHT), task)
     states = jax.tree.map(lambda *leaves: np.stack(leaves), first, turned)
     film = render.frames(env, task, states, pixels=PIXELS)
     assert film.shape == (2, PIXELS, PIXELS, 3)
@@ -261,7 +261,7 @@ class Grey(Drawn):
 
 def test_an_environment_of_a_users_own_draws_itself():
     env = Drawn()
-    task = env.sample_task(jax.random.key(0))
+    task = jax.jit(env.sample_task)(jax.random.key(0))
     states = PointState(np.zeros((2, 2)), np.arange(2))
     film = render.frames(env, task, states, 40)
     assert film.shape == (2, 20, 40, 3)
@@ -278,7 +278,7 @@ def test_an_environment_of_a_users_own_draws_itself():
 
 def test_a_sheet_has_a_picture_of_each_task():
     env = envs.Maze(size=5)
-    tasks = jax.vmap(env.sample_task)(jax.random.split(jax.random.key(0), 5))
+    tasks = jax.jit(jax.vmap(env.sample_task))(jax.random.split(jax.random.key(0), 5))
     page = render.sheet(env, tasks, pixels=40)
     assert page.shape == (2 * 44 + 4, 3 * 44 + 4, 3)
     second = jax.tree.map(lambda leaf: leaf[1], tasks)
@@ -313,7 +313,7 @@ def test_a_sheet_has_a_picture_of_each_task():
 def test_pictures_that_cannot_be_are_refused(call, message):
     env = envs.Maze(size=5)
     with pytest.raises(ValueError, match=message):
-        call(env, env.sample_task(jax.random.key(0)))
+        call(env, jax.jit(env.sample_task)(jax.random.key(0)))
 
 
 def test_a_door_has_the_tile_of_its_state():

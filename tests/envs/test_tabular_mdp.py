@@ -59,7 +59,7 @@ def test_the_last_step_takes_the_greater_reward_and_earlier_ones_look_ahead():
     for steps, action in ((0, 1), (1, 0)):
         state = TabularMDPState(jnp.int32(0), jnp.int32(steps))
         assert env.optimal_action(state, task) == action
-    assert env.optimal_return(task) == 9.0
+    assert jax.jit(env.optimal_return)(task) == 9.0
     # An episode that has ended may be stepped on.
     ended = TabularMDPState(jnp.int32(0), jnp.int32(2))
     assert env.optimal_action(ended, task) in range(2)

@@ -16,7 +16,7 @@ from envs.tasksets import content_hash, described, has_sides, sampler_of_side
 
 ENV = envs.make("point")
 GRIDWORLD = envs.make("gridworld")
-GOAL = GRIDWORLD.sample_task(jax.random.key(0))
+GOAL = jax.jit(GRIDWORLD.sample_task)(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")

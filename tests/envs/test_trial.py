@@ -42,12 +42,12 @@ class _Unsolved:
 @pytest.mark.smoke  # whether a wrapper is an environment depends on the interpreter
 def test_a_trial_of_an_environment_without_an_oracle_has_none_either():
     trial = Trial(_Unsolved(), episodes=2)
-    task = trial.sample_task(jax.random.key(0))
-    state, _ = trial.reset(jax.random.key(0), task)
+    task = jax.jit(trial.sample_task)(jax.random.key(0))
+    state, _ = jax.jit(trial.reset)(jax.random.key(0), task)
     trial.step(jax.random.key(0), state, jnp.int32(0), task)
     assert not provides(trial, envs.SolvedEnvironment)
     with pytest.raises(AttributeError, match="_Unsolved has no oracle"):
-        trial.optimal_return(task)
+        jax.jit(trial.optimal_return)(task)
     assert provides(Trial(TRIAL.env), envs.SolvedEnvironment)
     assert TRIAL.optimal_return == TRIAL.optimal_return  # programs are looked up by it
     assert not hasattr(Trial(envs.make("tabular-mdp")), "tell")
@@ -94,7 +94,7 @@ def test_nothing_is_past_at_the_start(trials):
 def test_all_episodes_of_a_trial_are_on_one_task_and_draw_anew():
     trial = Trial(envs.make("bandit", arms=3, horizon=50), episodes=2)
     task = dataclasses.replace(
-        trial.sample_task(jax.random.key(0)), probability=jnp.array([0.0, 0.5, 1.0])
+        jax.jit(trial.sample_task)(jax.random.key(0)), probability=jnp.array([0.0, 0.5, 1.0])
     )
 
     @jax.jit
@@ -118,11 +118,11 @@ def test_all_episodes_of_a_trial_are_on_one_task_and_draw_anew():
 
 def test_a_continuous_action_is_seen_as_it_came():
     trial = Trial(envs.make("point", horizon=3))
-    task = trial.sample_task(jax.random.key(0))
-    state, timestep = trial.reset(jax.random.key(1), task)
+    task = jax.jit(trial.sample_task)(jax.random.key(0))
+    state, timestep = jax.jit(trial.reset)(jax.random.key(1), task)
     assert timestep.observation.tolist() == [0.0] * 6
     action = jnp.array([0.05, -0.5], jnp.float32)
-    _, timestep = trial.step(jax.random.key(2), state, action, task)
+    _, timestep = jax.jit(trial.step)(jax.random.key(2), state, action, task)
     expected = [0.05, -0.1, 0.05, -0.5, float(timestep.reward), 0.0]
     np.testing.assert_allclose(timestep.observation, expected, rtol=1e-6)
 
@@ -135,9 +135,10 @@ def test_rewards_of_double_precision_are_observed_in_single():
 
     with jax.enable_x64(True):
         trial = Trial(Precise(), 2)
-        task = trial.sample_task(jax.random.key(0))
-        state, _ = trial.reset(jax.random.key(1), task)
-        _, timestep = trial.step(jax.random.key(2), state, jnp.zeros(2, jnp.float32), task)
+        task = jax.jit(trial.sample_task)(jax.random.key(0))
+        state, _ = jax.jit(trial.reset)(jax.random.key(1), task)
+        action = jnp.zeros(2, jnp.float32)
+        _, timestep = jax.jit(trial.step)(jax.random.key(2), state, action, task)
     assert (timestep.observation.dtype, timestep.reward.dtype) == (jnp.float32, jnp.float32)
 
 

@@ -4,7 +4,26 @@ import numpy as np
 import pytest
 
 import envs
-from metajax.distributions import categorical, diagonal_gaussian, epsilon_greedy, for_action_space
+from metajax import distributions
+from metajax.distributions import for_action_space
+
+
+def compiled(distribution):
+    """A program for each function in the place of one for each of its operations."""
+    shapes = {"noise": 1}
+    programs = {
+        name: function and jax.jit(function, static_argnums=shapes.get(name))
+        for name, function in distribution._asdict().items()
+    }
+    return distribution._replace(**programs)
+
+
+categorical = compiled(distributions.categorical)
+diagonal_gaussian = compiled(distributions.diagonal_gaussian)
+
+
+def epsilon_greedy(epsilon):
+    return compiled(distributions.epsilon_greedy(epsilon))
 
 
 def test_categorical_samples_have_the_probabilities_of_the_logits():
@@ -32,8 +51,8 @@ def test_categorical_log_prob_and_entropy_are_their_definitions():
 
 def test_an_action_that_is_ruled_out_has_no_entropy():
     logits = jnp.array([0.3, -0.2, -jnp.inf])
-    value, slope = jax.value_and_grad(categorical.entropy)(logits)
-    expected, beside = jax.value_and_grad(categorical.entropy)(logits[:2])
+    both = jax.jit(jax.value_and_grad(categorical.entropy))
+    (value, slope), (expected, beside) = both(logits), both(logits[:2])
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_allclose(slope, [*beside, 0.0], rtol=1e-5, atol=1e-7)
 
@@ -89,8 +108,8 @@ def test_divergence_is_the_mean_difference_of_log_probs():
 
 
 def test_distribution_fits_the_action_space_or_says_why_not():
-    assert for_action_space(envs.Discrete(3)) is categorical
-    assert for_action_space(envs.Box(-1, 1, (2,))) is diagonal_gaussian
+    assert for_action_space(envs.Discrete(3)) is distributions.categorical
+    assert for_action_space(envs.Box(-1, 1, (2,))) is distributions.diagonal_gaussian
     with pytest.raises(TypeError, match="action space: expected"):
         for_action_space(envs.Box(-1, 1, (2, 2)))
 

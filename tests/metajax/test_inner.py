@@ -267,17 +267,23 @@ def test_supervised_steps_share_their_support_and_are_judged_by_one_query():
     params = problem.init(jax.random.key(0))
     task = problem.sample_task(jax.random.key(1))
     key = jax.random.key(2)
-    _, record, trace = run(problem, mj.sgd(0.05, 3), params, task, key)
+    adapting = jax.jit(lambda params: run(problem, mj.sgd(0.05, 3), params, task, key))
+    _, record, trace = adapting(params)
     assert record.batches.inputs.shape == (5, 1)
     assert record.judged.inputs.shape == (7, 1)
     assert trace.score.shape == (4,)
     assert int(trace.samples) == 12
+
+    @jax.jit
+    def step(theta):
+        grads = jax.grad(lambda p: problem.inner_loss(p, record.batches)[0])(theta)
+        moved = jax.tree.map(lambda p, g: p - 0.05 * g, theta, grads)
+        return problem.outer_loss(theta, record.judged)[0], moved
+
     theta = params
     for k in range(4):
-        error = problem.outer_loss(theta, record.judged)[0]
+        error, theta = step(theta)
         np.testing.assert_allclose(trace.score[k], -error, rtol=1e-5)
-        grads = jax.grad(lambda p: problem.inner_loss(p, record.batches)[0])(theta)
-        theta = jax.tree.map(lambda p, g: p - 0.05 * g, theta, grads)
 
 
 def test_later_steps_use_later_rates():

@@ -140,14 +140,14 @@ def test_a_first_visit_is_one_that_no_earlier_observation_equals(seed, floats):
         ]
         for t in range(6)
     ]
-    np.testing.assert_array_equal(first_visits(jnp.asarray(observation)), expected)
+    np.testing.assert_array_equal(jax.jit(first_visits)(observation), expected)
 
 
 def test_features_are_of_the_step_and_of_what_it_led_to():
     observation = jnp.array([[[1.0]], [[2.0]], [[1.0]], [[3.0]]])
     action, mask = jnp.ones((4, 1, 1)), jnp.array([[1.0], [1.0], [1.0], [0.0]])
     reward = jnp.array([[0.0], [0.5], [0.0], [0.0]])
-    features, known = transition_features(observation, action, reward, mask)
+    features, known = jax.jit(transition_features)(observation, action, reward, mask)
     np.testing.assert_array_equal(known[:, 0], [1, 1, 0, 0])
     #                                            o  a  o' r   t/T  new  rewards differ
     np.testing.assert_allclose(features[0, 0], [1, 1, 2, 0, 0.0, 1, 1])
@@ -189,12 +189,14 @@ def test_a_step_whose_outcome_is_not_known_has_no_learned_advantage():
     task = gridworld.sample_task(jax.random.key(1))
     batch = jax.jit(gridworld.collect)(meta["params"], task, jax.random.key(2))
     single = dataclasses.replace(batch, mask=batch.mask.at[1:].set(0.0))
-    loss = problem.inner_loss(meta, single)[0]
-    np.testing.assert_allclose(loss, gridworld.inner_loss(meta["params"], single)[0], rtol=1e-6)
-    assert problem.inner_loss(meta, batch)[0] != gridworld.inner_loss(meta["params"], batch)[0]
+    learned, given = jax.jit(problem.inner_loss), jax.jit(gridworld.inner_loss)
+    loss = learned(meta, single)[0]
+    np.testing.assert_allclose(loss, given(meta["params"], single)[0], rtol=1e-6)
+    assert learned(meta, batch)[0] != given(meta["params"], batch)[0]
 
 
 def test_a_step_that_was_not_taken_has_no_reward_to_differ():
     reward, mask = jnp.array([[0.5], [9.0]]), jnp.array([[1.0], [0.0]])
-    features, _ = transition_features(jnp.ones((2, 1, 1)), jnp.ones((2, 1, 1)), reward, mask)
+    ones = jnp.ones((2, 1, 1))
+    features, _ = jax.jit(transition_features)(ones, ones, reward, mask)
     assert features[0, 0, -1] == 0

@@ -68,7 +68,9 @@ def test_a_baseline_and_a_surrogate_may_be_functions():
     task = env.sample_task(jax.random.key(1))
     batches = [jax.jit(p.collect)(params, task, jax.random.key(2)) for p in (named, given)]
     np.testing.assert_array_equal(batches[0].advantage, batches[1].advantage)
-    losses = [p.inner_loss(params, b)[0] for p, b in zip((named, given), batches, strict=True)]
+    losses = [
+        jax.jit(p.inner_loss)(params, b)[0] for p, b in zip((named, given), batches, strict=True)
+    ]
     assert losses[0] == losses[1]
 
 
@@ -105,8 +107,9 @@ def test_a_unit_of_the_action_is_an_environment_with_larger_actions():
     def value(params, policy, action):
         return jnp.sum(density(policy.apply(params, observation)[0], action))
 
-    one, of_one = jax.value_and_grad(value)(params, plain, action)
-    other, of_other = jax.value_and_grad(value)(params, scaled, 0.1 * action)
+    both = jax.jit(jax.value_and_grad(value), static_argnums=1)
+    one, of_one = both(params, plain, action)
+    other, of_other = both(params, scaled, 0.1 * action)
     np.testing.assert_allclose(other, one - 10 * np.log(0.1), rtol=1e-5)
     for a, b in zip(jax.tree.leaves(of_one), jax.tree.leaves(of_other), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -235,7 +238,7 @@ def test_dice_lambda_reaches_the_surrogate():
 
     def product(problem):
         slope = jax.grad(lambda flat: problem.inner_loss(restore(flat), batch)[0])
-        return jax.jvp(slope, (flat,), (tangent,))[1]
+        return jax.jit(lambda flat: jax.jvp(slope, (flat,), (tangent,))[1])(flat)
 
     none, half, one = (product(of(surrogate="loaded_dice", dice_lambda=x)) for x in (0.0, 0.5, 1.0))
     np.testing.assert_allclose(none, product(lvc), rtol=1e-4, atol=1e-5)
