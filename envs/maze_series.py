@@ -130,6 +130,12 @@ class MazeSeries:
         """Along the shortest path to the next exit. Each call solves a maze."""
         return self.maze.optimal_action(state.maze, _maze(task, state.index))
 
+    def picture(self, state: MazeSeriesState, task: MazeSeriesTask, pixels: int) -> np.ndarray:
+        """The current maze with the agent in it, uint8 [P, P, 3], P at most `pixels`."""
+        from .render import still  # which knows all environments, this one too
+
+        return still(self.maze, state.maze, _maze(task, state.index), pixels)
+
     def _observe(self, state: MazeSeriesState, task: MazeSeriesTask) -> Array:
         seen = self.maze.observe(state.maze, _maze(task, state.index))
         return jnp.concatenate([seen, mark(state.index, self.count).astype(jnp.uint8)])

@@ -73,7 +73,7 @@ class Inner(NamedTuple):
         if not (self.fast is None or callable(self.fast)):
             raise ValueError(f"fast parameters: expected a function, got {self.fast!r}")
         if self.fast is not None:
-            params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
+            params = _form_of_parameters(problem)
             if not jax.tree.leaves(self.split(params)[0]):
                 paths = ", ".join(_paths(params))
                 raise ValueError(f"fast parameters: expected some of {paths}, got none")
@@ -87,8 +87,7 @@ class Inner(NamedTuple):
         self.check(problem)
         if self.fast is None:
             return []
-        params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
-        return _paths(self.split(params)[1])
+        return _paths(self.split(_form_of_parameters(problem))[1])
 
     def among(self, chosen: Callable[[str], bool]) -> Inner:
         """The same, of those of its fast parameters whose path is `chosen`."""
@@ -125,6 +124,11 @@ def check_outer(problem: Any, *outer: Any) -> None:
     for optimizer in outer:
         if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
             raise ValueError(f"outer: expected an optimiser of optax, got {optimizer}")
+
+
+def _form_of_parameters(problem: Problem) -> Params:
+    # Of the function itself, whose trace jax remembers: a learner of many parts asks many times.
+    return jax.eval_shape(problem.init, jax.random.key(0))
 
 
 def _paths(params: Params) -> list[str]:

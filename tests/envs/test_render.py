@@ -276,6 +276,21 @@ def test_an_environment_of_a_users_own_draws_itself():
             render.still(wrong, PointState(np.zeros(2), 0), task, 40)
 
 
+def test_of_mazes_in_a_row_the_current_one_is_drawn():
+    env = envs.MazeSeries(count=2, maze=envs.Maze(size=5))
+    task = jax.jit(env.sample_task)(jax.random.key(0))
+    state, _ = jax.jit(env.reset)(jax.random.key(0), task)
+    states = dataclasses.replace(
+        jax.tree.map(lambda leaf: np.stack([leaf, leaf]), state), index=np.arange(2)
+    )
+    film = render.frames(envs.Trial(env), task, TrialState(states, np.zeros(2)), PIXELS)
+    for index in (0, 1):
+        maze = jax.tree.map(lambda leaf: leaf[index], task.mazes)
+        expected = render.still(env.maze, state.maze, maze, PIXELS)
+        np.testing.assert_array_equal(film[index], expected)
+    assert (film[0] != film[1]).any()
+
+
 def test_a_sheet_has_a_picture_of_each_task():
     env = envs.Maze(size=5)
     tasks = jax.jit(jax.vmap(env.sample_task))(jax.random.split(jax.random.key(0), 5))
@@ -301,8 +316,8 @@ def test_a_sheet_has_a_picture_of_each_task():
             "env: got BernoulliBandit, expected Maze, Gridworld, MiniGrid, Point.*`picture`",
         ),
         (
-            lambda env, task: render.still(envs.Trial(envs.MazeSeries()), None, None),
-            "env: got MazeSeries, expected Maze",
+            lambda env, task: render.still(envs.Trial(envs.TabularMDP()), None, None),
+            "env: got TabularMDP, expected Maze",
         ),
         (
             lambda env, task: render.still(envs.MiniGrid("fourrooms", size=19), None, None, 60),
