@@ -22,7 +22,7 @@ from .grids import mark
 from .maze import Maze, MazeState, MazeTask
 from .solve import distance
 
-__all__ = ["MazeSeries", "MazeSeriesState", "MazeSeriesTask"]
+__all__ = ["MazeSeries", "MazeSeriesState", "MazeSeriesTask", "maze_of"]
 
 Array = jax.Array
 
@@ -100,13 +100,13 @@ class MazeSeries:
 
     def reset(self, key: Array, task: MazeSeriesTask) -> tuple[MazeSeriesState, TimeStep]:
         index = jnp.array(0, jnp.int32)
-        state = MazeSeriesState(self.maze.reset(key, _maze(task, index))[0], index)
+        state = MazeSeriesState(self.maze.reset(key, maze_of(task, index))[0], index)
         return state, first_timestep(self._observe(state, task))
 
     def step(
         self, key: Array, state: MazeSeriesState, action: Array, task: MazeSeriesTask
     ) -> tuple[MazeSeriesState, TimeStep]:
-        maze, timestep = self.maze.step(key, state.maze, action, _maze(task, state.index))
+        maze, timestep = self.maze.step(key, state.maze, action, maze_of(task, state.index))
         # The next maze is entered on the square of this one's exit.
         through = timestep.terminated
         terminated = through & (state.index == self.count - 1)
@@ -128,20 +128,14 @@ class MazeSeries:
 
     def optimal_action(self, state: MazeSeriesState, task: MazeSeriesTask) -> Array:
         """Along the shortest path to the next exit. Each call solves a maze."""
-        return self.maze.optimal_action(state.maze, _maze(task, state.index))
-
-    def picture(self, state: MazeSeriesState, task: MazeSeriesTask, pixels: int) -> np.ndarray:
-        """The current maze with the agent in it, uint8 [P, P, 3], P at most `pixels`."""
-        from .render import still  # which knows all environments, this one too
-
-        return still(self.maze, state.maze, _maze(task, state.index), pixels)
+        return self.maze.optimal_action(state.maze, maze_of(task, state.index))
 
     def _observe(self, state: MazeSeriesState, task: MazeSeriesTask) -> Array:
-        seen = self.maze.observe(state.maze, _maze(task, state.index))
+        seen = self.maze.observe(state.maze, maze_of(task, state.index))
         return jnp.concatenate([seen, mark(state.index, self.count).astype(jnp.uint8)])
 
 
-def _maze(task: MazeSeriesTask, index: Array) -> MazeTask:
+def maze_of(task: MazeSeriesTask, index: Array) -> MazeTask:
     """The maze `index` (), with the horizon of the series."""
     maze = jax.tree.map(lambda leaf: leaf[index], task.mazes)
     return dataclasses.replace(maze, horizon=task.horizon)

@@ -3,8 +3,9 @@
 `rgb` is pure JAX, to be compiled and batched, with one tile per square. The others draw in more
 detail, in numpy, one task at a time.
 
-A wrapped environment, `Informed` or `Trial`, is drawn as the one that it holds. One of a user's own
-draws itself, if it has a `picture`, see `core.Environment`.
+A wrapped environment, `Informed` or `Trial`, is drawn as the one that it holds, and a `MazeSeries`
+as the maze that the agent is in. One of a user's own draws itself, if it has a `picture`, see
+`core.Environment`.
 
 A ring marks the start, a target the goal and a disc the agent, or an arrow head if it has a
 heading; a line is the path it took, darker for later steps. An agent that has left the visible part
@@ -24,6 +25,7 @@ from .grids import unpack
 from .gridworld import Gridworld
 from .informed import Informed
 from .maze import Maze
+from .maze_series import MazeSeries, maze_of
 from .minigrid import MiniGrid
 from .minigrid.drawing import as_text, as_tiles
 from .paint import PAPER
@@ -52,7 +54,7 @@ _PLANES = {PointNavigation: _Plane(0.1, 15, 5), PointCorners: _Plane(0.2, 25, 10
 def has_picture(env: Any) -> bool:
     """Whether `still` draws the environment, wrapped or not."""
     env, _ = _unwrapped(env)
-    return _is_ours(env) or callable(getattr(env, "picture", None))
+    return _is_ours(env) or isinstance(env, MazeSeries) or callable(getattr(env, "picture", None))
 
 
 def frame(
@@ -243,12 +245,15 @@ def _is_ours(env: Any) -> bool:
 
 def _require_picture(env: Any) -> None:
     if not has_picture(env):
-        known = "Maze, Gridworld, MiniGrid, PointNavigation, PointCorners, or one with a `picture`"
-        raise ValueError(f"env: got {type(env).__name__}, expected {known}")
+        known = "Maze, Gridworld, MiniGrid, PointNavigation, PointCorners, MazeSeries"
+        got = type(env).__name__
+        raise ValueError(f"env: got {got}, expected {known}, or one with a `picture`")
 
 
 def _by_itself(env: Any, state: Any, task: Any, pixels: int) -> np.ndarray:
-    """What an environment of a user's own draws."""
+    """What an environment of a user's own draws; of mazes in a row, the current one."""
+    if isinstance(env, MazeSeries):
+        return still(env.maze, state.maze, maze_of(task, state.index), pixels)
     shown = np.asarray(env.picture(state, task, pixels))
     form = f"{shown.dtype.name} {list(shown.shape)}"
     if shown.dtype != np.uint8 or shown.ndim != 3 or shown.shape[2] != 3 or not shown.size:

@@ -18,6 +18,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _programs = tempfile.TemporaryDirectory(prefix="metajax-programs-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+    # What takes less is compiled as quickly as it is found.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import hypothesis
 import jax

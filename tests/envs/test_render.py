@@ -285,7 +285,7 @@ def test_of_mazes_in_a_row_the_current_one_is_drawn():
     )
     film = render.frames(envs.Trial(env), task, TrialState(states, np.zeros(2)), PIXELS)
     for index in (0, 1):
-        maze = jax.tree.map(lambda leaf: leaf[index], task.mazes)
+        maze = jax.tree.map(lambda leaf: leaf[index], task.mazes)  # noqa: B023
         expected = render.still(env.maze, state.maze, maze, PIXELS)
         np.testing.assert_array_equal(film[index], expected)
     assert (film[0] != film[1]).any()

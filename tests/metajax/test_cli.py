@@ -172,6 +172,7 @@ def test_a_finished_run_resumes_to_the_same_results(copied):
     assert everything(copied) == whole
 
 
+@pytest.mark.slow
 def test_an_extended_run_is_what_a_longer_one_is_to_the_bit(copied, tmp_path, capsys):
     run, longer = copied, tmp_path / "longer"
     assert cli.run([*GRIDWORLD, "--updates", "6", "--run", str(longer)]) == 0
