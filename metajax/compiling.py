@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-__all__ = ["compiler_options", "keep_programs", "standalone"]
+__all__ = ["compiler_options", "keep_programs", "plain", "standalone"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,7 +64,17 @@ def standalone(function: F) -> F:
         is_traced = any(isinstance(leaf, Tracer) for leaf in leaves)
         return (function if is_traced else compiled())(*args, **kwargs)
 
+    _plain[call] = function
     return call  # type: ignore[return-value]
+
+
+# No attribute, which whoever decorates the function with `functools.wraps` would copy.
+_plain: weakref.WeakKeyDictionary[Any, Callable[..., Any]] = weakref.WeakKeyDictionary()
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What `standalone` made `function` of, or `function` itself: equal where that is."""
+    return _plain.get(function, function) if isinstance(function, FunctionType) else function
 
 
 def keep_programs() -> None:

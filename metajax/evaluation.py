@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ from jax.tree_util import tree_leaves_with_path
 from . import inner
 from . import mapping as mapping_
 from .checks import require_integer, require_jit
-from .compiling import compiler_options
+from .compiling import compiler_options, plain
 from .programs import NOWHERE, Shelf, remembered
 from .scores import Adaptation
 from .streams import heldout_keys
@@ -142,8 +141,7 @@ def evaluator(
 
     def found(form: str, *args: Any) -> jax.stages.Compiled:
         if shelf == NOWHERE:
-            # Problems of one environment share it, each wrapped anew to be a program by itself.
-            others = (inspect.unwrap(problem.sample_task), oracle, mapping)
+            others = (plain(problem.sample_task), oracle, mapping)  # equal for all of one `env`
             return remembered(adapt, form, others, lambda: traced.lower(*args).compile())
         kept = shelf.take(form, *args)
         return kept[0] if kept else shelf.compile(form, traced.lower(*args))

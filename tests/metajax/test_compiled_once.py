@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import gc
 import weakref
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
@@ -82,8 +85,14 @@ def test_problems_of_one_environment_have_one_evaluation():
     scores = [mj.evaluate(adapt, params, each, tasks=3).score for each in (one, other)]
     assert len(traced) == 1
     np.testing.assert_array_equal(*scores)
-    mj.evaluate(adapt, params, other._replace(sample_task=lambda key: env.sample_task(key)))
+
+    @functools.wraps(one.sample_task)
+    def better(key):
+        return dataclasses.replace(env.sample_task(key), probability=jnp.ones(2))
+
+    found = mj.evaluate(adapt, params, one._replace(sample_task=better), tasks=3).score
     assert len(traced) == 2
+    assert (found > scores[0]).any()
 
 
 def test_programs_of_functions_that_are_new_each_time_do_not_pile_up():
