@@ -210,7 +210,7 @@ def _first_picture(env: Any, task: Any, pixels: int) -> np.ndarray:
     """A task before the first step of an episode, uint8, at most `pixels` high and wide."""
     env, _ = _unwrapped(env)
     if isinstance(env, MiniGrid) or not _is_ours(env):
-        state, _ = env.reset(jax.random.key(0), task)
+        state, _ = jax.jit(env.reset)(jax.random.key(0), task)
         return still(env, state, task, pixels)
     start, heading = getattr(task, "start", np.zeros(2)), getattr(task, "heading", None)
     return frame(env, task, start, pixels=pixels, heading=heading)

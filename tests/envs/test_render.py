@@ -205,7 +205,8 @@ def test_minigrid_is_drawn_with_its_objects_in_their_colours():
     env = envs.MiniGrid("unlockpickup")
     task = jax.jit(env.sample_task)(jax.random.key(3))
     state, _ = jax.jit(env.reset)(jax.random.key(0), task)
-    shown = np.asarray(render.rgb(env, state, task, pixels=16)).astype(int)
+    drawn_at_once = jax.jit(render.rgb, static_argnums=(0, 3))
+    shown = np.asarray(drawn_at_once(env, state, task, 16)).astype(int)
     high, wide = env.shape
     assert shown.shape == (16 * high, 16 * wide, 3)
     colours = list(tiles.COLOURS.values())
@@ -221,7 +222,8 @@ def test_minigrid_is_drawn_with_its_objects_in_their_colours():
     agent = shown[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
     assert (np.abs(agent - np.round(paint.AGENT)).max(-1) <= 1).sum() > 20
     up, floor = (state.heading + 1) % 4, jnp.full((1, 1), tiles.tile_of("floor"))  # its 0 is east
-    np.testing.assert_array_equal(agent, tiles.picture(floor, jnp.zeros(2, int), up, 16))
+    alone = jax.jit(tiles.picture, static_argnums=3)(floor, jnp.zeros(2, int), up, 16)
+    np.testing.assert_array_equal(agent, alone)
     page = render.sheet(env, jax.tree.map(lambda leaf: leaf[None], task), pixels=176)
     top = 11 + (176 - 16 * high) // 2  # in the middle, as it is wider than it is high
     np.testing.assert_array_equal(page[top : top + 16 * high, 11 : 11 + 16 * wide], shown)

@@ -307,6 +307,7 @@ def wait_for_checkpoint(run: Path, after: int, process: subprocess.Popen) -> int
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_and_resumed_equals_never_stopped_to_the_bit(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert cli.run([*SINUSOID, "--run", str(whole)]) == 0

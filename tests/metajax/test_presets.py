@@ -73,6 +73,7 @@ def test_every_algorithm_runs(algorithm):
     chex.assert_trees_all_equal_shapes_and_dtypes(state, start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [a for a in ALGORITHMS if a not in _EPISODES_ONLY])
 def test_every_other_algorithm_takes_reinforcement_learning_too(algorithm):
     config = dataclasses.replace(PRESETS["gridworld"], algorithm=algorithm, tasks=4)
@@ -105,7 +106,12 @@ def test_reptile_goes_its_step_where_the_joint_policy_goes_by_adam(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("bandit-10x5", marks=pytest.mark.slow), "gridworld-q", "sinusoid-10"]
+    "name",
+    [
+        pytest.param("bandit-10x5", marks=pytest.mark.slow),
+        pytest.param("gridworld-q", marks=pytest.mark.slow),
+        "sinusoid-10",
+    ],
 )
 def test_joint_training_uses_as_many_samples_an_update(name):
     config = dataclasses.replace(PRESETS[name], tasks=2, inner_steps=2)
