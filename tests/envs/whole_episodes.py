@@ -59,7 +59,7 @@ CONFIGURATIONS = {
 
 SOLVED = [id for id, env in CONFIGURATIONS.items() if provides(env, envs.SolvedEnvironment)]
 
-COUNT = 64  # tasks in a batch
+COUNT = 96  # tasks in a batch
 traces = collections.Counter()  # how often the episodes of an environment were traced
 
 
