@@ -42,8 +42,8 @@ class Distribution(NamedTuple):
     divergence: Callable[[Any, Any], Array]  # parameters of p and of q -> KL(p ‖ q), (...)
     # parameters -> log-probabilities of all actions, (..., A); None where there is no such table
     log_probs: Callable[[Any], Array] | None = None
-    # `draw` in two steps: parameters -> shares, which needs no noise and so can be computed once
-    # for a whole table of parameters; and noise, shares -> action. None where it is not split.
+    # `draw` in two steps: parameters -> shares, (..., A), which need no noise, so that they can be
+    # computed once for a whole table; and noise, shares -> action. None where it is not split.
     shares: Callable[[Any], Array] | None = None
     draw_from: Callable[[Array, Array], Array] | None = None
 
@@ -54,19 +54,27 @@ class Distribution(NamedTuple):
 
 
 def _shares_categorical(logits: Array) -> Array:
-    """The boundaries of the categories in the unit interval, (..., A - 1).
+    """Where each category ends in the unit interval, (..., A); one of probability 0 does not.
 
-    The last category gets the rest, whatever the rounding.
+    Sums round, each in its own way: the greatest end is made 1, and a category of probability 0
+    gets -1, so that no number is below its end.
     """
-    return jnp.cumsum(jax.nn.softmax(logits), axis=-1)[..., :-1]
+    probabilities = jax.nn.softmax(logits)
+    ends = jnp.where(probabilities > 0, jnp.cumsum(probabilities, axis=-1), -1.0)
+    return ends / jnp.max(ends, axis=-1, keepdims=True)
 
 
 def _draw_categorical(uniform: Array, shares: Array) -> Array:
-    """Inverse transform: one uniform number per action instead of one per category."""
+    """Inverse transform: one uniform number per action instead of one per category.
+
+    The first category whose end is above the number.
+    """
     # In the wider of the two types: a number below 1 must not be rounded to 1.
     wide = max(uniform.dtype, shares.dtype, key=lambda dtype: dtype.itemsize)
-    below = uniform.astype(wide)[..., None] >= shares.astype(wide)
-    return jnp.sum(below, axis=-1, dtype=jnp.int32)
+    beyond = uniform.astype(wide)[..., None] < shares.astype(wide)
+    place = jax.lax.broadcasted_iota(jnp.int32, shares.shape, shares.ndim - 1)
+    last = shares.shape[-1] - 1
+    return jnp.min(jnp.where(beyond, place, last), axis=-1)
 
 
 def of_action(values: Array, action: Array) -> Array:
@@ -115,23 +123,25 @@ def epsilon_greedy(epsilon: Array) -> Distribution:
     broadcasts to the values' leading axes, so that each episode of a batch may have its own.
     """
 
-    def greedy(values: Array) -> Array:
+    def best(values: Array) -> Array:
         # The first of the best by its place: compared with a maximum that was rounded apart, it
         # might not be among them.
         first = jax.nn.one_hot(jnp.argmax(values, axis=-1), values.shape[-1], dtype=bool)
-        best = first | (values == jnp.max(values, axis=-1, keepdims=True))
-        best = best.astype(values.dtype)
-        return best / jnp.sum(best, axis=-1, keepdims=True)
+        each = first | (values == jnp.max(values, axis=-1, keepdims=True))
+        return each.astype(values.dtype)
 
     def probabilities(values: Array) -> Array:
-        chance = epsilon[..., None].astype(values.dtype)
-        return (1 - chance) * greedy(values) + chance / values.shape[-1]
+        chance, each = epsilon[..., None].astype(values.dtype), best(values)
+        greedy = each / jnp.sum(each, axis=-1, keepdims=True)
+        return (1 - chance) * greedy + chance / values.shape[-1]
 
     def shares(values: Array) -> Array:
-        return jnp.cumsum(greedy(values), axis=-1)[..., :-1]
+        # Of whole numbers: what is not among the best ends where the one before it does.
+        counts = jnp.cumsum(best(values), axis=-1)
+        return counts / counts[..., -1:]
 
     def draw_from(noise: Array, shares: Array) -> Array:
-        chance, number = epsilon[..., None].astype(shares.dtype), shares.shape[-1] + 1
+        chance, number = epsilon[..., None].astype(shares.dtype), shares.shape[-1]
         place = jax.lax.broadcasted_iota(shares.dtype, shares.shape, shares.ndim - 1)
         return _draw_categorical(noise, (1 - chance) * shares + chance * ((place + 1) / number))
 

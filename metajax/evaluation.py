@@ -134,7 +134,9 @@ def evaluator(
     compiled: dict[str, jax.stages.Compiled] = {}
 
     def program(*args: Any) -> Any:
-        form = f"evaluation {jax.tree.map(jax.typeof, args)}"
+        # Tasks may be keys themselves: whether they are given cannot be seen in their type.
+        of_tasks = "drawn" if given is None else "given"
+        form = f"evaluation of tasks {of_tasks} {jax.tree.map(jax.typeof, args)}"
         if form not in compiled:
             compiled[form] = found(form, *args)
         return compiled[form](*args)

@@ -102,11 +102,12 @@ def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh |
     """A mesh over `devices`: a list, a number per process, or None for all there are.
 
     Returns:
-        The mesh, or None for a single device.
+        The mesh, or None for the one device that jax takes by default.
 
     Raises:
         ValueError: a number of devices that a process does not have.
     """
+    by_default = None
     if devices is None:
         devices = jax.devices()
     elif isinstance(devices, int | np.integer):
@@ -115,7 +116,9 @@ def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh |
         processes = range(jax.process_count())
         each = [jax.local_devices(process_index=index)[:devices] for index in processes]
         devices = [device for of_process in each for device in of_process]
-    if len(devices) == 1:
+    else:
+        by_default = jnp.zeros(()).devices()
+    if len(devices) == 1 and by_default in (None, {*devices}):
         return None
     axis_types = (jax.sharding.AxisType.Auto,)
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=axis_types, devices=devices)

@@ -54,11 +54,12 @@ def initial_params(network: Network, key: Array, space: Any, carry: Any) -> Any:
     """
     try:
         made = network.init(key, jnp.zeros(space.shape, space.dtype), carry)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        hint = "" if len(space.shape) == 1 else "; `mlp_policy` asks for `observation_axes`"
         raise ValueError(
             f"network: init(key, observation, carry) of an observation of shape "
-            f"{tuple(space.shape)}, {space.dtype} failed: {reason}"
+            f"{tuple(space.shape)}, {space.dtype} failed: {reason}{hint}"
         ) from error
     return parameters_alone(made)
 

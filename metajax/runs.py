@@ -36,8 +36,11 @@ EXTENDED = "extended_to"  # in it: updates, where those are more than the run be
 ADAPTATION = "adaptation.json"
 MULTITASK = "multitask"  # the folder of the multi-task policy's run, inside the run
 
-_OWNED = (CONFIG, ADAPTATION, "metrics.jsonl", "checkpoints", "checkpoints-refused", MULTITASK)
-_OWNED_PATTERNS = ("*.png", "*.gif")
+_PICTURES = ("learning.png", "adaptation.png", "agent.png", "agent.gif")
+_OWNED = (
+    *(CONFIG, ADAPTATION, "metrics.jsonl", "checkpoints", "checkpoints-refused", MULTITASK),
+    *_PICTURES,
+)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -109,10 +112,8 @@ def create(run: Path, config: configs.TrainConfig, overwrite: bool) -> None:
     """
     check_free(run, overwrite)
     run.mkdir(parents=True, exist_ok=True)
-    owned = [run / name for name in _OWNED]
-    patterns = (file for pattern in _OWNED_PATTERNS for file in run.glob(pattern))
     # What makes it a run goes last: whatever stops this, it can be overwritten still.
-    for path in sorted([*owned, *patterns], key=lambda path: path.name == CONFIG):
+    for path in sorted((run / name for name in _OWNED), key=lambda path: path.name == CONFIG):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -85,9 +85,11 @@ def unseal(path: Path) -> dict[str, Any]:
     if record["format"] != FORMAT:
         raise CheckpointError(f"it has format {record['format']}, this version reads {FORMAT}")
     for name, expected in record["files"].items():
-        if not (path / name).is_file():
-            raise CheckpointError(f"it is damaged ({name} is missing)")
-        if _digest(path / name) != expected:
+        try:
+            found = _digest(path / name)
+        except FileNotFoundError:
+            raise CheckpointError(f"it is damaged ({name} is missing)") from None
+        if found != expected:
             raise CheckpointError(f"it is damaged ({name} was changed or cut)")
     return record
 

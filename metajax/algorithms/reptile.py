@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ..checks import require_integer
+from ..compiling import standalone
 from ..inner import Inner, check_parts, judge_of, run
 from ..mapping import Mapping, check_layout
 from ..types import MetaLearner, MetaState, Params, Problem
@@ -84,4 +85,4 @@ def reptile(
 
         return dataclasses.replace(end, step=state.step + 1), jax.tree.map(over_tasks, metrics)
 
-    return one._replace(update=update)
+    return one._replace(update=standalone(update))

@@ -112,7 +112,8 @@ def q_learning(
             and the batch after the last step judges.
         outer: the outer loss: "td", as inside, or "policy", −mean of π(a|s) / μ(a|s) A, where π is
             the softmax of the values over τ and A are the advantages of the exploring episodes,
-            played by μ (off-policy policy gradient, Degris et al. 2012). Errors are small where
+            played by μ, normalised over all episodes, and 0 in greedy ones, whose steps count in
+            the mean (off-policy policy gradient, Degris et al. 2012). Errors are small where
             returns are easy to predict, not where they are high; meta-learned for "td", values
             adapt to predict rather than to gain more.
         temperature: τ of "policy", above 0.

@@ -14,10 +14,12 @@ import optax
 import problems
 import pytest
 
+import envs
 import metajax as mj
 from metajax import algorithms
 from metajax.algorithms.maml import MAMLOptions
 from metajax.algorithms.meta_sgd import learned_rates
+from metajax.compiling import plain
 
 STEPS, RATE = 3, 0.2
 STRENGTH = 2.0  # of the pull toward the start
@@ -142,6 +144,21 @@ def test_every_public_algorithm_is_tested_here_and_has_one_signature():
         first = [each for each in first if each != "inner" or name not in WITHOUT_STEPS]
         assert names[: len(first)] == first
         assert names[-1] in ("mapping", "options")  # the keywords of `maml`, that one among them
+
+
+def test_every_learner_is_compiled_where_it_is_called_by_itself():
+    learners = {name: build(name, quadratic(name)) for name in ALGORITHMS}
+    learners["serial"] = mj.reptile(
+        problems.quadratic(), mj.sgd(RATE), optax.sgd(1.0), 4, serial=True
+    )
+    learners["norml"] = mj.norml(problems.gridworld(), mj.sgd(RATE), optax.sgd(1.0), 4)
+    trial = envs.Trial(envs.make("bandit", horizon=1), 2)
+    network = mj.recurrent.gru_policy(trial.action_space, 2)
+    trials = mj.policy_gradient(trial, network, episodes=2, baseline="critic")
+    learners["rl2"] = mj.rl2(trials, optax.sgd(1.0), 4, epochs=1, minibatches=1)
+    for name, learner in learners.items():
+        for function in (learner.init, learner.update, learner.adapt):
+            assert plain(function) is not function, name
 
 
 def test_the_options_of_mamls_variants_are_the_keywords_of_maml():

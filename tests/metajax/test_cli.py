@@ -199,11 +199,12 @@ def test_the_same_seed_gives_the_same_metrics(trained, tmp_path):
 
 def test_overwrite_replaces_a_run_and_nothing_else(copied):
     (copied / "notes.txt").write_text("mine")
+    (copied / "mine.png").write_bytes(b"a picture")
     shorter = [*SINUSOID, "--updates", "4", "--log-every", "2", "--overwrite"]
     assert cli.run([*shorter, "--run", str(copied)]) == 0
     assert {path.name for path in copied.iterdir()} == {
         *("config.json", "metrics.jsonl", "checkpoints", "adaptation.json", "notes.txt"),
-        *("learning.png", "adaptation.png"),
+        *("learning.png", "adaptation.png", "mine.png"),
     }
     assert runs.read(copied)[0].preset == "sinusoid-10"
 

@@ -119,6 +119,26 @@ def test_a_number_below_one_is_not_rounded_to_an_action_that_is_ruled_out():
     assert categorical.draw(jnp.float32(1 - 2**-24), logits) == 0
 
 
+@pytest.mark.parametrize(("actions", "ruled_out"), [(4, (2,)), (7, (6,)), (7, (0, 3, 4))])
+def test_an_action_of_probability_zero_is_not_drawn_however_sums_round(actions, ruled_out):
+    """At either side of each boundary, and at the ends of what `jax.random.uniform` returns."""
+    logits = 3.0 * jax.random.normal(jax.random.key(0), (3000, actions))
+    logits = logits.at[:, np.asarray(ruled_out)].set(-jnp.inf)
+    shares = categorical.shares(logits)
+    numbers = [np.zeros((3000, 1), np.float32), np.full((3000, 1), 1 - 2**-24, np.float32)]
+    numbers += [np.nextafter(shares, np.float32(to)) for to in (0, 1)] + [shares]
+    numbers = np.clip(np.concatenate(numbers, axis=1), 0, np.float32(1 - 2**-24))
+    drawn = categorical.draw_from(numbers, shares[:, None])
+    assert not np.isin(drawn, ruled_out).any()
+    assert len(np.unique(drawn)) == actions - len(ruled_out)
+
+
+@pytest.mark.parametrize("ties", [3, 5, 6])
+def test_the_greedy_action_is_among_the_best_however_sums_round(ties):
+    values = jnp.zeros(7).at[:ties].set(1.0)
+    assert epsilon_greedy(jnp.array(0.0)).draw(jnp.float32(1 - 2**-24), values) == ties - 1
+
+
 def test_epsilon_greedy_divergence_is_from_the_first_to_the_second():
     behaviour, actions = epsilon_greedy(jnp.array(0.4)), jnp.arange(3, dtype=jnp.int32)
     values, other = jnp.array([0.0, 1.0, 1.0]), jnp.array([3.0, 0.0, 0.0])

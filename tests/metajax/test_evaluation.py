@@ -120,6 +120,22 @@ def test_a_task_is_drawn_and_adapted_to_with_keys_of_their_own():
     np.testing.assert_array_equal(found, np.concatenate(expected, axis=1))
 
 
+def test_tasks_that_are_keys_are_drawn_or_given():
+    """Both have one type; a program for the one is not that for the other."""
+    problem = toy.problem()._replace(sample_task=lambda key: jax.random.fold_in(key, 1))
+
+    def adapt(params, task, key):
+        return params, Trace(jax.random.key_data(task), jnp.int32(1))
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    for tasks in (keys, 4, keys):
+        found = mj.evaluate(adapt, {"w": jnp.zeros(2)}, problem, tasks=tasks, seed=3).score
+        if tasks is not keys:
+            drawn = jax.random.split(streams.heldout_keys(3)[0], 4)
+            tasks = jax.vmap(problem.sample_task)(drawn)
+        np.testing.assert_array_equal(found, jax.random.key_data(tasks))
+
+
 @pytest.mark.parametrize("mapping", [Mapping(), Mapping(task_mesh(2))])
 def test_given_tasks_are_adapted_to_once_each(mapping):
     goals = np.array([[0.0, 1.0], [2.0, -1.0], [0.5, 0.5]], np.float32)

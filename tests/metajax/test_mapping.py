@@ -285,6 +285,16 @@ def test_more_devices_than_there_are_is_refused():
         mj.task_mesh(3)
 
 
+def test_one_device_is_the_one_that_was_asked_for():
+    first, second = jax.devices()
+    assert mj.task_mesh(1) is mj.task_mesh([first]) is None
+    mapping = mj.Mapping(mj.task_mesh([second]))
+    square = map_tasks(lambda shared, x: shared * x**2, mapping)
+    found = jax.jit(square)(jnp.float32(2.0), jnp.arange(3.0))
+    assert found.devices() == {second}
+    np.testing.assert_array_equal(found, [0, 2, 8])
+
+
 def test_a_tile_for_a_cache_that_holds_no_task_has_the_least_that_is_asked_for(monkeypatch):
     monkeypatch.setattr(mapping, "_CPU_TILE_BYTES", 1)
     found = [mapping.tile_size(jnp.sin, 8, mapping.Mapping(), jnp.ones(3), least=n) for n in (1, 4)]

@@ -224,6 +224,21 @@ def test_a_network_that_does_not_fit_the_actions_is_refused(env, network):
         learn(env, network)
 
 
+def test_an_observation_that_is_a_number_is_taken_where_it_is_said_to_be(monkeypatch):
+    monkeypatch.setattr(Falling, "observation_space", envs.Box(-1, 1, ()))
+    for axes in (1, 0):
+        policy = mj.networks.mlp_policy(Falling.action_space, (4,), observation_axes=axes)
+        problem = mj.policy_gradient(Falling(), policy, episodes=2)
+        if axes:
+            with pytest.raises(
+                ValueError, match=r"shape \(\), float32 failed: .*`observation_axes`"
+            ):
+                problem.init(jax.random.key(0))
+        else:
+            kernel = problem.init(jax.random.key(0))["params"]["MLP_0"]["Dense_0"]["kernel"]
+            assert kernel.shape == (1, 4)
+
+
 def test_observations_of_several_axes_are_flattened_where_they_are_said_to_be():
     policy = mj.networks.mlp_policy(Image.action_space, (4,), observation_axes=3)
     state, metrics = learn(Image(), policy)
