@@ -69,7 +69,7 @@ def contenders(
 slow = pytest.mark.slow
 
 
-DEFAULT = ("point", "gridworld-q", "sinusoid-5")
+DEFAULT = ("point", "gridworld-q")
 
 
 @pytest.fixture(

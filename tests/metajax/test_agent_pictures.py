@@ -12,7 +12,11 @@ from metajax import experiments, presets, render
 
 @pytest.mark.parametrize(
     ("preset", "algorithm"),
-    [("gridworld", "maml"), ("gridworld", "rl2"), ("gridworld-q", "maml++")],
+    [
+        pytest.param("gridworld", "maml", marks=pytest.mark.slow),
+        ("gridworld", "rl2"),
+        ("gridworld-q", "maml++"),
+    ],
 )
 def test_the_states_drawn_are_those_that_were_observed_where_steps_slip(preset, algorithm):
     config = presets.preset(preset, algorithm)

@@ -190,6 +190,7 @@ def test_an_extended_run_is_what_a_longer_one_is_to_the_bit(copied, tmp_path, ca
         assert "which has 6" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_metrics(trained, tmp_path):
     assert cli.run([*GRIDWORLD, "--no-comparisons", "--run", str(tmp_path / "again")]) == 0
     assert metrics(tmp_path / "again") == metrics(trained)

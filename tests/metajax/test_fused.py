@@ -139,7 +139,8 @@ def take_kernels(monkeypatch):
     return take
 
 
-@pytest.mark.parametrize("algorithm", ["maml", pytest.param("norml", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["maml", "norml"])
 def test_an_update_is_the_same(take_kernels, algorithm):
     config = presets.preset("point", algorithm)
     sizes = dict(tasks=2, episodes=3, hidden=(8, 8), updates=5)

@@ -69,9 +69,15 @@ def recompute_gradients(problem, inner, params, record, steps):
     return Record(record.batches, stacked, record.judged, path=path, adapted=params)
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("optimiser", "steps"),
+    [
+        pytest.param("sgd", 1, marks=pytest.mark.smoke),
+        pytest.param("adam", 3, marks=pytest.mark.smoke),
+        pytest.param("sgd", 3, marks=pytest.mark.slow),
+        pytest.param("adam", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_meta_gradient_of_rl_matches_finite_differences_in_x64(optimiser, steps):
     problem = problems.point("log_prob")
     inner = OPTIMISERS[optimiser](steps)
@@ -221,7 +227,10 @@ def test_lvc_meta_gradient_matches_finite_differences_of_the_ratio_in_x64():
         assert directional_error(objective, gradient, params, jax.random.key(3)) < 1e-6
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize(
+    "optimiser",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "sgd")) for name in OPTIMISERS],
+)
 def test_recorded_meta_gradient_is_reverse_over_reverse(optimiser):
     problem, steps = problems.point(), 2
     inner = OPTIMISERS[optimiser](steps)

@@ -66,7 +66,14 @@ def learn(env, network=None, **options):
     return jax.jit(learner.update)(learner.init(jax.random.key(0)))
 
 
-@pytest.mark.parametrize("baseline", ["linear", "mean", "none"])
+@pytest.mark.parametrize(
+    "baseline",
+    [
+        "linear",
+        pytest.param("mean", marks=pytest.mark.slow),
+        pytest.param("none", marks=pytest.mark.slow),
+    ],
+)
 def test_what_follows_an_end_reaches_nothing_even_where_it_is_no_number(baseline):
     state, metrics = learn(Falling(), baseline=baseline)
     assert metrics["score_after"] == pytest.approx(sum(np.sqrt([0.7, 0.4, 0.1])), rel=1e-5)

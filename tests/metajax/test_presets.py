@@ -56,14 +56,9 @@ def test_an_update_by_every_algorithm_leaves_a_state_as_before(algorithm):
     assert "score_after" in metrics
 
 
-# What the others compute, their own tests see.
-_RUN = ("maml", "multitask-uncertainty", "oracle")
-
-
-@pytest.mark.parametrize(
-    "algorithm",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in _RUN)) for name in ALGORITHMS],
-)
+# What they compute, their own tests see.
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_runs(algorithm):
     learner = smallest(algorithm)
     start = jax.eval_shape(learner.init, jax.random.key(0))
@@ -82,9 +77,8 @@ def test_every_other_algorithm_takes_reinforcement_learning_too(algorithm):
     chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(learner.update, state)[0], state)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("bandit-10x5", marks=pytest.mark.slow), "sinusoid-10"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bandit-10x5", "sinusoid-10"])
 def test_reptile_goes_its_step_where_the_joint_policy_goes_by_adam(name):
     own = presets.preset(name, "reptile")
     config = dataclasses.replace(own, tasks=2, inner_steps=2, hidden=(4,))

@@ -153,6 +153,7 @@ def test_adapting_is_playing_on_and_scores_are_of_episodes():
     assert int(trace.samples) == sum(lengths)
 
 
+@pytest.mark.slow
 def test_it_runs_in_double_precision():
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         problem = trials()

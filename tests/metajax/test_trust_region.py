@@ -187,6 +187,7 @@ def test_the_hessian_of_a_divergence_is_that_of_its_outputs_between_jacobians(
     assert error < (0.02 if "dtype" in policy else 1e-5)
 
 
+@pytest.mark.slow
 def test_trust_region_holds_beside_slow_parameters():
     env = envs.make("point", horizon=3)
     network = mj.networks.mlp_policy(env.action_space, (), initial_std=0.3)
