@@ -10,6 +10,7 @@ cache. Results depend on neither the chunk, the tile nor the number of devices, 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -126,7 +127,8 @@ def task_mesh(devices: int | Sequence[Any] | None = None) -> jax.sharding.Mesh |
 
 def largest_divisor(number: int, bound: int) -> int:
     """The largest divisor of `number` that is at most `bound`; 1 where `bound` is less."""
-    return max(d for d in range(1, min(number, max(bound, 1)) + 1) if number % d == 0)
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return max(d for d in (*small, *(number // d for d in small)) if d <= max(bound, 1))
 
 
 def _automatic_tile(jaxpr: Any, axis_size: int) -> int:

@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import jax
@@ -283,6 +284,13 @@ def test_what_is_no_mapping_and_no_mesh_of_tasks_is_refused():
 def test_more_devices_than_there_are_is_refused():
     with pytest.raises(ValueError, match="devices: expected 1 to 2, got 3"):
         mj.task_mesh(3)
+
+
+def test_a_size_divides_the_number_of_tasks_and_is_found_at_once_however_many_there_are():
+    for tasks, bound in itertools.product(range(1, 40), range(-1, 45)):
+        sizes = [d for d in range(1, tasks + 1) if tasks % d == 0 and d <= max(bound, 1)]
+        assert mapping.largest_divisor(tasks, bound) == max(sizes)
+    assert mapping.largest_divisor(2 * 10**9, 10**9 + 1) == 10**9
 
 
 def test_one_device_is_the_one_that_was_asked_for():
