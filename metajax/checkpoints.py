@@ -7,7 +7,9 @@ the reason, before Orbax opens them, and are never deleted.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import logging
 import os
 import re
 import shutil
@@ -63,6 +65,7 @@ def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -
         FileExistsError: `path` exists and `overwrite` is false. An overwritten checkpoint is
             replaced only once the new one is whole.
         CheckpointError: there is no array in `state`, or see `unfit`.
+        OSError: it cannot be written.
     """
     if why := unfit(path):
         raise CheckpointError(why)
@@ -74,7 +77,12 @@ def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -
     with processes.together():
         if processes.first():
             shutil.rmtree(new, ignore_errors=True)
-    _orbax().save(str(new), _to_write(state))
+            new.mkdir(parents=True)  # where that fails, Orbax would wait, the process's end too
+            new.rmdir()
+    try:
+        _orbax().save(str(new), _to_write(state))
+    except Exception as error:
+        raise _unwritten(error) from error
     with processes.together():
         if processes.first():
             seals.seal(new, record)
@@ -280,10 +288,15 @@ def _unwritten(failure: BaseException) -> OSError:
     return OSError(f"could not write a checkpoint: {reason}")
 
 
+@functools.cache
 def _orbax() -> Any:
     """Orbax, imported on first use: that takes a quarter of the time of all of metajax."""
     from orbax.checkpoint import v1
 
+    # Each of its threads logs, with a traceback, the failure that it then raises.
+    logging.getLogger("absl").addFilter(
+        lambda record: "_SignalingThread.run() raised" not in record.getMessage()
+    )
     return v1
 
 

@@ -208,7 +208,7 @@ def _plan(arguments: list[str]) -> int:
 
 def _train(arguments: list[str]) -> int:
     options, config, stored = parse_train(arguments)
-    from . import experiments, processes, runs
+    from . import experiments, presets, processes, runs, training
 
     folder = options.resume or options.run
     with contextlib.ExitStack() as stack, checking():
@@ -225,6 +225,8 @@ def _train(arguments: list[str]) -> int:
             if options.tune:
                 config = _tuned(config)
             experiment = experiments.build(config, begun=stored is not None)
+            if stored is None and not presets.is_ours(config.preset):
+                training.trace(experiment.learner)  # or a mistake in it costs the run before
             folder = folder or runs.reserve(config)
         updates = config.updates if stored is None else stored[runs.EXTENDED]
         with processes.together():
@@ -239,6 +241,7 @@ def _train(arguments: list[str]) -> int:
                 if stored is None:
                     runs.create(folder, config, options.overwrite)
                 elif updates != config.updates:
+                    training.check_resumable(experiment.learner, folder, runs.described(folder))
                     runs.extend(folder, updates)
         held = stack.pop_all()
     with held:

@@ -17,6 +17,7 @@ from envs.tasksets import has_sides, samplers
 
 from . import programs, runs, training, trials
 from .catalogue import ALGORITHMS, BY_MEMORY, OPTIONS, WITH
+from .checks import require_number
 from .configs import (
     ACTIVATIONS,
     INITIALISATIONS,
@@ -244,6 +245,7 @@ def check_held_out(config: TrainConfig) -> None:
         ValueError: one of them is empty.
     """
     share = getattr(config, "held_out", 0.0)
+    require_number("held_out", share, 0, 1, below=True)
     known = preset(config.preset, config.algorithm)
     if not share or all(getattr(config, n) == getattr(known, n) for n in ("held_out", "env")):
         return  # what presets hold out leaves tasks on both sides

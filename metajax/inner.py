@@ -114,6 +114,7 @@ def check_parts(problem: Any, inner: Any, *outer: Any) -> None:
             "inner: expected an Inner, as `sgd(0.1, steps=1)` makes, or "
             f"`Inner(optax.rmsprop(0.1), steps=1)`, got {kind}"
         )
+    check_optimizers("inner", inner.optimizer)
 
 
 def check_outer(problem: Any, *outer: Any) -> None:
@@ -121,9 +122,14 @@ def check_outer(problem: Any, *outer: Any) -> None:
     if not isinstance(problem, Problem):
         kind = type(problem).__name__
         raise ValueError(f"problem: expected a Problem, as `policy_gradient` makes, got {kind}")
-    for optimizer in outer:
-        if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
-            raise ValueError(f"outer: expected an optimiser of optax, got {optimizer}")
+    check_optimizers("outer", *outer)
+
+
+def check_optimizers(name: str, *optimizers: Any) -> None:
+    """Raises ValueError unless given optimisers of optax."""
+    for optimizer in optimizers:
+        if not all(callable(getattr(optimizer, part, None)) for part in ("init", "update")):
+            raise ValueError(f"{name}: expected an optimiser of optax, got {optimizer!r}")
 
 
 def _form_of_parameters(problem: Problem) -> Params:

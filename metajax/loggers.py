@@ -76,9 +76,10 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            if not line.endswith("\n") or not isinstance(row["update"], int):
+            numbers = all(value is None or isinstance(value, int | float) for value in row.values())
+            if not line.endswith("\n") or not isinstance(row["update"], int) or not numbers:
                 raise ValueError
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             if number == len(lines):
                 break
             raise MetricsError(f"{path}: line {number} is not a line of metrics") from None

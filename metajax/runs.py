@@ -41,6 +41,7 @@ _OWNED = (
     *(CONFIG, ADAPTATION, "metrics.jsonl", "checkpoints", "checkpoints-refused", MULTITASK),
     *_PICTURES,
 )
+_COLUMNS = ("steps", "mean", "ci95")  # of a report, a row for each inner step
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -135,6 +136,12 @@ def read(run: Path) -> tuple[configs.TrainConfig, dict[str, Any]]:
     """
     try:
         content = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or "config" not in content:
+            raise ValueError("it holds no config")
+        kinds = {EXTENDED: int, "versions": dict, "device": dict}
+        for name, kind in kinds.items():
+            if type(content.get(name, kind())) is not kind:
+                raise ValueError(f"{name}: expected {kind.__name__}, got {content[name]!r}")
         return presets.from_json(content["config"]), content
     except (FileNotFoundError, NotADirectoryError):
         what = f"has no {CONFIG}" if run.exists() else "does not exist"
@@ -165,7 +172,10 @@ def read_report(run: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     needed = {"algorithm", "tasks", "steps", "mean", "ci95", "oracle"}
-    return report if isinstance(report, dict) and needed <= report.keys() else None
+    if not isinstance(report, dict) or not needed <= report.keys():
+        return None
+    lengths = [len(report[name]) if isinstance(report[name], list) else 0 for name in _COLUMNS]
+    return report if lengths[0] and len(set(lengths)) == 1 else None
 
 
 def described(run: Path, row: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,21 @@ class CheckpointError(ValueError):
 
 
 def fingerprint(config: Mapping[str, Any] | None) -> str:
-    """Digest of a JSON-able configuration; two checkpoints belong together when theirs agree."""
-    text = json.dumps(config, sort_keys=True, default=str)
+    """Digest of a JSON-able configuration; two checkpoints belong together when theirs agree.
+
+    Raises:
+        ValueError: there is something in it that could not be known again in another process.
+    """
+
+    def known_again(value: Any) -> Any:
+        if isinstance(value, np.ndarray | np.generic | jax.Array):
+            return value.tolist()
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        kind = type(value).__name__
+        raise ValueError(f"config: expected numbers, text, lists and dicts, got a {kind}: {value}")
+
+    text = json.dumps(config, sort_keys=True, default=known_again)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -30,7 +30,7 @@ from .streams import check_seed
 from .types import MetaLearner, MetaState
 from .updates import Programs, TooLargeError, Totals, abstract_state, start, trace
 
-__all__ = ["Interrupted", "TooLargeError", "restore", "trace", "train"]
+__all__ = ["Interrupted", "TooLargeError", "check_resumable", "restore", "trace", "train"]
 
 Array = jax.Array
 logger = logging.getLogger("metajax")
@@ -211,6 +211,12 @@ def restore(learner: MetaLearner, run: str | os.PathLike[str], config: Any = Non
     return checkpoints.load(found.path, like), found
 
 
+def check_resumable(learner: MetaLearner, run: Path, config: Mapping[str, Any]) -> None:
+    """Raises CheckpointError where a run has checkpoints and none is the learner's and whole."""
+    like = abstract_state(learner)
+    checkpoints.newest(run / CHECKPOINTS, like, checkpoints.fingerprint(config))
+
+
 def _newest(run: Path, like: MetaState, fingerprint: str) -> checkpoints.Found | None:
     found = checkpoints.newest(run / CHECKPOINTS, like, fingerprint)
     for name, reason in (found.refused if found else {}).items():
@@ -388,10 +394,15 @@ class _Recorder:
         infinite = [name for name in totals.sums if not math.isfinite(row[name])]
         if infinite and not self._diverged and processes.first():
             self._diverged = True
+            # Scores are of rewards alone; whatever else is not finite may follow from them.
+            first, cause = infinite[0], ""
+            if "score_before" in infinite:
+                first, cause = "score_before", "rewards are not, or "
             logger.warning(
-                "%s at update %d: training diverged; smaller rates, or clipped gradients, may help",
-                f"{infinite[0]} is not finite",
+                "%s at update %d: %s; smaller rates, or clipped gradients, may help",
+                f"{first} is not finite",
                 update,
+                f"{cause}training diverged",
             )
         if self._log:
             self._log.write(row)

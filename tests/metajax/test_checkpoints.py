@@ -344,6 +344,32 @@ def test_a_fingerprint_does_not_depend_on_the_order():
     assert checkpoints.fingerprint(one) == checkpoints.fingerprint(other)
 
 
+def test_what_would_have_another_fingerprint_in_another_process_is_refused():
+    plain = {"rates": [0.1, 0.2], "folder": "runs"}
+    arrays = {"rates": np.array([0.1, 0.2]), "folder": Path("runs")}
+    assert checkpoints.fingerprint(arrays) == checkpoints.fingerprint(plain)
+    with pytest.raises(ValueError, match="config: expected numbers, text, lists and dicts, got a"):
+        checkpoints.fingerprint({"activation": jnp.tanh})
+
+
+# Orbax's threads leave event loops behind.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_save_that_fails_is_one_error(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        checkpoints.save(tmp_path / "file" / "state", make_state(1))
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(OSError, match=r"^could not write a checkpoint: .*File too large"):
+            checkpoints.save(tmp_path / "state", make_state(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    gc.collect()
+    assert not caplog.messages
+
+
 def test_another_format_is_refused(directory, monkeypatch):
     monkeypatch.setattr(seals, "FORMAT", 2)
     with pytest.raises(checkpoints.CheckpointError, match="it has format 1, this version reads 2"):

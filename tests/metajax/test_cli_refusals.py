@@ -48,6 +48,10 @@ def joining(coordinator: str, processes: int, process_id: int) -> list[str]:
         (["train", "m" * 300], "preset: unknown 'mmm"),
         (["train", "minigrid"], "preset: minigrid is an environment without one, for Python;"),
         (["train", "gridworld", "--held-out", "0.05"], "held_out: expected a share that leaves"),
+        (
+            ["train", "gridworld", "--held-out", "1.5"],
+            "held_out: expected at least 0 and below 1, got 1.5",
+        ),
         (["train", "--env.generator", "scatter", "--env.rooms", "1"], "rooms: got 1, expected 0"),
         (["train", "point", "--inner-learning-rate", "nan"], "expected above 0, got nan"),
         (["train", "point", "--entropy", "inf"], "entropy: expected a finite number, got inf"),
@@ -213,8 +217,10 @@ def test_a_checkpoint_of_another_configuration_is_refused(copied, capsys):
     ("text", "words"),
     [
         ("{", "is damaged (it is not JSON)"),
-        ("{}", "cannot be used"),
-        ("[]", "cannot be used"),
+        ("{}", "cannot be used (it holds no config)"),
+        ("[]", "cannot be used (it holds no config)"),
+        ('{"config": {}, "extended_to": "x"}', "(extended_to: expected int, got 'x')"),
+        ('{"config": {}, "versions": 3}', "(versions: expected dict, got 3)"),
         ('{"config": {"preset": "mars"}}', "preset: unknown 'mars'"),
         ('{"config": {"preset": "maze", "updates": 3}}', "unknown or missing"),
     ],
@@ -222,6 +228,21 @@ def test_a_checkpoint_of_another_configuration_is_refused(copied, capsys):
 def test_a_damaged_config_is_refused(copied, capsys, text, words):
     (copied / "config.json").write_text(text)
     assert words in refused(capsys, "evaluate", copied)
+
+
+def test_a_run_that_is_not_gone_on_with_is_not_extended(copied, capsys):
+    for checkpoint in (copied / "checkpoints").iterdir():
+        (checkpoint / "metajax.json").write_text("{}")
+    before = everything(copied)
+    said = refused(capsys, "train", "--resume", copied, "--updates", 9)
+    assert "no usable checkpoint" in said
+    assert everything(copied) == before
+
+
+def test_a_log_with_words_for_numbers_is_refused(copied, capsys):
+    log = copied / "metrics.jsonl"
+    log.write_text(log.read_text().replace('"score_after": ', '"score_after": "high", "x": ', 1))
+    assert "line 1 is not a line of metrics" in refused(capsys, "render", copied)
 
 
 def test_a_damaged_log_is_refused_and_kept(copied, capsys):

@@ -48,6 +48,19 @@ def test_a_preset_of_ones_own_is_trained_and_opened(folder, capsys):
     assert json.loads(capsys.readouterr().out)["preset"] == "cart:CART"
 
 
+def test_a_mistake_in_it_is_one_line_and_costs_no_run(folder, capsys):
+    source = (folder / "cart.py").read_text()
+    wrong = source.replace("reward = -jnp.abs(state[0] - task)", "reward = -state[:1]")
+    (folder / "cart.py").write_text(wrong)
+    runs.create(folder / "run", presets.preset("gridworld"), overwrite=False)
+    (folder / "run" / "adaptation.json").write_text("{}")
+    for flags in ([], ["--run", "run", "--overwrite"]):
+        assert "reward: " in refused(capsys, "train", "cart:CART", *SMALL, *flags)
+    assert not (folder / "runs").exists()
+    assert runs.read(folder / "run")[0].preset == "gridworld"
+    assert (folder / "run" / "adaptation.json").exists()
+
+
 def test_its_optimum_is_shown_if_it_says_one_and_acts_by_none(folder):
     config = presets.preset("cart:CART")
     assert experiments.build(config).oracle is None

@@ -34,6 +34,10 @@ def test_targets_of_another_shape_than_the_outputs_are_refused():
     [
         (lambda: mj.maml(REGRESSION, optax.sgd(0.1), OUTER, 2), "inner: expected an Inner"),
         (lambda: mj.promp(REGRESSION, optax.sgd(0.1), OUTER, 2), "inner: expected an Inner"),
+        (
+            lambda: mj.maml(REGRESSION, mj.Inner(0.1, steps=1), OUTER, 2),
+            "inner: expected an optimiser of optax, got 0.1",
+        ),
         (lambda: mj.maml(GRID, mj.sgd(0.1), OUTER, 2), "problem: expected a Problem, .* Gridworld"),
         (lambda: mj.meta_learned(GRID, mj.sgd(0.1), ()), "problem: expected a Problem"),
         (

@@ -113,6 +113,18 @@ def test_nan_and_infinity_are_null_in_the_log_and_told_once(tmp_path, caplog):
     assert told.startswith("bad is not finite at update 1: training diverged")
 
 
+def test_scores_that_are_no_numbers_are_told_before_what_follows_from_them(caplog):
+    learner = toy.learner()
+
+    def update(state):
+        state, metrics = learner.update(state)
+        nan = jnp.float32(jnp.nan)
+        return state, {**metrics, "bad": nan, "score_before": nan}
+
+    training.train(learner._replace(update=update), updates=1, progress=False)
+    assert caplog.messages[0].startswith("score_before is not finite at update 1: rewards are not")
+
+
 def test_a_state_spread_over_devices_is_compiled_for_once(tmp_path):
     learner = toy.learner()
     mapped = map_tasks(
