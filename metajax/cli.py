@@ -373,12 +373,14 @@ def _evaluate(arguments: list[str]) -> int:
     from . import judging, scores
 
     rows, _ = judging.rows(options.run, config, experiment, options.tasks, options.steps)
-    if options.scores is not None:
-        scores.save(options.scores, rows)
-    if options.json:
-        print(json.dumps(judging.report(config, rows), allow_nan=False))
-    else:
-        judging.print_table(config, rows)
+    try:
+        if options.json:
+            print(json.dumps(judging.report(config, rows), allow_nan=False))
+        else:
+            judging.print_table(config, rows)
+    finally:  # saved even where nobody reads the table, and shown where it cannot be saved
+        if options.scores is not None:
+            scores.save(options.scores, rows)
     return 0
 
 

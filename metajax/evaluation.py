@@ -17,7 +17,7 @@ from .compiling import compiler_options, plain
 from .programs import NOWHERE, Shelf, remembered
 from .scores import Adaptation
 from .streams import heldout_keys
-from .types import Adapt, MetaLearner, MetaState, Params, Problem
+from .types import Adapt, MetaLearner, Params, Problem, require_params
 
 __all__ = ["evaluate", "evaluator"]
 
@@ -149,8 +149,7 @@ def evaluator(
         return kept[0] if kept else shelf.compile(form, traced.lower(*args))
 
     def run(params: Params) -> Adaptation:
-        if isinstance(params, MetaState):
-            raise ValueError("params: expected parameters, got a MetaState; give its `params`")
+        require_params(params)
         if isinstance(learner, MetaLearner):
             _require_params(learner, params)
         # Parameters may be on the devices they were trained on; the program needs them on its own.

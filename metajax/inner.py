@@ -28,7 +28,7 @@ from .checks import (
 from .compiling import standalone
 from .fused import once_differentiated
 from .mapping import Mapping, check_mapping, tiled
-from .types import Adapt, Batch, Params, Problem, Trace, pytree_dataclass
+from .types import Adapt, Batch, Params, Problem, Trace, pytree_dataclass, require_params
 
 __all__ = [
     "Inner",
@@ -366,7 +366,8 @@ def adaptation(problem: Problem, inner: Inner, *, mapping: Mapping = Mapping()) 
         params, task, key -> the adapted params and the trace of K + 1 scores.
 
     Raises:
-        ValueError: an invalid number of steps, no fast parameters, or an invalid mapping.
+        ValueError: an invalid number of steps, no fast parameters, or an invalid mapping; when
+            called, a MetaState in the place of its parameters, or a key that is not typed.
     """
     check_parts(problem, inner)
     inner.check(problem)
@@ -374,6 +375,7 @@ def adaptation(problem: Problem, inner: Inner, *, mapping: Mapping = Mapping()) 
 
     def adapt(params: Params, task: Any, key: Array) -> tuple[Params, Trace]:
         require_key(key)
+        require_params(params)
         adapted, _, trace = run(problem, inner, params, task, key, mapping.tile)
         return adapted, trace
 

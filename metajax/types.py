@@ -22,6 +22,7 @@ __all__ = [
     "Problem",
     "Trace",
     "pytree_dataclass",
+    "require_params",
 ]
 
 Array = jax.Array
@@ -151,6 +152,12 @@ class MetaState:
     step: Array
     key: Array
     weighting: Any = ()
+
+
+def require_params(params: Any) -> None:
+    """Raises ValueError for a state where its parameters are meant."""
+    if isinstance(params, MetaState):
+        raise ValueError("params: expected parameters, got a MetaState; give its `params`")
 
 
 @pytree_dataclass

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..checks import require_integer, require_number
+from ..checks import require_integer, require_key, require_number
 from ..compiling import standalone
 from ..inner import check_outer, descend
 from ..mapping import TILE, Mapping, check_layout, map_tasks, mean_over_tasks, tile_size
 from ..problems import Trajectories
 from ..returns import normalise
-from ..types import MetaLearner, MetaState, Params, Problem, Trace
+from ..types import MetaLearner, MetaState, Params, Problem, Trace, require_params
 from .core import initialiser, task_keys
 
 __all__ = ["rl2"]
@@ -167,6 +167,8 @@ def rl2(
         return MetaState(params, opt_state, state.step + 1, state.key), metrics
 
     def adapt(params: Params, task: Any, key: Array) -> tuple[Params, Trace]:
+        require_key(key)
+        require_params(params)
         batch = problem.collect(params, task, key)
         return params, Trace(scores(batch), problem.samples(batch))
 

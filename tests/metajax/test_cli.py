@@ -198,6 +198,18 @@ def test_the_same_seed_gives_the_same_metrics(trained, tmp_path):
     assert list(names) == ["random initialisation"]
 
 
+def test_scores_that_cannot_be_saved_do_not_hide_the_table(trained, tmp_path, capsys, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert cli.run(["evaluate", str(trained), "--scores", str(tmp_path / "scores.npz")]) == 1
+    out, err = capsys.readouterr()
+    assert "maml" in out
+    assert err == "metajax: failed: [Errno 28] No space left on device\n"
+    assert not any(tmp_path.iterdir())
+
+
 def test_overwrite_replaces_a_run_and_nothing_else(copied):
     (copied / "notes.txt").write_text("mine")
     (copied / "mine.png").write_bytes(b"a picture")

@@ -155,6 +155,9 @@ def test_context_without_a_size_is_refused():
 def test_parameters_are_told_from_the_state_that_has_them():
     learner = mj.maml(REGRESSION, mj.sgd(0.1), OUTER, 2)
     state = learner.init(jax.random.key(0))
+    task = REGRESSION.sample_task(jax.random.key(1))
+    with pytest.raises(ValueError, match=r"params: .* got a MetaState"):
+        learner.adapt(state, task, jax.random.key(2))
     with pytest.raises(ValueError, match=r"params: .* got a MetaState"):
         mj.evaluate(learner, state, REGRESSION, tasks=2)
     with pytest.raises(ValueError, match=r"oracle: expected one number for a task, got \(1,\)"):
