@@ -230,9 +230,7 @@ def _train(arguments: list[str]) -> int:
             folder = folder or runs.reserve(config)
         updates = config.updates if stored is None else stored[runs.EXTENDED]
         with processes.together():
-            if not processes.alike(
-                [dataclasses.asdict(config), updates]
-            ):  # they would wait forever
+            if not processes.alike([dataclasses.asdict(config), updates]):  # or they wait forever
                 raise UsageError(
                     "several processes: expected the same settings, and the same command on each"
                 )
@@ -241,7 +239,7 @@ def _train(arguments: list[str]) -> int:
                 if stored is None:
                     runs.create(folder, config, options.overwrite)
                 elif updates != config.updates:
-                    training.check_resumable(experiment.learner, folder, runs.described(folder))
+                    experiments.check_resumable(experiment, folder)
                     runs.extend(folder, updates)
         held = stack.pop_all()
     with held:

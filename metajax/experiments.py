@@ -15,7 +15,7 @@ import jax
 from envs import Informed
 from envs.tasksets import has_sides, samplers
 
-from . import programs, runs, training, trials
+from . import checkpoints, programs, runs, training, trials, updates
 from .catalogue import ALGORITHMS, BY_MEMORY, OPTIONS, WITH
 from .checks import require_number
 from .configs import (
@@ -35,7 +35,7 @@ from .presets import is_ours, preset
 from .problems import policy_gradient, q_learning, regression
 from .types import Adapt, MetaLearner, MetaState, Problem
 
-__all__ = ["Experiment", "build", "check_held_out", "load", "shelf"]
+__all__ = ["Experiment", "build", "check_held_out", "check_resumable", "load", "shelf"]
 
 
 class Experiment(NamedTuple):
@@ -253,6 +253,17 @@ def check_held_out(config: TrainConfig) -> None:
         raise ValueError(
             f"held_out: expected a share that leaves tasks to train on and to judge by, got {share}"
         )
+
+
+def check_resumable(experiment: Experiment, run: Path) -> None:
+    """Checks that a run may go on: from its newest whole checkpoint, or from the beginning.
+
+    Raises:
+        CheckpointError: it has checkpoints, and none is whole and the experiment's.
+    """
+    like = updates.abstract_state(experiment.learner)
+    config = checkpoints.fingerprint(runs.described(run))
+    checkpoints.newest(run / training.CHECKPOINTS, like, config)
 
 
 def shelf(config: TrainConfig, row: str = "", **others: Any) -> programs.Shelf:

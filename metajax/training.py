@@ -30,7 +30,7 @@ from .streams import check_seed
 from .types import MetaLearner, MetaState
 from .updates import Programs, TooLargeError, Totals, abstract_state, start, trace
 
-__all__ = ["Interrupted", "TooLargeError", "check_resumable", "restore", "trace", "train"]
+__all__ = ["Interrupted", "TooLargeError", "restore", "trace", "train"]
 
 Array = jax.Array
 logger = logging.getLogger("metajax")
@@ -209,12 +209,6 @@ def restore(learner: MetaLearner, run: str | os.PathLike[str], config: Any = Non
     if found is None:
         raise checkpoints.NoCheckpointError(f"{run} has no whole checkpoint yet")
     return checkpoints.load(found.path, like), found
-
-
-def check_resumable(learner: MetaLearner, run: Path, config: Mapping[str, Any]) -> None:
-    """Raises CheckpointError where a run has checkpoints and none is the learner's and whole."""
-    like = abstract_state(learner)
-    checkpoints.newest(run / CHECKPOINTS, like, checkpoints.fingerprint(config))
 
 
 def _newest(run: Path, like: MetaState, fingerprint: str) -> checkpoints.Found | None:

@@ -357,42 +357,6 @@ def test_serial_reptile_is_one_task_after_another():
     assert int(metrics["env_steps"]) == 4 * (STEPS + 1)
 
 
-def test_imaml_gives_slow_parameters_what_the_fast_ones_minimum_owes_them():
-    problem = problems.parted("body", "head")
-    inner = mj.sgd(RATE, 40)._replace(fast=lambda path: path == "head")
-    with jax.enable_x64(True):
-        learner = build("imaml", problem, 1, inner=inner, damping=0.0)
-        state = learner.init(jax.random.key(0))
-        after, _ = jax.jit(learner.update)(state)
-        key_task, _ = jax.random.split(jax.random.split(jax.random.fold_in(state.key, 0), 1)[0])
-        centre = problem.sample_task(key_task)["centre"]
-
-        def at_the_minimum(params):
-            """The loss where the head minimises it, with the pull toward where it started."""
-            rows, offset = jnp.eye(3)[1:], params["body"] - centre
-            curvature = jnp.asarray(problems.CURVATURE, offset.dtype)
-            pulled = rows @ curvature @ rows.T + STRENGTH * jnp.eye(2)
-            target = STRENGTH * params["head"] - rows @ curvature @ offset
-            offset = offset + jnp.linalg.solve(pulled, target) @ rows
-            return 0.5 * offset @ curvature @ offset
-
-        expected = flat(jax.grad(at_the_minimum)(state.params))
-        actual = flat(state.params) - flat(after.params)
-    np.testing.assert_allclose(actual, expected, rtol=1e-5)
-
-
-def test_imaml_takes_as_much_memory_for_many_inner_steps_as_for_few():
-    problem = mj.regression(mj.networks.MLP((32, 32, 1)))
-
-    def temporary_bytes(steps):
-        learner = mj.imaml(problem, mj.sgd(0.01, steps), optax.sgd(1.0), 8)
-        state = jax.eval_shape(learner.init, jax.random.key(0))
-        compiled = jax.jit(learner.update).lower(state).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
-
-    assert temporary_bytes(64) <= 1.1 * temporary_bytes(4)
-
-
 def test_maml_learns_an_initialisation_that_one_step_adapts():
     problem = problems.quadratic()
     learner = build("maml", problem, 32, optax.adam(0.05))

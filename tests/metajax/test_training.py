@@ -98,31 +98,22 @@ def test_environment_steps_are_counted_beyond_32_bits():
     assert [row["env_steps"] for row in rows] == [5 * (2**31 - 1), 10 * (2**31 - 1)]
 
 
-def test_nan_and_infinity_are_null_in_the_log_and_told_once(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("name", "why"), [("bad", "training"), ("score_before", "rewards are not, or training")]
+)
+def test_nan_and_infinity_are_null_in_the_log_and_told_once(tmp_path, caplog, name, why):
     learner = toy.learner()
 
     def update(state):
         state, metrics = learner.update(state)
-        return state, {**metrics, "bad": jnp.float32(jnp.nan), "huge": jnp.float32(jnp.inf)}
+        return state, {**metrics, name: jnp.float32(jnp.nan), "huge": jnp.float32(jnp.inf)}
 
     training.train(learner._replace(update=update), updates=3, run=tmp_path, progress=False)
     rows = lines(tmp_path)
     assert len(rows) == 3
-    assert rows[0]["bad"] is rows[0]["huge"] is None
+    assert rows[0][name] is rows[0]["huge"] is None
     (told,) = caplog.messages
-    assert told.startswith("bad is not finite at update 1: training diverged")
-
-
-def test_scores_that_are_no_numbers_are_told_before_what_follows_from_them(caplog):
-    learner = toy.learner()
-
-    def update(state):
-        state, metrics = learner.update(state)
-        nan = jnp.float32(jnp.nan)
-        return state, {**metrics, "bad": nan, "score_before": nan}
-
-    training.train(learner._replace(update=update), updates=1, progress=False)
-    assert caplog.messages[0].startswith("score_before is not finite at update 1: rewards are not")
+    assert told.startswith(f"{name} is not finite at update 1: {why} diverged")
 
 
 def test_a_state_spread_over_devices_is_compiled_for_once(tmp_path):
