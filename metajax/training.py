@@ -388,10 +388,10 @@ class _Recorder:
         infinite = [name for name in totals.sums if not math.isfinite(row[name])]
         if infinite and not self._diverged and processes.first():
             self._diverged = True
-            # Scores are of rewards alone; whatever else is not finite may follow from them.
+            # Scores are of the data alone; whatever else is not finite may follow from them.
             first, cause = infinite[0], ""
             if "score_before" in infinite:
-                first, cause = "score_before", "rewards are not, or "
+                first, cause = "score_before", "rewards or targets are not, or "
             logger.warning(
                 "%s at update %d: %s; smaller rates, or clipped gradients, may help",
                 f"{first} is not finite",

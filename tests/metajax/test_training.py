@@ -99,7 +99,8 @@ def test_environment_steps_are_counted_beyond_32_bits():
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("bad", "training"), ("score_before", "rewards are not, or training")]
+    ("name", "why"),
+    [("bad", "training"), ("score_before", "rewards or targets are not, or training")],
 )
 def test_nan_and_infinity_are_null_in_the_log_and_told_once(tmp_path, caplog, name, why):
     learner = toy.learner()
