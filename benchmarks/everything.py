@@ -61,7 +61,7 @@ JOBS = (
     Job("derivatives", ("point",)),
     Job("breakdown"),
     Job("scaling", plots="--plot"),
-    Job("scaling", ("--preset", "point", "--only", "steps")),
+    Job("scaling", ("--preset", "point", "--only", "steps", "--episodes", "20")),
     Job("devices", ("point",)),
     Job("environments", ("--policy",)),
     Job("environments", ("--no-mazes", "--no-compile", "--counts", "16", "256", "4096"), "--plot"),

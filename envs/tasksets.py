@@ -64,8 +64,13 @@ class TaskSet:
           unique: whether only the first of equal tasks is kept, so that M may be below `count`.
 
         Raises:
-          ValueError: a count or a chunk below 1, or tasks that hold anything but bools and numbers.
+          ValueError: a key that is not one typed key, a count or a chunk below 1, or tasks that
+            hold anything but bools and numbers.
         """
+        dtype, shape = getattr(key, "dtype", np.dtype(object)), np.shape(key)
+        one = jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+        got = f"{dtype} {list(shape)}" if hasattr(key, "dtype") else key
+        require("key", got, one, "one typed key, as `jax.random.key(0)` makes")
         require_integer("count", count, 1, 2**31 - 1)
         require_integer("chunk", chunk, 1)
         form_of(_form_drawn_by(env.sample_task))

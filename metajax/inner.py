@@ -41,6 +41,7 @@ __all__ = [
     "judge_of",
     "loss_of_parts",
     "merge",
+    "parameter_paths",
     "path_of",
     "run",
     "sgd",
@@ -72,11 +73,9 @@ class Inner(NamedTuple):
         require_integer("inner steps", self.steps, 0)
         if not (self.fast is None or callable(self.fast)):
             raise ValueError(f"fast parameters: expected a function, got {self.fast!r}")
-        if self.fast is not None:
-            params = _form_of_parameters(problem)
-            if not jax.tree.leaves(self.split(params)[0]):
-                paths = ", ".join(_paths(params))
-                raise ValueError(f"fast parameters: expected some of {paths}, got none")
+        if self.fast is not None and not any(map(self.fast, parameter_paths(problem))):
+            paths = ", ".join(parameter_paths(problem))
+            raise ValueError(f"fast parameters: expected some of {paths}, got none")
 
     def slow(self, problem: Problem) -> list[str]:
         """The paths of the problem's slow parameters.
@@ -130,6 +129,11 @@ def check_optimizers(name: str, *optimizers: Any) -> None:
     for optimizer in optimizers:
         if not all(callable(getattr(optimizer, part, None)) for part in ("init", "update")):
             raise ValueError(f"{name}: expected an optimiser of optax, got {optimizer!r}")
+
+
+def parameter_paths(problem: Problem) -> list[str]:
+    """The paths of all parameters of a problem."""
+    return _paths(_form_of_parameters(problem))
 
 
 def _form_of_parameters(problem: Problem) -> Params:

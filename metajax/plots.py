@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, MaxNLocator
 
 __all__ = ["adaptation_curve", "learning_curve", "side_by_side", "write_gif", "write_png"]
 
@@ -99,7 +99,8 @@ def adaptation_curve(
     _draw_oracle(axes, report["oracle"])
     axes.set_xlabel(f"{unit}s")
     axes.set_ylabel(f"score on {report['tasks']} held-out tasks")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    alone = len(report["steps"]) == 1  # has no range to put ticks in
+    axes.xaxis.set_major_locator(FixedLocator([0]) if alone else MaxNLocator(integer=True))
     _save(figure, axes, path)
 
 

@@ -223,24 +223,25 @@ def table(
             out.caption += f"; {name}: {row.diverged} tasks ended in no finite score"
     out.add_column("score after", justify="left", overflow="fold")
     headings = [f"{step} {unit}{'' if step == 1 else 's'}" for step in shown]
-    for heading in (*headings, "IQM", "made worse"):
+    compares = len(first.steps) > 1  # a single score is neither better nor worse
+    for heading in (*headings, "IQM", *["made worse"] * compares):
         lines = "\n".join(heading.rsplit(" ", 1)) if narrow else heading
         out.add_column(lines, justify="right", no_wrap=narrow)
     for name, row in rows.items():
         cells = [_cell(row, step, narrow) for step in shown]
-        worse = f"{row.negative_adaptation:.0%}"
-        out.add_row(name, *cells, _number(row.iqm[-1]), worse)
+        worse = [f"{row.negative_adaptation:.0%}"] * compares
+        out.add_row(name, *cells, _number(row.iqm[-1]), *worse)
     if first.oracle is not None:
         out.add_section()
         optimal = [""] * (len(shown) - 1) + [_number(float(first.oracle.mean()))]
-        out.add_row("optimal", *optimal, _number(float(iqm(first.oracle))), "")
+        out.add_row("optimal", *optimal, _number(float(iqm(first.oracle))))
     shares = {name: row.normalised for name, row in rows.items()}
     if all(share is not None for share in shares.values()):
         out.add_section()
         for name, share in shares.items():
             assert share is not None
             cells = [_cell(share, step, narrow) for step in shown]
-            out.add_row(f"{name} / optimal", *cells, _number(share.iqm[-1]), "")
+            out.add_row(f"{name} / optimal", *cells, _number(share.iqm[-1]))
     return out
 
 

@@ -7,7 +7,7 @@ from typing import Unpack
 import jax
 import optax
 
-from ..inner import Inner, check_parts
+from ..inner import Inner, check_parts, parameter_paths
 from ..networks import Conditioned
 from ..types import MetaLearner, Params, Problem
 from .maml import MAMLOptions, maml
@@ -59,5 +59,11 @@ def cavia(
         ValueError: an invalid size, or a problem whose network has no context.
     """
     check_parts(problem, inner, outer)
+    paths = parameter_paths(problem)
+    if not any(map(Conditioned.is_context, paths)):
+        raise ValueError(
+            "problem: expected one whose network is a `networks.Conditioned(network, size)`, got "
+            f"parameters without a context: {', '.join(paths)}"
+        )
     inner = inner.among(Conditioned.is_context)
     return maml(problem, inner, fixed_context(inner, outer), tasks, **options)

@@ -278,6 +278,12 @@ def test_a_list_of_tasks_makes_a_set():
         TaskSet.of(env, [])
 
 
+def test_what_is_no_key_is_told():
+    for key in (0, jax.random.split(jax.random.key(0), 2), jax.random.PRNGKey(0)):
+        with pytest.raises(ValueError, match=r"key: got .*, expected one typed key"):
+            TaskSet.make(ENV, key, 3)
+
+
 def test_a_field_is_the_same_as_a_number_of_numpy_or_of_python(tmp_path):
     made = TaskSet.make(
         Maze(size=5, slip=np.float32(0.3), horizon=np.int64(9)), jax.random.key(0), 1

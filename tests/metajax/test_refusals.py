@@ -112,21 +112,15 @@ def test_negative_inner_steps_are_refused():
         mj.maml(problems.quadratic(), mj.sgd(0.1, steps=-1), optax.sgd(0.1), 4)
 
 
-@pytest.mark.parametrize(
-    ("learner", "message"),
-    [
-        (lambda *given: mj.anil(*given, head=lambda path: False), "some of theta, got none"),
-        (mj.cavia, "some of theta, got none"),
-    ],
-)
-def test_fast_parameters_that_do_not_exist_are_refused(learner, message):
-    with pytest.raises(ValueError, match=f"fast parameters: expected {message}"):
-        learner(problems.quadratic(), mj.sgd(0.1), optax.sgd(0.1), 4)
+def test_fast_parameters_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="fast parameters: expected some of theta, got none"):
+        mj.anil(problems.quadratic(), mj.sgd(0.1), optax.sgd(0.1), 4, head=lambda path: False)
 
 
 @pytest.mark.parametrize(
     ("learner", "message"),
     [
+        (mj.cavia, r"`networks.Conditioned\(network, size\)`, got .* without a context: theta"),
         (partial(mj.imaml, strength=0.0), "proximal strength: expected above 0, got 0.0"),
         (partial(mj.imaml, damping=-1.0), "damping: expected at least 0, got -1.0"),
         (partial(mj.imaml, solver_steps=0), "solver steps: expected at least 1, got 0"),

@@ -138,6 +138,13 @@ def test_the_table_has_a_row_per_start_and_a_column_per_step():
     assert text.count("random") == 2  # its scores, and its shares of the optimum
 
 
+def test_a_single_score_is_not_called_worse():
+    text = printed({"maml": Adaptation(np.ones((4, 1)), np.zeros(4), np.full(4, 2.0))})
+    assert "0 inner steps" in text
+    assert "0.500" in text
+    assert "worse" not in text
+
+
 def test_the_table_of_many_steps_fits_a_terminal():
     score = np.random.default_rng(0).normal(size=(9, 11)) * 100
     text = printed({"maml": Adaptation(score, np.zeros(9))}, width=100)
