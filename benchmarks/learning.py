@@ -1,6 +1,6 @@
 """Does adaptation learn what it should? Trains presets as a user would and reads their folders.
 
-    python benchmarks/learning.py            # every preset
+    python benchmarks/learning.py            # every preset that has a row
     python benchmarks/learning.py maze point --json figures.json
 
 Each row is a figure, the bar it has to clear, and whether it did. Published values are from the

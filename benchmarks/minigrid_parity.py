@@ -3,9 +3,10 @@
     python benchmarks/minigrid_parity.py --steps 10000 --json figures.json
 
 Plays levels of every family in `minigrid`, replays each level and its actions in `envs.minigrid`,
-and compares every image, heading, reward, termination and truncation. Actions are random, but half
-of those in front of a shut door or a portable object make use of it. The balls of Dynamic-Obstacles
-are placed where `minigrid` drew them. Exits with status 3 if anything differs.
+and compares every image, heading, reward, termination and truncation (an episode of ours never ends
+in both ways, so there the termination alone). Actions are random, but half of those in front of a
+shut door or a portable object make use of it. The balls of Dynamic-Obstacles are placed where
+`minigrid` drew them. Exits with status 3 if anything differs.
 """
 
 from __future__ import annotations

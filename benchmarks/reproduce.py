@@ -1,7 +1,7 @@
 """Are the published tables reproduced? Trains their settings and prints both results.
 
-    python benchmarks/reproduce.py --quick             # a tenth of the updates: does all of it run?
-    python benchmarks/reproduce.py sinusoid-10 point   # two tables, the settings as published
+    python benchmarks/reproduce.py --quick                          # a tenth of the updates
+    python benchmarks/reproduce.py sinusoid-10 point-as-published   # two tables
     python benchmarks/reproduce.py --runs runs/reproduce --json figures.json --plots pictures
 
 A row is an entry of a table: one algorithm after a number of inner steps. Runs in `--runs` are not

@@ -14,6 +14,7 @@ of a plane is drawn at the nearest edge.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -106,11 +107,8 @@ def frames(env: Any, task: Any, states: Any, pixels: int = 320) -> np.ndarray:
     if not count:
         raise ValueError("states: got none, expected those of an episode")
     if isinstance(env, MiniGrid):
-        each = jax.vmap(rgb, in_axes=(None, 0, None, None))
         states = jax.tree.map(jnp.asarray, states)
-        return np.asarray(
-            jax.jit(each, static_argnums=(0, 3))(env, states, task, _side(env, pixels))
-        )
+        return np.asarray(_film(env, states, task, _side(env, pixels)))
     if not _is_ours(env):
         each = (jax.tree.map(lambda leaf: leaf[i], states) for i in range(count))  # noqa: B023
         return np.stack([_by_itself(env, state, task, pixels) for state in each])
@@ -171,6 +169,9 @@ def rgb(env: Any, state: Any, task: Any, pixels: int = 8) -> Array:
     return picture(tiles, state.position, getattr(state, "heading", None), pixels)
 
 
+_film = jax.jit(jax.vmap(rgb, in_axes=(None, 0, None, None)), static_argnums=(0, 3))
+
+
 def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -> np.ndarray:
     """Pictures of many tasks side by side, each before the first step of an episode.
 
@@ -206,11 +207,16 @@ def sheet(env: Any, tasks: Any, columns: int | None = None, pixels: int = 160) -
     return page
 
 
+@functools.lru_cache(maxsize=16)
+def _reset(env: Any) -> Any:
+    return jax.jit(env.reset)  # compiled once: a bound method is another object each time
+
+
 def _first_picture(env: Any, task: Any, pixels: int) -> np.ndarray:
     """A task before the first step of an episode, uint8, at most `pixels` high and wide."""
     env, _ = _unwrapped(env)
     if isinstance(env, MiniGrid) or not _is_ours(env):
-        state, _ = jax.jit(env.reset)(jax.random.key(0), task)
+        state, _ = _reset(env)(jax.random.key(0), task)
         return still(env, state, task, pixels)
     start, heading = getattr(task, "start", np.zeros(2)), getattr(task, "heading", None)
     return frame(env, task, start, pixels=pixels, heading=heading)

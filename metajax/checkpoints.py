@@ -70,12 +70,14 @@ def save(path: str | os.PathLike[str], state: Any, *, overwrite: bool = False) -
     if why := unfit(path):
         raise CheckpointError(why)
     path = Path(path).absolute()
-    if path.exists() and not overwrite:
+    if _there(path).exists() and not overwrite:
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
     record = seals.describe(state, fingerprint(None), {})
     new = path.with_name(path.name + ".new")
     with processes.together():
         if processes.first():
+            if (left := _there(path)) != path:
+                left.rename(path)  # else a crash while it was overwritten would lose it now
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)  # where that fails, Orbax would wait, the process's end too
             new.rmdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ __all__ = [
     "require_network",
     "require_number",
     "require_returned",
+    "require_widths",
 ]
 
 _INT32 = 2**31 - 1
@@ -170,3 +172,15 @@ def require_returned(name: str, found: Any, *parts: str) -> None:
         got = type(found).__name__ if shape is None else f"an array of shape {shape}"
         got = f"{len(found)} values" if isinstance(found, tuple) else got
         raise ValueError(f"{name}: expected to return ({', '.join(parts)}), got {got}")
+
+
+def require_widths(hidden: Any) -> tuple[int, ...]:
+    """The widths of hidden layers; a number is that of one.
+
+    Raises:
+        ValueError: one of them is no integer of at least 1.
+    """
+    widths = tuple(hidden) if isinstance(hidden, Iterable) else (hidden,)
+    for width in widths:
+        require_integer("hidden", width, 1)
+    return widths

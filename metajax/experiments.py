@@ -162,7 +162,10 @@ def _check_options(config: TrainConfig) -> None:
     if config.algorithm in BY_MEMORY and len(config.hidden) == 1 and is_changed("activation"):
         raise ValueError("activation: is of the layers before the memory, and hidden has none")
     for name, algorithms in OPTIONS.items():
-        if is_changed(name) and config.algorithm not in algorithms:
+        # A preset of one's own may set what only some algorithms take, and be used with others,
+        # except for this, with which those would train another problem than they are judged by.
+        acts = is_changed(name) or (name == "learn" and config.learn)
+        if acts and config.algorithm not in algorithms:
             others = [each for each in ALGORITHMS if each not in algorithms]
             few = len(algorithms) <= len(others)
             which = f"for {', '.join(algorithms)}, not" if few else "not for"

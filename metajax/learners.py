@@ -26,6 +26,7 @@ from .weighting import gradnorm, uncertainty_weighting
 
 __all__ = ["Learners", "learners", "network_of", "outer_optimizer"]
 
+_JOINT = ("multitask", "oracle")
 _WEIGHTINGS = {"multitask-uncertainty": uncertainty_weighting, "multitask-gradnorm": gradnorm}
 
 
@@ -33,7 +34,7 @@ class Learners(NamedTuple):
     """The learners of a configuration's algorithm, and its problems."""
 
     training: Problem  # that the learner is of, with the algorithm's meta-parameters
-    judging: Problem  # of evaluation, with the same
+    judging: Problem  # of evaluation, with the same meta-parameters
     learner: MetaLearner
     evaluation: Callable[[int], Adapt]  # by so many inner steps
     network: Network  # that the problems are about
@@ -210,11 +211,11 @@ def learners(
         ),
         "reptile": lambda: of_reptile(serial=False),
         "reptile-serial": lambda: of_reptile(serial=True),
-        **dict.fromkeys(("multitask", "oracle"), lambda: joint_learner),
+        **dict.fromkeys(_JOINT, lambda: joint_learner),
         **dict.fromkeys(_WEIGHTINGS, of_weights),
     }
     return Learners(
-        training=problem,
+        training=joint if name in (*_JOINT, *_WEIGHTINGS) else problem,
         judging=judging,
         learner=special.get(name, of_maml)(),
         evaluation=evaluation,

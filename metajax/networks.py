@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from . import fused
-from .checks import require_actions, require_integer, require_number
+from .checks import require_actions, require_integer, require_number, require_widths
 
 __all__ = [
     "MLP",
@@ -349,9 +349,7 @@ def mlp_policy(
         TypeError: an action space that is neither `Discrete` nor a `Box` of one axis.
     """
     require_actions(action_space)
-    widths = tuple(hidden) if isinstance(hidden, Iterable) else (hidden,)
-    for width in widths:
-        require_integer("hidden", width, 1)
+    widths = require_widths(hidden)
     require_integer("observation_axes", observation_axes, 0)
     require_number("skip", skip)
     require_number("initial_std", initial_std, above=True)

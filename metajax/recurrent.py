@@ -7,7 +7,7 @@ as a pytree of arrays. `over_time` applies it to whole sequences; a network may 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .checks import require_actions, require_integer, require_number
+from .checks import require_actions, require_integer, require_number, require_widths
 from .networks import Dense, Network, matmul, weight_gradient
 
 __all__ = ["GRUPolicy", "gru_policy", "initial_carry", "over_time"]
@@ -228,9 +228,8 @@ def gru_policy(
         TypeError: an action space that is neither `Discrete` nor a `Box` of one axis.
     """
     require_actions(action_space)
-    widths = tuple(hidden) if isinstance(hidden, Iterable) else (hidden,)
-    for name, value in (("memory", memory), *(("hidden", width) for width in widths)):
-        require_integer(name, value, 1)
+    widths = require_widths(hidden)
+    require_integer("memory", memory, 1)
     require_integer("observation_axes", observation_axes, 0)
     require_number("initial_std", initial_std, above=True)
     require_number("action_scale", action_scale, above=True)

@@ -132,16 +132,17 @@ def train(
     require_integer("updates", updates, 1)
     if resume and run is None:
         raise ValueError("resume: expected a run, the folder to go on in")
-    plan = _Plan(
-        updates,
-        max(updates // 100, 1) if log_every is None else log_every,
-        max(updates // 10, 1) if checkpoint_every is None else checkpoint_every,
-    )
-    for name, value in {**plan._asdict(), "keep": keep}.items():
+    log_every = max(updates // 100, 1) if log_every is None else log_every
+    checkpoint_every = max(updates // 10, 1) if checkpoint_every is None else checkpoint_every
+    sizes = {"log_every": log_every, "checkpoint_every": checkpoint_every, "keep": keep}
+    for name, value in sizes.items():
         require_integer(name, value, 1)
     if seed is not None:
         check_seed(seed)
-        seed = operator.index(seed)  # numpy's integers are no JSON
+        seed = operator.index(seed)
+    # Numpy's integers are no JSON.
+    updates, keep = operator.index(updates), operator.index(keep)
+    plan = _Plan(updates, operator.index(log_every), operator.index(checkpoint_every))
     with contextlib.ExitStack() as stack:
         speaks = processes.first()
         reporter = Reporter(updates, title, progress if speaks else False)

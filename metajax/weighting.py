@@ -65,15 +65,11 @@ def _relative(value: Array, seen: Array) -> Array:
     return jnp.clip(share, 1.0 / _RANGE, 1.0)
 
 
-def _shortfall(best: Callable[[Any], Array] | None, task: Any, score: Array) -> Array:
-    return -score if best is None else best(task) - score
-
-
 def uncertainty_weighting(
     groups: int,
     group_of: Callable[[Any], Array],
     *,
-    best: Callable[[Any], Array] | None = None,
+    best: Callable[[Any], Array | float],
     rate: float = 0.05,
 ) -> Weighting:
     """Weights 1/σ_g², where σ_g² minimises L_g / σ_g² + log σ_g²: the running mean of L_g.
@@ -87,8 +83,8 @@ def uncertainty_weighting(
     Args:
         groups: G, at least 2.
         group_of: task -> () int32 in 0..G-1.
-        best: task -> () the best score possible, such as `env.optimal_return`; None: 0, for scores
-            that are never positive.
+        best: task -> () the best score possible, such as `env.optimal_return`; of regression, whose
+            score is the negative error, `lambda task: 0.0`.
         rate: of the running means, in (0, 1].
 
     Raises:
@@ -96,7 +92,7 @@ def uncertainty_weighting(
     """
 
     def measure(task: Any, score: Array, gradient: Params) -> tuple[Array, ...]:
-        return (_shortfall(best, task, score),)
+        return (best(task) - score,)
 
     def weights(state: Running) -> Array:
         return 1.0 / _relative(state.mean[0], state.seen)
@@ -108,7 +104,7 @@ def gradnorm(
     groups: int,
     group_of: Callable[[Any], Array],
     *,
-    best: Callable[[Any], Array] | None = None,
+    best: Callable[[Any], Array | float],
     asymmetry: float = 1.0,
     rate: float = 0.2,
 ) -> Weighting:
@@ -123,8 +119,8 @@ def gradnorm(
     Args:
         groups: G, at least 2.
         group_of: task -> () int32 in 0..G-1.
-        best: task -> () the best score possible, such as `env.optimal_return`; None: 0, for scores
-            that are never positive.
+        best: task -> () the best score possible, such as `env.optimal_return`; of regression, whose
+            score is the negative error, `lambda task: 0.0`.
         asymmetry: α, at least 0; 0 makes all norms equal.
         rate: of the running means, in (0, 1].
 
@@ -134,7 +130,7 @@ def gradnorm(
     require_number("asymmetry", asymmetry)
 
     def measure(task: Any, score: Array, gradient: Params) -> tuple[Array, ...]:
-        return _shortfall(best, task, score), optax.tree.norm(gradient)
+        return best(task) - score, optax.tree.norm(gradient)
 
     def weights(state: Running) -> Array:
         loss, norm = state.mean

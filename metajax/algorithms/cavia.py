@@ -18,13 +18,18 @@ __all__ = ["cavia", "fixed_context"]
 def fixed_context(
     inner: Inner, outer: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    """`outer`, except that what `inner` adapts, the context, stays 0, where every task starts."""
+    """`outer`, except that what `inner` adapts, the context, stays 0, where every task starts.
+
+    Its gradient is kept from the optimiser, whose clipping it has no part in, and so is what the
+    optimiser makes of none, such as noise, from the context.
+    """
 
     def is_fast(params: Params) -> Params:
         fast, _ = inner.split(params)
         return jax.tree.map(lambda leaf: leaf is not None, fast, is_leaf=lambda leaf: leaf is None)
 
-    return optax.chain(optax.masked(optax.set_to_zero(), is_fast), outer)
+    none = optax.masked(optax.set_to_zero(), is_fast)
+    return optax.chain(none, outer, none)
 
 
 def cavia(

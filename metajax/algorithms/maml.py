@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ..groups import UNIFORM, Weighting
@@ -80,8 +81,10 @@ def maml(
             nor a function.
     """
     check_parts(problem, inner, outer)
-    if not (isinstance(first_order, bool) or callable(first_order)):
+    if not (isinstance(first_order, (bool, np.bool)) or callable(first_order)):
         raise ValueError(f"first_order: expected a bool or a function, got {first_order!r}")
+    if not callable(first_order):
+        first_order = bool(first_order)
     step_weights = [float(weight) for weight in step_weights]
     finite = all(math.isfinite(weight) and weight >= 0 for weight in step_weights)
     if step_weights and not (len(step_weights) == inner.steps and finite and any(step_weights)):

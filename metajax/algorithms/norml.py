@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..checks import require_widths
 from ..inner import Inner, check_parts
 from ..networks import MLP
 from ..slow import beside
@@ -40,19 +41,19 @@ def learned_advantage(
         problem: a policy-gradient problem, preferably with normalised advantages: the bound is in
             their units.
         inner: the inner optimiser.
-        hidden: widths of the critic's hidden layers.
+        hidden: widths of the critic's hidden layers, or that of one.
 
     Returns:
         The problem and the inner optimiser with these meta-parameters.
 
     Raises:
-        ValueError: a problem without advantages.
+        ValueError: a problem without advantages, or a width below 1.
     """
     check_parts(problem, inner)
     if problem.transitions is None:
         raise ValueError("problem: a learned advantage is for policy gradients of advantages")
     transitions = problem.transitions
-    critic = MLP((*hidden, 1), last_kernel_init=nn.initializers.zeros)
+    critic = MLP((*require_widths(hidden), 1), last_kernel_init=nn.initializers.zeros)
 
     @functools.cache
     def width() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..baselines import (
     BASELINES,
@@ -164,7 +165,7 @@ def policy_gradient(
     distribution = for_action_space(env.action_space)
     space = env.observation_space
     observed = lookup(network, space, env.action_space, critic)
-    is_binary = space.dtype.kind in "bu" and (space.low, space.high) == (0, 1)
+    is_binary = space.dtype.kind in "bu" and np.all(space.low == 0) and np.all(space.high == 1)
 
     def init(key: Array) -> Params:
         return initial_params(network, key, space, initial_carry(network))

@@ -229,6 +229,26 @@ def test_minigrid_is_drawn_with_its_objects_in_their_colours():
     np.testing.assert_array_equal(page[top : top + 16 * high, 11 : 11 + 16 * wide], shown)
 
 
+def test_films_and_sheets_compile_their_pictures_once(monkeypatch):
+    traced = []
+
+    class Counted(Drawn):
+        def reset(self, key, task):
+            traced.append("reset")
+            return super().reset(key, task)
+
+    drawn = render.as_tiles
+    monkeypatch.setattr(render, "as_tiles", lambda *args: traced.append("film") or drawn(*args))
+    env = envs.MiniGrid("doorkey", size=5)
+    keys = jax.random.split(jax.random.key(0), 2)
+    task = jax.jit(env.sample_task)(keys[0])
+    states, _ = jax.jit(jax.vmap(env.reset, (0, None)))(keys, task)
+    for _ in range(2):
+        render.frames(env, task, states, 65)  # no other test has pictures of this size
+        render.sheet(Counted(), jax.vmap(Counted().sample_task)(keys), pixels=65)
+    assert traced == ["film", "reset"]
+
+
 @pytest.mark.smoke
 def test_minigrid_has_frames_and_text():
     env = envs.MiniGrid("doorkey", size=5)

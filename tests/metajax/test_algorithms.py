@@ -376,6 +376,16 @@ def test_the_norm_told_is_that_of_the_meta_gradient():
     np.testing.assert_allclose(metrics["gradient_norm"], moved, rtol=1e-5)
 
 
+def test_a_context_stays_where_tasks_start_whatever_the_outer_optimiser_adds():
+    problem = problems.parted("network", "context")
+    noisy = optax.chain(optax.add_noise(1.0, 0.5, key=0), optax.sgd(1.0))
+    learner = mj.cavia(problem, mj.sgd(RATE, STEPS), noisy, 2)
+    before = learner.init(jax.random.key(0))
+    after = jax.jit(learner.update)(before)[0].params
+    assert (after["context"] == before.params["context"]).all()
+    assert (after["network"] != before.params["network"]).all()
+
+
 def test_a_context_has_learned_rates():
     """Only the context itself stays where it is, not what is learned about it under its name."""
     problem, inner = problems.parted("network", "context"), mj.sgd(RATE, STEPS)

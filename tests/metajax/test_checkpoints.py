@@ -107,6 +107,23 @@ def test_a_crash_while_overwriting_leaves_a_state_and_the_next_save_repairs(tmp_
         assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
 
 
+@pytest.mark.parametrize("left", ["state.new", "state.old"])
+def test_what_a_crash_left_is_neither_in_the_way_nor_lost(tmp_path, left, monkeypatch):
+    path = tmp_path / "state"
+    checkpoints.save(tmp_path / left, make_state(1))  # between the two renames
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
+        checkpoints.save(path, make_state(2))
+    assert_equal(checkpoints.load(path, make_state()), make_state(1))
+
+    def full(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoints, "_to_write", full)
+    with pytest.raises(OSError, match="no space left"):
+        checkpoints.save(path, make_state(2), overwrite=True)
+    assert_equal(checkpoints.load(path, make_state()), make_state(1))
+
+
 def test_a_tree_without_arrays_is_refused(tmp_path):
     with pytest.raises(checkpoints.CheckpointError, match="no array to save"):
         checkpoints.save(tmp_path / "state", {"a": jnp.zeros((0,)), "b": None})

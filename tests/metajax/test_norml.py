@@ -45,6 +45,19 @@ def trained(meta):
     return {**meta, "norml": jax.tree.unflatten(structure, noise)}
 
 
+def test_the_critic_has_the_layers_it_was_given(gridworld):
+    one, several = (
+        jax.eval_shape(
+            learned_advantage(gridworld, mj.sgd(RATE, STEPS), hidden=hidden)[0].init,
+            jax.random.key(0),
+        )
+        for hidden in (4, (4,))
+    )
+    assert one == several
+    with pytest.raises(ValueError, match="hidden: expected at least 1, got 0"):
+        learned_advantage(gridworld, mj.sgd(RATE, STEPS), hidden=(0,))
+
+
 def test_at_first_it_is_maml(gridworld, learned):
     problem, inner, meta, task = learned
     actual = jax.jit(lambda meta: run(problem, inner, meta, task, jax.random.key(2))[0])(meta)

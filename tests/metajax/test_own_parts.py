@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -229,6 +229,15 @@ def test_a_network_that_does_not_take_the_observations_is_told_which():
 def test_a_network_that_does_not_fit_the_actions_is_refused(env, network):
     with pytest.raises(ValueError, match="network: expected outputs of shape"):
         learn(env, network)
+
+
+def test_a_space_may_have_a_bound_for_each_element(monkeypatch):
+    zeros, ones = np.zeros(2, np.uint8), np.ones(2, np.uint8)
+    space = SimpleNamespace(shape=(2,), dtype=np.dtype(np.uint8), low=zeros, high=ones)
+    monkeypatch.setattr(Falling, "observation_space", space)
+    policy = mj.networks.mlp_policy(Falling.action_space, (4,))
+    problem = mj.policy_gradient(Falling(), policy, episodes=2)
+    assert jax.eval_shape(problem.init, jax.random.key(0))
 
 
 def test_an_observation_that_is_a_number_is_taken_where_it_is_said_to_be(monkeypatch):

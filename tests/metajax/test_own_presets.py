@@ -61,6 +61,17 @@ def test_a_mistake_in_it_is_one_line_and_costs_no_run(folder, capsys):
     assert (folder / "run" / "adaptation.json").exists()
 
 
+@pytest.mark.parametrize("algorithm", ["imaml", "fomaml", "multitask"])
+def test_what_it_learns_is_refused_where_the_algorithm_cannot(folder, algorithm, monkeypatch):
+    config = presets.preset("cart:CART")
+    learning = dataclasses.replace(config, learn=("learning_rate",))
+    monkeypatch.setattr(sys.modules["cart"], "CART", learning)
+    config = dataclasses.replace(presets.preset("cart:CART"), algorithm=algorithm)
+    with pytest.raises(ValueError, match=f"learn: is .* {algorithm}"):
+        experiments.build(config)
+    experiments.build(dataclasses.replace(config, algorithm="maml"))
+
+
 def test_its_optimum_is_shown_if_it_says_one_and_acts_by_none(folder):
     config = presets.preset("cart:CART")
     assert experiments.build(config).oracle is None

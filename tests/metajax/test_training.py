@@ -371,6 +371,16 @@ def test_a_seed_may_be_an_integer_of_any_library(tmp_path, kind):
     chex.assert_trees_all_equal(state.params, plain.params, strict=True)
 
 
+@pytest.mark.parametrize("kind", [np.int64, jnp.int32])
+def test_sizes_may_be_integers_of_any_library(tmp_path, kind):
+    sizes = {"updates": kind(4), "log_every": kind(2), "checkpoint_every": kind(2)}
+    run = tmp_path / "run"
+    training.train(toy.learner(), run=run, keep=kind(1), progress=False, **sizes)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["update"] for line in lines] == [2, 4]
+    assert len([*(run / "checkpoints").iterdir()]) == 1
+
+
 def test_a_run_does_not_go_on_with_another_seed(tmp_path, whole):
     run = Path(shutil.copytree(whole[0], tmp_path / "run"))
     with pytest.raises(ValueError, match=r"seed: .* was begun with 3, got 4"):

@@ -1,6 +1,7 @@
 """Weights of groups of tasks: the rules by hand, and what an update makes of them."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,10 @@ import metajax as mj
 from metajax.groups import UNIFORM, Measured, by_optimum
 
 TASKS = 8
-RULES = {"uncertainty": mj.uncertainty_weighting, "gradient norm": mj.gradnorm}
+UNCERTAINTY, GRADNORM = (
+    partial(rule, best=lambda task: 0.0) for rule in (mj.uncertainty_weighting, mj.gradnorm)
+)
+RULES = {"uncertainty": UNCERTAINTY, "gradient norm": GRADNORM}
 
 
 def group_of(task):
@@ -77,14 +81,14 @@ def after(rule, *updates):
 
 
 def test_uncertainty_weighs_by_the_running_mean_of_what_is_missing():
-    rule = mj.uncertainty_weighting(2, group_of, rate=0.25)
+    rule = UNCERTAINTY(2, group_of, rate=0.25)
     weights = after(rule, measured([4.0], [1.0]), measured([8.0], [2.0]))
     # The means are 4 + (8 - 4) / 4 = 5 and 1 + (2 - 1) / 4 = 1.25.
     np.testing.assert_allclose(weights[1] / weights[0], 5.0 / 1.25, rtol=1e-6)
 
 
 def test_gradient_norms_are_weighed_to_how_much_of_the_loss_is_left():
-    rule = mj.gradnorm(2, group_of, asymmetry=2.0, rate=0.5)
+    rule = GRADNORM(2, group_of, asymmetry=2.0, rate=0.5)
     weights = after(rule, measured([4.0, 1.0], [2.0, 1.0]), measured([2.0, 3.0], [2.0, 1.0]))
     # Of the first loss 3/4 is left, of the second all; the norms are 2 and 1.
     norms = np.asarray(weights) * np.array([2.0, 1.0])
@@ -92,7 +96,7 @@ def test_gradient_norms_are_weighed_to_how_much_of_the_loss_is_left():
 
 
 def test_a_group_that_began_with_nothing_to_lose_does_not_decide_over_the_others():
-    rule = mj.gradnorm(2, group_of)
+    rule = GRADNORM(2, group_of)
     began = (1e-5, 0.0, -1e-5)
     more, none, less = (after(rule, measured([first, 1.0], [4.0, 50.0])) for first in began)
     np.testing.assert_allclose(more, none, rtol=1e-5)
@@ -125,7 +129,7 @@ def test_no_task_and_no_loss_leave_weights_finite(rule):
 
 
 def test_weights_learned_over_updates_do_not_depend_on_the_layout():
-    weighting = mj.gradnorm(2, group_of, asymmetry=3.0, rate=0.5)
+    weighting = GRADNORM(2, group_of, asymmetry=3.0, rate=0.5)
 
     def run(**layout):
         learner = build(weighting, mapping=mj.Mapping(**layout))
@@ -142,7 +146,7 @@ def test_weights_learned_over_updates_do_not_depend_on_the_layout():
 
 
 def test_weights_are_kept_with_the_learner(tmp_path):
-    learner = build(mj.gradnorm(2, group_of), tasks=4)
+    learner = build(GRADNORM(2, group_of), tasks=4)
     settings = dict(updates=4, checkpoint_every=2, log_every=2, progress=False)
     whole = mj.train(learner, **settings)
     mj.train(learner, run=tmp_path, **{**settings, "updates": 2})
@@ -181,14 +185,14 @@ def test_groups_of_equal_optima_are_one():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: mj.uncertainty_weighting(1, group_of), "groups: expected at least 2, got 1"),
+        (lambda: UNCERTAINTY(1, group_of), "groups: expected at least 2, got 1"),
         (
-            lambda: mj.uncertainty_weighting(2, group_of, rate=0.0),
+            lambda: UNCERTAINTY(2, group_of, rate=0.0),
             "rate: expected above 0 and up to 1",
         ),
-        (lambda: mj.gradnorm(2, group_of, asymmetry=-1.0), "asymmetry: expected at least 0"),
+        (lambda: GRADNORM(2, group_of, asymmetry=-1.0), "asymmetry: expected at least 0"),
         (
-            lambda: moved(build(mj.uncertainty_weighting(2, lambda task: task["centre"]))),
+            lambda: moved(build(UNCERTAINTY(2, lambda task: task["centre"]))),
             "group_of: expected",
         ),
     ],
@@ -198,7 +202,7 @@ def test_what_cannot_weigh_is_refused(make, message):
         make()
 
 
-@pytest.mark.parametrize(("best", "left"), [(None, 3.0), (lambda task: task, 5.0)])
+@pytest.mark.parametrize(("best", "left"), [(lambda task: 0.0, 3.0), (lambda task: task, 5.0)])
 def test_what_is_measured_is_the_shortfall_and_the_norm(best, left):
     score, gradient = jnp.float32(-3.0), {"w": jnp.array([3.0, 4.0])}
     for rule, expected in ((mj.uncertainty_weighting, [left]), (mj.gradnorm, [left, 5.0])):
