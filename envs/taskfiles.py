@@ -3,7 +3,7 @@
 Tasks of one set are alike: their padding, outer walls and horizons are the same, and a coordinate
 uses few of its 32 bits. So the first task is stored in full, and of the others only the bits in
 which any two tasks differ, each as a plane of M bits. This is lossless and works for every dtype; a
-9 by 9 maze takes four bytes.
+9 by 9 maze takes three or four bytes.
 
     header    uint8, JSON: format, environment, count, and path, dtype and shape of each leaf
     first     uint8 [bytes], the first task, leaf by leaf, little-endian
@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +28,9 @@ import numpy as np
 
 from .core import require, require_integer
 
-__all__ = ["FORMAT", "form_of", "read_tasks", "write_tasks"]
+__all__ = ["FORMAT", "form_drawn_by", "form_of", "read_tasks", "write_tasks"]
+
+Array = jax.Array
 
 FORMAT = 1
 _CONTENT = ("header", "first", "differs", "planes")
@@ -52,6 +54,11 @@ def form_of(task: Any) -> list[list[Any]]:
         require(f"task leaf {name}", str(leaf.dtype), plain, "bools, integers or floats")
         form.append([name, str(leaf.dtype), list(leaf.shape)])
     return form
+
+
+def form_drawn_by(sample_task: Callable[[Array], Any]) -> Any:
+    """A task that `sample_task` draws, as `ShapeDtypeStruct`s."""
+    return jax.eval_shape(sample_task, jax.random.key(0))
 
 
 def write_tasks(path: str | Path, tasks: Any, environment: str) -> None:

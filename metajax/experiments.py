@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from envs import Informed
-from envs.tasksets import has_sides, samplers
+from envs.splits import has_sides, samplers
 
 from . import checkpoints, programs, runs, training, trials, updates
 from .catalogue import ALGORITHMS, BY_MEMORY, OPTIONS, WITH

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from envs import Trial
-from envs.tasksets import samplers
+from envs.splits import samplers
 
 from .algorithms import rl2
 from .configs import ACTIVATIONS, PRECISIONS, PolicyConfig, TrainConfig

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import metajax as mj
-from envs.tasksets import sampler_of_side
+from envs.splits import sampler_of_side
 from metajax import experiments, presets
 from metajax.configs import ACTIVATIONS, QConfig, RegressionConfig
 

@@ -12,7 +12,8 @@ from any_task import anything
 import envs
 from envs import Gridworld, Informed, Maze, PointNavigation, TaskSet, taskfiles
 from envs.point import PointTask
-from envs.tasksets import content_hash, described, has_sides, sampler_of_side
+from envs.splits import content_hash, has_sides, sampler_of_side
+from envs.tasksets import described
 
 ENV = envs.make("point")
 GRIDWORLD = envs.make("gridworld")
