@@ -118,6 +118,19 @@ def test_joint_training_uses_as_many_samples_an_update(name):
     assert used[0] == used[1] > 0
 
 
+@pytest.mark.parametrize("algorithm", ["maml", "multitask", "multitask-gradnorm"])
+def test_what_an_experiment_trains_on_is_what_its_learner_does(algorithm):
+    config = presets.preset("gridworld", algorithm)
+    problem = experiments.build(config).training
+
+    def collect(key):
+        return problem.collect(problem.init(key), problem.sample_task(key), key)
+
+    batches = 1 if algorithm == "maml" else config.inner_steps + 1
+    played = jax.eval_shape(collect, jax.random.key(0))
+    assert played.reward.shape[1] == batches * config.episodes
+
+
 def test_seeds_share_the_tasks_of_joint_training_and_of_meta_training():
     """The comparison is on the same tasks: both learners draw them from the same keys."""
     experiment = experiments.build(dataclasses.replace(PRESETS["gridworld"], tasks=2))
